@@ -1,0 +1,53 @@
+"""The Celery application that both sides share: who rings, and who answers."""
+
+from celery import Celery
+
+from store.settings import Settings
+
+WORK = "ecif.work"
+"""The one task: claim a shard if there is one, and do it. It takes no arguments."""
+
+SHARD_HARD_LIMIT_SECONDS = 3600
+_VISIBILITY_SECONDS = 2 * SHARD_HARD_LIMIT_SECONDS
+
+
+def celery_application(settings: Settings) -> Celery:
+    """Make the application for these settings; connects to nothing yet.
+
+    Raises:
+        ValueError: `REDIS_URL` is not set.
+    """
+    if not settings.redis_url:
+        raise ValueError("REDIS_URL is not set: name a Redis, or run `make serve`, which brings its own")
+    application = Celery("ecif", broker=settings.redis_url)
+    application.conf.update(
+        task_ignore_result=True,
+        task_default_queue="ecif",
+        task_serializer="json",
+        accept_content=["json"],
+        # The shard row holds the claim, so a message is acknowledged when it is taken, not when the work is done.
+        task_acks_late=False,
+        task_time_limit=SHARD_HARD_LIMIT_SECONDS,
+        # CUDA and fork do not mix; a spawned child imports torch, which takes longer than the default 4 s.
+        worker_pool="prefork",
+        worker_pool_start_method="spawn",
+        worker_proc_alive_timeout=180,
+        # A busy worker must not sit on the bell of an idle one.
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        # A broker that is away at the start or later is waited for, without end.
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": _VISIBILITY_SECONDS,
+            "socket_timeout": 2,
+            "socket_connect_timeout": 2,
+            "retry_on_timeout": False,
+            "max_retries": 1,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+        },
+    )
+    return application

@@ -1,0 +1,112 @@
+"""Influence of every image-text pair on a contrastive model (arXiv 2411.11667): the mathematics, on torch alone.
+
+====================================  =====================================================
+section of ``design/ecif.md``          files
+====================================  =====================================================
+1 the loss                            batch, batches, similarity, objective, parameters
+2 what leaves the loss                roles
+3 the influence functions             scoring, self_influence
+5 curvature                           curvature/, conjugate_gradients, lanczos, damping
+6 how to compute it fast              linearise, role_derivatives, forward_mode, fit (adam, lbfgs)
+7 from scores to decisions            decisions, noise_rate
+====================================  =====================================================
+
+Sign, everywhere: ``IS_n = w·∇Pos_n + w·∇Neg_n`` with ``w = H⁻¹∇L_val`` is the change of the mean validation loss
+when pair n is removed; negative = harmful, positive = valuable.
+"""
+
+from ecif.batch import Batch
+from ecif.batches import cut_batches, plan_batches
+from ecif.conjugate_gradients import OnState, State, conjugate_gradients
+from ecif.curvature import Curvature, Dense, GaussNewton, Hessian, Identity, Matrix, dense_matrix
+from ecif.damping import DampingChoice, choose_damping, mean_eigenvalue
+from ecif.decisions import (
+    Discoveries,
+    benjamini_hochberg,
+    calibration_warning,
+    conformal_p_values,
+    smallest_flaggable,
+)
+from ecif.errors import NegativeCurvature, NotConverged
+from ecif.fit import OnEpoch, fit
+from ecif.fit_settings import FitResult, FitSettings
+from ecif.forward_mode import forward_mode
+from ecif.linearise import pull, push
+from ecif.noise_rate import NoiseEstimate, estimate_noise_rate
+from ecif.objective import Batches, Embed, Objective
+from ecif.parameters import Params, flatten, unflatten
+from ecif.role_derivatives import negative_derivative, positive_derivative
+from ecif.roles import Negative, negative, positive, removal_loss
+from ecif.scoring import BatchScores, score_batch
+from ecif.self_influence import (
+    SelfInfluence,
+    exact_self_influence,
+    pair_gradients,
+    probe_rhs,
+    probed_self_influence,
+)
+from ecif.similarity import EXCLUDED, exclude, false_negatives, normalise, similarity_matrix
+from ecif.solution import Solution
+from ecif.suspicion import fractional_ranks, fuse_ranks
+
+__all__ = [
+    "EXCLUDED",
+    "Batch",
+    "BatchScores",
+    "Batches",
+    "Curvature",
+    "DampingChoice",
+    "Dense",
+    "Discoveries",
+    "Embed",
+    "FitResult",
+    "FitSettings",
+    "GaussNewton",
+    "Hessian",
+    "Identity",
+    "Matrix",
+    "Negative",
+    "NegativeCurvature",
+    "NoiseEstimate",
+    "NotConverged",
+    "Objective",
+    "OnEpoch",
+    "OnState",
+    "Params",
+    "SelfInfluence",
+    "Solution",
+    "State",
+    "benjamini_hochberg",
+    "calibration_warning",
+    "choose_damping",
+    "conformal_p_values",
+    "conjugate_gradients",
+    "cut_batches",
+    "dense_matrix",
+    "estimate_noise_rate",
+    "exact_self_influence",
+    "exclude",
+    "false_negatives",
+    "fit",
+    "flatten",
+    "forward_mode",
+    "fractional_ranks",
+    "fuse_ranks",
+    "mean_eigenvalue",
+    "negative",
+    "negative_derivative",
+    "normalise",
+    "pair_gradients",
+    "plan_batches",
+    "positive",
+    "positive_derivative",
+    "probe_rhs",
+    "probed_self_influence",
+    "pull",
+    "push",
+    "removal_loss",
+    "score_batch",
+    "similarity_matrix",
+    "smallest_flaggable",
+    "unflatten",
+]

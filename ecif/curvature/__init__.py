@@ -1,0 +1,19 @@
+"""Curvature: one interface, several solvers (design section 5)."""
+
+from ecif.curvature.base import Curvature, Matrix
+from ecif.curvature.dense import Dense, dense_matrix
+from ecif.curvature.gauss_newton import GaussNewton
+from ecif.curvature.hessian import Hessian
+from ecif.curvature.identity import Identity
+from ecif.solution import Solution
+
+__all__ = [
+    "Curvature",
+    "Dense",
+    "GaussNewton",
+    "Hessian",
+    "Identity",
+    "Matrix",
+    "Solution",
+    "dense_matrix",
+]

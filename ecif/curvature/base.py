@@ -1,0 +1,64 @@
+"""The protocol of every curvature, and what the iterative ones have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from ecif.conjugate_gradients import OnState, State, conjugate_gradients
+from ecif.objective import Batches, Objective
+from ecif.parameters import Params
+from ecif.solution import Solution
+
+
+class Curvature(Protocol):
+    """H, or a positive definite stand-in for it, to be inverted."""
+
+    def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:
+        """H⁻¹·rhs for rhs (k, P). A direct method takes no notice of `state` and `on_state`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Matrix(ABC):
+    """A curvature known by its product with vectors, inverted by conjugate gradients.
+
+    Attributes:
+        objective, params: the function and the point it is curved at.
+        batches: one pass over the data for every call.
+        damping: λ ≥ 0 per pair; N·(δ + λ) is added to every eigenvalue.
+        tolerance: of the relative residual.
+        max_iterations: passes over the data at most (verification takes one or two more).
+        strict: raise NotConverged rather than report it.
+    """
+
+    objective: Objective
+    params: Params
+    batches: Batches
+    damping: float = 0.0
+    tolerance: float = 1e-4
+    max_iterations: int = 200
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.damping < float("inf"):
+            raise ValueError(f"damping must be finite and not negative, got {self.damping}")
+
+    @abstractmethod
+    def apply(self, vectors: Tensor) -> Tensor:
+        """H·v, (k, P) float64, for vectors (k, P), in one pass over the data."""
+
+    def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:
+        """H⁻¹·rhs for rhs (k, P); raises as `conjugate_gradients` does."""
+        return conjugate_gradients(
+            self.apply,
+            rhs,
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            strict=self.strict,
+            state=state,
+            on_state=on_state,
+        )

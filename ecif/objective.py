@@ -1,0 +1,121 @@
+"""The training objective and its gradients, streamed over batches (design section 1).
+
+    (1/R) Σ_batches L_batch(θ) + N·(δ/2)·‖θ − θ_prior‖²,      L_batch = Σ_n Pos_n
+
+N pairs, R partitions, δ = `l2` per pair. When pairs are removed, N and θ_prior stay as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ecif.batch import Batch
+from ecif.parameters import Params, flatten
+from ecif.roles import positive
+from ecif.similarity import exclude, false_negatives, similarity_matrix
+
+Embed = Callable[[Params, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(params, images, texts) to un-normalised (text_embedding (B, E), image_embedding (B, E))."""
+
+Batches = Callable[[], Iterable[Batch]]
+"""One pass over the data: every call yields all batches of all R partitions, in the same order."""
+
+LOGIT_SCALE = "logit_scale"
+LARGEST_SCALE = 100.0  # CLIP's own cap; left free, a full-batch fit drove s past 160 and diverged
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised, as a pure function of the trainable parameters.
+
+    Attributes:
+        embed: the model.
+        scale: s = 1/τ, frozen; where the parameters hold "logit_scale", min(exp of it, 100) is used instead.
+        l2: δ ≥ 0, per pair.
+        prior: θ_prior; its names and shapes are those of the trainable parameters.
+        n_pairs: N, the pairs of the whole training set.
+        partitions: R, how many partitions one pass over the batches goes through.
+        mask_duplicates: whether equal captions or images leave each other's denominators.
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+
+    embed: Embed
+    scale: float
+    l2: float
+    prior: Params
+    n_pairs: int
+    partitions: int = 1
+    mask_duplicates: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale <= LARGEST_SCALE:
+            raise ValueError(f"scale must lie in (0, {LARGEST_SCALE:g}], got {self.scale}")
+        if not 0 <= self.l2 < float("inf"):
+            raise ValueError(f"l2 must be finite and not negative, got {self.l2}")
+        if self.n_pairs < 1 or self.partitions < 1:
+            raise ValueError("n_pairs and partitions must be at least 1")
+        if not self.prior:
+            raise ValueError("nothing to train: the prior holds no parameters")
+
+    def scale_of(self, params: Params) -> Tensor | float:
+        """s at these parameters."""
+        if LOGIT_SCALE in params:
+            return params[LOGIT_SCALE].exp().clamp(max=LARGEST_SCALE)
+        return self.scale
+
+    def ridge(self, damping: float = 0.0) -> float:
+        """N·(δ + λ), what the regulariser and the damping λ (per pair) add to every eigenvalue."""
+        return self.n_pairs * (self.l2 + damping)
+
+    def similarity(self, params: Params, batch: Batch) -> Tensor:
+        """S (B, B), false negatives excluded."""
+        text, image = self.embed(params, batch.images, batch.texts)
+        S = similarity_matrix(text, image, self.scale_of(params))
+        if self.mask_duplicates:
+            S = exclude(S, false_negatives(batch.caption_group, batch.image_group))
+        return S
+
+    def batch_loss(self, params: Params, batch: Batch) -> Tensor:
+        """L_batch, a scalar: the sum over the pairs, no regulariser."""
+        return positive(self.similarity(params, batch)).sum()
+
+    def batch_value_and_gradient(self, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(L_batch scalar, its gradient (P,)), both detached, in the parameters' dtype."""
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
+        loss = self.batch_loss(leaves, batch)
+        gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return loss.detach(), flatten(dict(zip(leaves, gradients, strict=True)))
+
+    def value_and_gradient(self, params: Params, batches: Iterable[Batch]) -> tuple[float, Tensor]:
+        """The objective and its gradient (P,) float64, in one pass over all R partitions."""
+        loss, gradient = self._sum(params, batches)
+        offset = (flatten(params) - flatten(self.prior)).detach().double()
+        value = loss / self.partitions + 0.5 * self.ridge() * float(offset.square().sum())
+        return value, gradient / self.partitions + self.ridge() * offset
+
+    def validation_value_and_gradient(self, params: Params, batches: Iterable[Batch], n: int) -> tuple[float, Tensor]:
+        """L_val and ∇L_val (P,) float64: the mean over the n pairs that `batches` yields, unregularised.
+
+        A pair counts once for each time it is yielded.
+        """
+        loss, gradient = self._sum(params, batches)
+        return loss / n, gradient / n
+
+    def validation_gradient(self, params: Params, batches: Iterable[Batch], n: int) -> Tensor:
+        """∇L_val, (P,) float64; see `validation_value_and_gradient`."""
+        return self.validation_value_and_gradient(params, batches, n)[1]
+
+    def _sum(self, params: Params, batches: Iterable[Batch]) -> tuple[float, Tensor]:
+        # Float64 sums of float32 batches: the total does not lose what one batch resolves.
+        loss, gradient = 0.0, torch.zeros_like(flatten(params), dtype=torch.float64)
+        for batch in batches:
+            value, partial = self.batch_value_and_gradient(params, batch)
+            loss += float(value)
+            gradient += partial
+        return loss, gradient

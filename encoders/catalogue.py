@@ -1,0 +1,39 @@
+"""`python -m encoders.catalogue`: what the installed open_clip lists, as JSON on standard output.
+
+Kept as `store/open_clip_models.json`, so that the HTTP process checks names without importing torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TypedDict
+
+from open_clip import get_model_config, list_pretrained_tags_by_model
+
+from encoders.architectures import architecture_names, unsupported_reason
+
+
+class Entry(TypedDict):
+    """One architecture: its pretrained tags, and why it is refused (None: it is not)."""
+
+    pretrained: list[str]
+    refused: str | None
+
+
+def catalogue() -> dict[str, dict[str, Entry]]:
+    """`{"architectures": {name: {"pretrained": [tag, …], "refused": reason or null}}}`."""
+    return {
+        "architectures": {
+            name: {
+                "pretrained": list_pretrained_tags_by_model(name),
+                "refused": unsupported_reason(get_model_config(name) or {}),
+            }
+            for name in architecture_names()
+        }
+    }
+
+
+if __name__ == "__main__":
+    json.dump(catalogue(), sys.stdout, indent=1)
+    sys.stdout.write("\n")

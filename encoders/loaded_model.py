@@ -1,0 +1,136 @@
+"""A CLIP model that is ready to embed, in whichever scope is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from open_clip import image_transform
+from open_clip.utils import to_2tuple
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from encoders.architectures import PARAM
+from encoders.digest import model_digest
+from encoders.embedder import Embedder, Parameters, linear_heads
+from encoders.model_spec import ModelRefused
+from encoders.tokenising import Tokenizer, Tokens, tokenise
+from encoders.tower import Tower
+from encoders.towers import Towers
+
+Scope = Literal["heads", "all"]
+_NOT_TRAINED = frozenset({"logit_scale", "logit_bias"})
+
+
+class LoadedModel:
+    """Weights are frozen, in float32 and in evaluation mode (no dropout, fixed batch statistics).
+
+    digest: hex SHA-256 of configuration, preprocessing and weights.
+    config, preprocess_config: open_clip's own, as its `open_clip_config.json` would hold them.
+    temperature: τ = 1 / exp(logit_scale). context_length: in tokens. image_size: (height, width).
+    """
+
+    def __init__(
+        self, model: nn.Module, config: Mapping[str, Any], preprocess: Mapping[str, Any], tokenizer: Tokenizer
+    ) -> None:
+        """Raises ModelRefused("unsupported_model") when a tower does not end in one vector of the common width."""
+        self.config = dict(config)
+        self.preprocess_config = dict(preprocess)
+        self.digest = model_digest(config, preprocess, model)
+        self.context_length = tokenizer.context_length
+        height, width = to_2tuple(cast("Any", model).visual.image_size)  # a ModifiedResNet keeps one number
+        self.image_size: tuple[int, int] = (height, width)
+        self.temperature = math.exp(-float(cast("Any", model).logit_scale.detach()))
+        self._tokenizer = tokenizer
+        self._trainable = [
+            name for name, weight in model.named_parameters() if weight.requires_grad and name not in _NOT_TRAINED
+        ]
+        self._model = model.requires_grad_(False).eval()
+        self._towers = Towers(model, preprocess["mean"], preprocess["std"]).to(self.device)
+        no_change = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        size, fill = preprocess["size"], preprocess["fill_color"]
+        how = {key: preprocess[key] for key in ("interpolation", "resize_mode")}
+        self._transform = image_transform(size, is_train=False, fill_color=fill, **how, **no_change)
+        self._image, self._text = self._cut_towers()
+        self.embed_dim = self._image.embed_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and where inputs must be."""
+        return next(self._model.parameters()).device
+
+    def prepare_images(self, images: Sequence[Image]) -> Tensor:
+        """(n, 3, H, W) uint8 on the CPU: the model's own resizing and cropping of RGB images, before normalisation.
+
+        Nothing is lost: open_clip resizes in 8 bits, and the mean and deviation are applied inside the embedders.
+        """
+        if not images:
+            return torch.zeros(0, 3, *self.image_size, dtype=torch.uint8)
+        return torch.stack([(self._transform(image) * 255).round().to(torch.uint8) for image in images])
+
+    def tokenize(self, captions: Sequence[str]) -> Tokens:
+        """Token ids (n, context_length) int64 on the CPU, and which captions were cut."""
+        return tokenise(self._tokenizer, captions)
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """(n, 3, H, W) uint8 → (n, Di) float32: what enters the image head. Detached."""
+        with torch.no_grad():
+            return self._image.features(pixels)
+
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """(n, context_length) → (n, Dt) float32: what enters the text head. Detached."""
+        with torch.no_grad():
+            return self._text.features(tokens)
+
+    def tower_features(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(image features (n, Di), text features (n, Dt)), float32: what `heads` takes as images and texts."""
+        return self.image_features(pixels), self.text_features(tokens)
+
+    def heads(self) -> Embedder:
+        """The last linear map of each tower, on `tower_features`.
+
+        A tower without one gets a square head on its embedding, the identity at the start.
+        """
+        return linear_heads(self._image.head(), self._text.head(), self.temperature)
+
+    def full(self) -> Embedder:
+        """Every trainable weight but the temperature, on (uint8 pixels, tokens); named as in the state dict."""
+        state = self._model.state_dict()
+        parameters = {name: state[name].detach().clone() for name in self._trainable}
+        return Embedder(parameters, self.temperature, self._embed)
+
+    def state_dict_with(self, parameters: Parameters, scope: Scope) -> dict[str, Tensor]:
+        """open_clip's whole state dict, on the CPU, with the edited parameters of `heads()` or `full()` in place.
+
+        Raises ModelRefused("not_foldable") for a changed square head, which the architecture has no place for;
+        KeyError or ValueError when the parameters are not this model's.
+        """
+        if scope == "heads":
+            edited = {
+                **self._image.restored(parameters["image.weight"], parameters.get("image.bias")),
+                **self._text.restored(parameters["text.weight"], parameters.get("text.bias")),
+            }
+        else:
+            edited = parameters
+        state = self._model.state_dict()
+        for name, tensor in edited.items():
+            if tensor.shape != state[name].shape:
+                raise ValueError(f"{name} is {tuple(tensor.shape)}, the model's is {tuple(state[name].shape)}")
+        merged = {**state, **edited}
+        return {name: tensor.detach().to("cpu", state[name].dtype).contiguous() for name, tensor in merged.items()}
+
+    def _embed(self, parameters: Parameters, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        text, image = self._towers.call(parameters, images, texts)
+        return cast("Tensor", text), cast("Tensor", image)
+
+    def _cut_towers(self) -> tuple[Tower, Tower]:
+        pixels = torch.arange(3 * math.prod(self.image_size), device=self.device) % 251
+        image = Tower.image(self._towers, pixels.to(torch.uint8).reshape(1, 3, *self.image_size))
+        text = Tower.text(self._towers, self.tokenize(["a picture"]).ids.to(self.device))
+        if image.embed_dim != text.embed_dim:
+            raise ModelRefused(
+                "unsupported_model", f"images get {image.embed_dim} numbers, texts {text.embed_dim}", PARAM
+            )
+        return image, text

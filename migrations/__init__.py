@@ -1,0 +1,1 @@
+"""The database's history: Alembic, run by `python -m migrations` and by whatever starts the service here."""

@@ -1,0 +1,1 @@
+"""The HTTP front: endpoints, schemas, and the one table from domain error to status code."""

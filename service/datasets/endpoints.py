@@ -1,0 +1,160 @@
+"""`/datasets`: upload, look at and delete datasets."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import Response as RawResponse
+from starlette.concurrency import run_in_threadpool
+
+from service.context import Service, ServiceDep
+from service.datasets import thumbnails
+from service.datasets.keeping import keep_upload, new_dataset
+from service.datasets.schemas import DatasetOut, ErrorOut, PairOut
+from service.listing import newest_first
+from service.pages import MAX_LIMIT, Cursor, Limit, Page, link_next
+from service.problem_docs import problems
+from service.uploads import Form, read_form
+from store import datasets, pairs
+from store.errors import InvalidError, NotFoundError
+from store.tables import Dataset
+
+router = APIRouter(tags=["datasets"])
+
+_UPLOAD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "the dataset, as one file"},
+                        "name": {"type": "string", "maxLength": 200},
+                        "format": {"type": "string", "description": "found out where absent"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+def dataset_out(dataset: Dataset) -> DatasetOut:
+    """The outside form of a dataset's row."""
+    return DatasetOut(
+        **{name: getattr(dataset, name) for name in DatasetOut.model_fields if name not in ("warnings", "error")},
+        warnings=(dataset.warnings or {}).get("messages", []),
+        error=ErrorOut(**dataset.error) if dataset.error else None,
+    )
+
+
+@router.post(
+    "/datasets",
+    status_code=201,
+    response_model=DatasetOut,
+    responses=problems(400, 413, 415, 422),
+    openapi_extra=_UPLOAD_BODY,
+)
+async def upload_dataset(request: Request, response: Response, service: ServiceDep) -> DatasetOut:
+    """Stream an upload in. Ingest goes on after the answer: poll until `status` is `ready` or `failed`."""
+    limit = service.settings.ecif_max_upload_bytes
+    with service.blobs.staging() as folder:
+        form = await read_form(request, folder, files=["file"], fields=["name", "format"], max_bytes=limit)
+        dataset = await run_in_threadpool(_create, service, form)
+    response.headers["Location"] = f"/datasets/{dataset.id}"
+    return dataset
+
+
+def _create(service: Service, form: Form) -> DatasetOut:
+    if "file" not in form.files:
+        raise InvalidError("missing_field", "form field 'file' is missing", "file")
+    kept = keep_upload(service.blobs, form.files["file"], "file", form.fields.get("name"), form.fields.get("format"))
+    with kept.forgotten_on_error(service.blobs), service.database.transaction() as session:
+        created = dataset_out(new_dataset(session, kept))
+    service.bell.ring()
+    return created
+
+
+@router.get("/datasets", responses=problems(400, 422))
+def list_datasets(
+    request: Request, response: Response, service: ServiceDep, limit: Limit = 100, cursor: Cursor = None
+) -> Page[DatasetOut]:
+    """Datasets, newest first."""
+    with service.database.transaction() as session:
+        found, following, total = newest_first(datasets, session, service.cursors, "datasets", limit, cursor)
+        items = [dataset_out(dataset) for dataset in found]
+    link_next(request, response, following)
+    return Page(items=items, next_cursor=following, total=total)
+
+
+@router.get("/datasets/{dataset_id}", responses=problems(404))
+def get_dataset(dataset_id: str, service: ServiceDep) -> DatasetOut:
+    """One dataset."""
+    with service.database.transaction() as session:
+        return dataset_out(datasets.get(session, dataset_id))
+
+
+@router.delete("/datasets/{dataset_id}", status_code=204, responses=problems(404, 409))
+def delete_dataset(dataset_id: str, service: ServiceDep) -> None:
+    """Delete a dataset: its images now, its keys and captions once no job shows them in its results."""
+    with service.database.transaction() as session:
+        datasets.mark_deleted(session, dataset_id)
+    service.blobs.delete_prefix(f"datasets/{dataset_id}")
+
+
+@router.get("/datasets/{dataset_id}/pairs", responses=problems(400, 404, 422))
+def list_pairs(
+    dataset_id: str,
+    request: Request,
+    response: Response,
+    service: ServiceDep,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    rejected: Annotated[
+        bool | None, Query(description="true: only what was turned away; false: only the usable")
+    ] = None,
+) -> Page[PairOut]:
+    """Pairs in the order of the upload; those of an ingesting dataset as far as they are read."""
+    limit = min(limit, MAX_LIMIT)
+    question = {"pairs": dataset_id, "rejected": rejected}
+    after = service.cursors.read(question, cursor)[0] if cursor else None
+    with service.database.transaction() as session:
+        dataset = datasets.get(session, dataset_id)
+        found = pairs.page(session, dataset.number, limit=limit + 1, after=after, rejected=rejected)
+    usable, turned_away = dataset.pair_count or 0, dataset.rejected_count or 0
+    total = usable + turned_away if rejected is None else turned_away if rejected else usable
+    following = service.cursors.make(question, [found[limit - 1].position]) if len(found) > limit else None
+    link_next(request, response, following)
+    items = [PairOut.model_validate(pair) for pair in found[:limit]]
+    return Page(items=items, next_cursor=following, total=total)
+
+
+@router.get(
+    "/datasets/{dataset_id}/pairs/{key:path}/image",
+    response_class=RawResponse,
+    responses={200: {"content": {"image/*": {}}, "description": "the image"}, **problems(404, 422)},
+)
+def get_image(
+    dataset_id: str,
+    key: str,
+    service: ServiceDep,
+    size: Annotated[int | None, Query(ge=8, le=1024, description="fit into this many pixels square")] = None,
+) -> RawResponse:
+    """The image as it came, or a thumbnail of it."""
+    with service.database.transaction() as session:
+        dataset = datasets.get(session, dataset_id)
+        pair = pairs.by_key(session, dataset.number, key)
+        blob = datasets.part_blob(session, dataset_id, pair.part)
+    if pair.image_length is None or pair.image_offset is None or pair.image_format is None or blob is None:
+        raise NotFoundError("no_image", f"pair {key!r} has no image: its dataset is one of embeddings")
+    content = service.blobs.get_range(blob, pair.image_offset, pair.image_length)
+    media_type = f"image/{pair.image_format.lower()}"
+    if size is not None:
+        content, media_type = thumbnails.make(content, size, pair.image_format)
+    headers = {
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+    }
+    return RawResponse(content, media_type=media_type, headers=headers)

@@ -1,0 +1,78 @@
+"""From a finished upload to a dataset that is promised to be ingested."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from service.uploads import UploadedFile
+from store import datasets
+from store.blobs import Blobs
+from store.database import storable_text
+from store.errors import InvalidError
+from store.ids import new_id
+from store.tables import Dataset
+
+MAX_NAME = 200
+
+
+@dataclass(frozen=True)
+class KeptUpload:
+    """An upload whose bytes are kept, not yet a row."""
+
+    dataset_id: str
+    blob: str
+    name: str | None
+    filename: str | None
+    format: str | None
+    upload: UploadedFile
+
+    @contextmanager
+    def forgotten_on_error(self, blobs: Blobs) -> Iterator[None]:
+        """Delete the bytes again if the block does not come to its end."""
+        try:
+            yield
+        except BaseException:
+            blobs.delete_prefix(f"datasets/{self.dataset_id}")
+            raise
+
+
+def keep_upload(
+    blobs: Blobs, upload: UploadedFile, field: str, name: str | None, format_name: str | None
+) -> KeptUpload:
+    """Move an upload to where datasets lie.
+
+    Raises:
+        InvalidError: it is empty, or its name is too long.
+    """
+    if upload.size_bytes == 0:
+        raise InvalidError("empty_file", f"form field {field!r} is an empty file", field)
+    if name is not None and len(name) > MAX_NAME:
+        raise InvalidError("name_too_long", f"a name has at most {MAX_NAME} characters", "name")
+    filename = storable_text(upload.filename)[:1000] if upload.filename else None
+    dataset_id = new_id("ds")
+    blob = f"datasets/{dataset_id}/upload"
+    blobs.adopt(upload.path, blob)
+    return KeptUpload(
+        dataset_id=dataset_id,
+        blob=blob,
+        name=storable_text(name) if name else filename and filename[:MAX_NAME],
+        filename=filename,
+        format=storable_text(format_name) if format_name else None,
+        upload=upload,
+    )
+
+
+def new_dataset(session: Session, kept: KeptUpload) -> Dataset:
+    """The row of a kept upload, with its ingest queued."""
+    return datasets.create(
+        session,
+        dataset_id=kept.dataset_id,
+        name=kept.name,
+        filename=kept.filename,
+        format=kept.format,
+        digest=kept.upload.digest,
+        size_bytes=kept.upload.size_bytes,
+        upload_blob=kept.blob,
+    )

@@ -1,0 +1,46 @@
+"""What a dataset and a pair look like from outside."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from store.states import DatasetStatus
+
+
+class ErrorOut(BaseModel):
+    """Why something ended."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class DatasetOut(BaseModel):
+    """An uploaded dataset."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    name: str | None
+    digest: str = Field(description="of the upload's bytes")
+    format: str | None = Field(description="as asked for, or as found out by ingest")
+    status: DatasetStatus
+    pair_count: int | None = Field(description="usable pairs; null until ingested")
+    rejected_count: int | None = Field(description="pairs turned away, each with its reason")
+    warnings: list[str] = Field(default=[], description="what ingest noticed about the upload as a whole")
+    error: ErrorOut | None
+    created_at: datetime
+
+
+class PairOut(BaseModel):
+    """A pair of a dataset; a rejected one says why in `error`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    key: str | None
+    caption: str | None
+    width: int | None = Field(description="pixels")
+    height: int | None = Field(description="pixels")
+    extra: dict[str, Any] | None = Field(description="every other column that came with the pair")
+    error: str | None

@@ -1,0 +1,94 @@
+"""Turning a specification into a promised job: everything that stops a job from starting is found here."""
+
+import json
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.orm import Session
+
+from service.problems import MalformedError
+from store import datasets, jobs
+from store.catalogue import check_model
+from store.errors import InvalidError
+from store.ids import new_id
+from store.specification import JobSettings, JobSpec, ValidationDataset
+from store.specification_defaults import fill_for_kind
+from store.tables import Dataset, Job
+from store.version import CODE_VERSION
+
+
+def parse(text: bytes | str, into: type[JobSettings] | type[JobSpec], loc: tuple[str, ...]) -> Any:
+    """Read a specification.
+
+    Raises:
+        MalformedError: it is not JSON.
+        RequestValidationError: a field is unknown, missing or out of bounds; each is named.
+    """
+    try:
+        content = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError("malformed_json", f"not JSON: {error}", loc[-1] if len(loc) > 1 else None) from None
+    if not _storable(content):
+        raise InvalidError("unstorable_text", "the specification holds a NUL or half a surrogate pair", "spec")
+    model: type[BaseModel] = into
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        located = [
+            {**item, "loc": (*loc, *item["loc"])} for item in error.errors(include_url=False, include_context=False)
+        ]
+        raise RequestValidationError(located) from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _storable(value: Any) -> bool:
+    """Whether PostgreSQL can keep it: no NUL and no lone surrogate in any text."""
+    text = json.dumps(value, ensure_ascii=False)
+    if "\\u0000" in text:
+        return False
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def submit(session: Session, spec: JobSpec) -> Job:
+    """Promise a job whose datasets exist already.
+
+    Raises:
+        InvalidError: a dataset is unknown or failed, or the specification does not fit them; `param` names the field.
+    """
+    dataset = datasets.usable(session, spec.dataset, "dataset")
+    validation: Dataset | None = None
+    if isinstance(spec.validation, ValidationDataset):
+        if spec.validation.dataset == spec.dataset:
+            raise InvalidError(
+                "same_dataset",
+                'validation names the dataset itself: name another one, or {"fraction": 0.1} to hold a part out',
+                "validation.dataset",
+            )
+        validation = datasets.usable(session, spec.validation.dataset, "validation.dataset")
+    if spec.task == "valuation" and spec.validation is None:
+        raise InvalidError(
+            "validation_required",
+            "valuation measures influence on a validation loss: name a validation dataset or a fraction",
+            "validation",
+        )
+    if spec.model is not None and isinstance(spec.model.architecture, str):
+        check_model(spec.model.architecture, spec.model.pretrained)
+    spec = fill_for_kind(spec, dataset, validation)
+    return jobs.create(
+        session,
+        job_id=new_id("job"),
+        task=spec.task,
+        spec=spec.model_dump(mode="json"),
+        code_version=CODE_VERSION,
+        dataset_id=dataset.id,
+        validation_dataset_id=validation.id if validation else None,
+        dataset_digest=dataset.digest,
+    )

@@ -1,0 +1,117 @@
+"""Every error leaves as `application/problem+json` (RFC 9457). The one table from domain error to status code."""
+
+import errno
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from store.errors import ConflictError, CursorError, DomainError, InvalidError, NotFoundError
+
+logger = logging.getLogger(__name__)
+
+PROBLEM = "application/problem+json"
+
+
+class TooLargeError(DomainError):
+    """The body is larger than this service takes."""
+
+
+class MediaTypeError(DomainError):
+    """The body is of a kind that this endpoint does not read."""
+
+
+class MalformedError(DomainError):
+    """The body is not what its media type says it is."""
+
+
+STATUS: dict[type[DomainError], HTTPStatus] = {
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    InvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ConflictError: HTTPStatus.CONFLICT,
+    CursorError: HTTPStatus.BAD_REQUEST,
+    MalformedError: HTTPStatus.BAD_REQUEST,
+    TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    MediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+}
+
+
+def problem(
+    status: HTTPStatus,
+    code: str,
+    detail: str,
+    errors: list[dict[str, Any]] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """One problem document."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": int(status),
+        "detail": detail,
+        "code": code,
+    }
+    if errors:
+        body["errors"] = errors
+    return JSONResponse(body, status_code=int(status), media_type=PROBLEM, headers=headers)
+
+
+def _domain(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, DomainError)  # noqa: S101  registered for this class only
+    errors = [{"loc": ["body", *error.param.split(".")], "msg": error.message}] if error.param else None
+    return problem(STATUS[type(error)], error.code, error.message, errors)
+
+
+def _validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    errors = [{"loc": [str(part) for part in item["loc"]], "msg": item["msg"]} for item in error.errors()]
+    first = errors[0]
+    where = ".".join(first["loc"][1:]) or first["loc"][0]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", f"{where}: {first['msg']}{more}", errors)
+
+
+def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    status = HTTPStatus(error.status_code)
+    code = status.name.lower()
+    return problem(status, code, str(error.detail), headers=dict(error.headers or {}))
+
+
+def _database(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s: database: %s", request.method, request.url.path, error)
+    return problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "database_unavailable",
+        "the database cannot be reached; try again",
+        headers={"Retry-After": "5"},
+    )
+
+
+def _disk(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        logger.error("%s %s: no space left", request.method, request.url.path)
+        return problem(HTTPStatus.INSUFFICIENT_STORAGE, "storage_full", "no space is left to keep this upload")
+    return _unexpected(request, error)
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "something went wrong here; the log says what")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of this application with a problem document."""
+    app.add_exception_handler(DomainError, _domain)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(PoolTimeout, _database)
+    app.add_exception_handler(OSError, _disk)
+    app.add_exception_handler(Exception, _unexpected)

@@ -1,0 +1,84 @@
+"""`/jobs/{id}/results`: pages of scored pairs."""
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.context import ServiceDep
+from service.pages import MAX_LIMIT, Cursor, Limit, Page, link_next
+from service.problem_docs import problems
+from service.results.schemas import Order, ResultOut, SortKey
+from store import datasets, jobs, results
+from store.errors import ConflictError
+from store.states import JobStatus
+from store.tables import SCORES, Job
+
+router = APIRouter(tags=["results"])
+
+
+def _out(job: Job, found: results.ScoredPair) -> ResultOut:
+    result = found.result
+    image_url = None
+    if found.has_image and found.key is not None:
+        image_url = f"/datasets/{job.dataset_id}/pairs/{quote(found.key, safe='')}/image"
+    return ResultOut(
+        rank=result.rank,
+        key=found.key,
+        caption=found.caption,
+        image_url=image_url,
+        flagged=result.flagged,
+        **{score: getattr(result, score) for score in SCORES},
+    )
+
+
+@router.get("/jobs/{job_id}/results", responses=problems(400, 404, 409, 422))
+def list_results(
+    job_id: str,
+    request: Request,
+    response: Response,
+    service: ServiceDep,
+    sort: Annotated[SortKey, Query(description="rank, or any score")] = "rank",
+    order: Annotated[Order, Query()] = Order.ASC,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    flagged: Annotated[bool | None, Query(description="only the flagged, or only the others")] = None,
+    key: Annotated[str | None, Query(max_length=1000, description="only the pair of this key")] = None,
+) -> Page[ResultOut]:
+    """Scored pairs of a job that succeeded. A deep page costs the same as the first."""
+    limit = min(limit, MAX_LIMIT)
+    question = {"results": job_id, "sort": sort, "order": order, "flagged": flagged, "key": key}
+    after = results.Place(*service.cursors.read(question, cursor)) if cursor else None
+    with service.database.transaction() as session:
+        job = jobs.get(session, job_id)
+        if job.status != JobStatus.SUCCEEDED:
+            raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
+        found = results.page(
+            session,
+            job.number,
+            datasets.number(session, job.dataset_id),
+            sort=sort,
+            descending=order is Order.DESC,
+            limit=limit + 1,
+            after=after,
+            flagged=flagged,
+            key=key,
+        )
+    following = None
+    if len(found) > limit:
+        last = found[limit - 1].result
+        place = None if sort == "rank" else getattr(last, sort)
+        following = service.cursors.make(question, [place, last.rank])
+    link_next(request, response, following)
+    items = [_out(job, scored) for scored in found[:limit]]
+    return Page(items=items, next_cursor=following, total=_total(job, flagged, key, items))
+
+
+def _total(job: Job, flagged: bool | None, key: str | None, items: list[ResultOut]) -> int:
+    if key is not None:
+        return len(items)  # a key names one pair at most
+    if flagged is None:
+        return job.result_count
+    if job.flagged_count is None:
+        return 0  # this task flags nothing, neither way
+    return job.flagged_count if flagged else job.result_count - job.flagged_count

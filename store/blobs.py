@@ -1,0 +1,116 @@
+"""Large things by name, in a local folder or any object store, through obstore.
+
+Names start with their owner (`datasets/<id>/…`, `jobs/<id>/…`), so that deleting an owner deletes a prefix and no
+reference is ever counted (docs/decisions/0003-blob-names.md). A put is atomic: a blob is whole or absent.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.store import LocalStore, from_url
+
+from store.settings import Settings
+
+
+class Blobs:
+    """A store of named, immutable byte strings."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._root: Path | None = None
+        self._store: Any
+        if parts.scheme == "file":
+            self._root = Path(unquote(parts.path))
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._store = LocalStore(self._root)
+        else:
+            self._store = from_url(url)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Blobs":
+        return cls(settings.blob_url)
+
+    def put(self, name: str, content: bytes | IO[bytes] | Path) -> None:
+        """Keep `content` under `name`, replacing what was there."""
+        obstore.put(self._store, name, content)
+
+    def get(self, name: str) -> bytes:
+        """The whole blob.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+        """
+        return bytes(obstore.get(self._store, name).bytes())
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a blob of that name."""
+        try:
+            obstore.head(self._store, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+        """
+        if length == 0:
+            return b""
+        return bytes(obstore.get_range(self._store, name, start=offset, length=length))
+
+    def open(self, name: str) -> IO[bytes]:
+        """A seekable reader of the blob. A local folder gives the file itself; an object store is copied first."""
+        if self._root is not None:
+            return (self._root / name).open("rb")
+        copy = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
+        for chunk in obstore.get(self._store, name).stream():
+            copy.write(chunk)
+        copy.seek(0)
+        return copy
+
+    @contextmanager
+    def local_path(self, name: str) -> Iterator[Path]:
+        """A path to read the blob at while the block lasts."""
+        if self._root is not None:
+            yield self._root / name
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "blob"
+            with path.open("wb") as file:
+                for chunk in obstore.get(self._store, name).stream():
+                    file.write(chunk)
+            yield path
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A folder for files on their way in, on the disk where a local blob will lie."""
+        parent = None
+        if self._root is not None:
+            parent = self._root / ".staging"
+            parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
+            yield Path(folder)
+
+    def adopt(self, path: Path, name: str) -> None:
+        """Turn a finished file, made under `staging`, into the blob `name`, without a copy where the disk is ours."""
+        if self._root is not None:
+            target = self._root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        else:
+            self.put(name, path)
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Delete every blob whose name starts with the folder `prefix`."""
+        for batch in obstore.list(self._store, prefix=prefix):
+            obstore.delete(self._store, [entry["path"] for entry in batch])
+        if self._root is not None:
+            shutil.rmtree(self._root / prefix, ignore_errors=True)

@@ -1,0 +1,201 @@
+"""Datasets: all SQL over their rows and parts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ScalarSelect, delete, func, or_, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from store import jobs, shards
+from store.errors import ConflictError, InvalidError, NotFoundError
+from store.states import DatasetStatus, Phase
+from store.tables import Dataset, Job, Pair, Part
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What ingest found out about a dataset."""
+
+    format: str
+    kind: str
+    width: int | None
+    pair_count: int
+    rejected_count: int
+    warnings: list[str]
+
+
+def create(
+    session: Session,
+    *,
+    dataset_id: str,
+    name: str | None,
+    filename: str | None,
+    format: str | None,  # noqa: A002  the contract's own name
+    digest: str,
+    size_bytes: int,
+    upload_blob: str,
+) -> Dataset:
+    """Promise to ingest an upload that is kept already, and queue its work."""
+    dataset = Dataset(
+        id=dataset_id,
+        name=name,
+        filename=filename,
+        format=format,
+        status=DatasetStatus.INGESTING,
+        digest=digest,
+        size_bytes=size_bytes,
+        upload_blob=upload_blob,
+    )
+    session.add(dataset)
+    session.flush()
+    session.refresh(dataset)
+    shards.open_phase(session, Phase.INGEST, [shards.Planned({})], dataset_id=dataset_id)
+    return dataset
+
+
+def get(session: Session, dataset_id: str) -> Dataset:
+    """One dataset.
+
+    Raises:
+        NotFoundError: there is none, or it was deleted.
+    """
+    dataset = session.get(Dataset, dataset_id)
+    if dataset is None or dataset.deleted_at is not None:
+        raise NotFoundError("dataset_not_found", f"there is no dataset {dataset_id!r}")
+    return dataset
+
+
+def usable(session: Session, dataset_id: str, param: str) -> Dataset:
+    """A dataset that a job may name: ready, or still ingesting. The row is locked against deletion.
+
+    Raises:
+        InvalidError: there is none, or it failed; `param` names the field that asked for it.
+    """
+    dataset = session.scalar(
+        select(Dataset).where(Dataset.id == dataset_id, Dataset.deleted_at.is_(None)).with_for_update(read=True)
+    )
+    if dataset is None:
+        raise InvalidError("unknown_dataset", f"there is no dataset {dataset_id!r}", param)
+    if dataset.status == DatasetStatus.FAILED:
+        reason = (dataset.error or {}).get("message", "its ingest failed")
+        raise InvalidError("dataset_failed", f"dataset {dataset_id} cannot be used: {reason}", param)
+    return dataset
+
+
+def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Dataset]:
+    """Newest first, from just below `before`."""
+    query = select(Dataset).where(Dataset.deleted_at.is_(None))
+    if before is not None:
+        query = query.where(tuple_(Dataset.created_at, Dataset.id) < tuple_(*before))
+    return session.scalars(query.order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(limit)).all()
+
+
+def count(session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(Dataset).where(Dataset.deleted_at.is_(None))) or 0
+
+
+def mark_deleted(session: Session, dataset_id: str) -> None:
+    """Make it invisible now; the sweeper purges what it holds.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: an unfinished job works on it.
+    """
+    dataset = session.scalar(
+        select(Dataset).where(Dataset.id == dataset_id, Dataset.deleted_at.is_(None)).with_for_update()
+    )
+    if dataset is None:
+        raise NotFoundError("dataset_not_found", f"there is no dataset {dataset_id!r}")
+    users = jobs.unfinished_on(session, dataset_id)
+    if users:
+        raise ConflictError("dataset_in_use", f"job {users[0]} works on it: cancel it or wait for it to end")
+    dataset.deleted_at = func.now()
+    shards.drop_open(session, dataset_id=dataset_id)
+
+
+def finish_ingest(session: Session, dataset_id: str, found: Ingested) -> None:
+    """Make a dataset ready and open the first phase of the jobs that waited for it."""
+    session.execute(
+        update(Dataset)
+        .where(Dataset.id == dataset_id)
+        .values(
+            status=DatasetStatus.READY,
+            format=found.format,
+            kind=found.kind,
+            width=found.width,
+            pair_count=found.pair_count,
+            rejected_count=found.rejected_count,
+            warnings={"messages": found.warnings} if found.warnings else None,
+        )
+    )
+    jobs.start_waiting(session, dataset_id)
+
+
+def fail_ingest(session: Session, dataset_id: str, error: dict[str, Any], rejected: int | None = None) -> None:
+    """End a dataset as failed, and with it every job that waited for it."""
+    session.execute(
+        update(Dataset)
+        .where(Dataset.id == dataset_id)
+        .values(status=DatasetStatus.FAILED, error=error, pair_count=0, rejected_count=rejected)
+    )
+    shards.drop_open(session, dataset_id=dataset_id)
+    jobs.fail_waiting(session, dataset_id, error)
+
+
+def clear_pairs(session: Session, dataset_id: str) -> None:
+    """Forget what an earlier attempt at ingest wrote."""
+    session.execute(delete(Pair).where(Pair.dataset == _number(dataset_id)))
+    session.execute(delete(Part).where(Part.dataset_id == dataset_id))
+
+
+def add_part(session: Session, part: Part) -> None:
+    session.add(part)
+
+
+def parts(session: Session, dataset_id: str) -> Sequence[Part]:
+    """The parts of a dataset in row order."""
+    return session.scalars(select(Part).where(Part.dataset_id == dataset_id).order_by(Part.part)).all()
+
+
+def to_purge(session: Session) -> str | None:
+    """A deleted dataset that no job names any more, locked for this transaction.
+
+    Its images went when it was deleted. Keys and captions stay for the results that show them, until the last
+    job that used it is deleted too.
+    """
+    named = select(Job.id).where(or_(Job.dataset_id == Dataset.id, Job.validation_dataset_id == Dataset.id))
+    return session.scalar(
+        select(Dataset.id)
+        .where(Dataset.deleted_at.is_not(None), ~named.exists())
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def purge(session: Session, dataset_id: str, rows: int) -> bool:
+    """Delete up to `rows` pairs of a deleted dataset; true when nothing of it is left."""
+    mine = Pair.dataset == _number(dataset_id)
+    doomed = select(Pair.position).where(mine).limit(rows)
+    gone = session.execute(delete(Pair).where(mine, Pair.position.in_(doomed)))
+    if gone.rowcount == rows:  # type: ignore[attr-defined]
+        return False
+    session.execute(delete(Part).where(Part.dataset_id == dataset_id))
+    shards.purge(session, dataset_id=dataset_id)
+    session.execute(delete(Dataset).where(Dataset.id == dataset_id))
+    return True
+
+
+def _number(dataset_id: str) -> ScalarSelect[int]:
+    return select(Dataset.number).where(Dataset.id == dataset_id).scalar_subquery()
+
+
+def part_blob(session: Session, dataset_id: str, part: int | None) -> str | None:
+    """The blob that holds a part."""
+    return session.scalar(select(Part.blob).where(Part.dataset_id == dataset_id, Part.part == part))
+
+
+def number(session: Session, dataset_id: str) -> int:
+    """The number of a dataset, deleted ones too: results outlive the dataset that they were computed from."""
+    return session.execute(select(Dataset.number).where(Dataset.id == dataset_id)).scalar_one()

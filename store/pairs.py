@@ -1,0 +1,114 @@
+"""Pairs of a dataset, which is named by its number: all SQL over them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+from sqlalchemy import select
+from sqlalchemy.orm import Session, load_only
+
+from store.copying import copy_rows
+from store.errors import NotFoundError
+from store.tables import Pair
+
+_COLUMNS = {
+    "dataset": "int8",
+    "position": "int8",
+    "row": "int8",
+    "part": "int8",
+    "key": "text",
+    "caption": "text",
+    "width": "int8",
+    "height": "int8",
+    "image_format": "text",
+    "image_offset": "int8",
+    "image_length": "int8",
+    "extra": "jsonb",
+    "error": "text",
+}
+
+
+@dataclass(frozen=True)
+class NewPair:
+    """A pair as ingest found it; `error` says why it was turned away."""
+
+    position: int
+    row: int | None = None
+    part: int | None = None
+    key: str | None = None
+    caption: str | None = None
+    width: int | None = None
+    height: int | None = None
+    image_format: str | None = None
+    image_offset: int | None = None
+    image_length: int | None = None
+    extra: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def add(session: Session, dataset: int, new: Iterable[NewPair]) -> int:
+    """Append pairs; return how many."""
+    return copy_rows(
+        session,
+        "pairs",
+        list(_COLUMNS),
+        list(_COLUMNS.values()),
+        (
+            (
+                dataset,
+                pair.position,
+                pair.row,
+                pair.part,
+                pair.key,
+                pair.caption,
+                pair.width,
+                pair.height,
+                pair.image_format,
+                pair.image_offset,
+                pair.image_length,
+                Jsonb(pair.extra) if pair.extra else None,
+                pair.error,
+            )
+            for pair in new
+        ),
+    )
+
+
+def by_key(session: Session, dataset: int, key: str) -> Pair:
+    """One accepted pair.
+
+    Raises:
+        NotFoundError: the dataset has none of that key.
+    """
+    pair = session.scalar(select(Pair).where(Pair.dataset == dataset, Pair.key == key, Pair.error.is_(None)))
+    if pair is None:
+        raise NotFoundError("pair_not_found", f"the dataset has no pair {key!r}")
+    return pair
+
+
+def page(session: Session, dataset: int, *, limit: int, after: int | None, rejected: bool | None) -> Sequence[Pair]:
+    """Pairs in the order of the upload, from just after position `after`."""
+    query = select(Pair).where(Pair.dataset == dataset)
+    if after is not None:
+        query = query.where(Pair.position > after)
+    if rejected is not None:
+        query = query.where(Pair.error.is_not(None) if rejected else Pair.error.is_(None))
+    return session.scalars(query.order_by(Pair.position).limit(limit)).all()
+
+
+def images_of_part(session: Session, dataset: int, part: int, first: int, count: int) -> Sequence[Pair]:
+    """The accepted pairs of one part, in row order. `first` and `count` are the part's range of rows.
+
+    Raises:
+        RuntimeError: the pairs and the part disagree.
+    """
+    rows = session.scalars(
+        select(Pair)
+        .where(Pair.dataset == dataset, Pair.part == part, Pair.error.is_(None))
+        .order_by(Pair.row)
+        .options(load_only(Pair.row, Pair.caption, Pair.image_offset, Pair.image_length))
+    ).all()
+    if [pair.row for pair in rows] != list(range(first, first + count)):
+        raise RuntimeError(f"part {part} of dataset number {dataset} has {len(rows)} pairs where {count} were recorded")
+    return rows

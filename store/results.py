@@ -1,0 +1,94 @@
+"""Results of a job, which is named by its number: loaded once with COPY, read in keyset pages by any score."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, and_, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from store.copying import copy_rows
+from store.tables import SCORES, Pair, Result
+
+SORTS = ("rank", *SCORES)
+COLUMNS = ("job", "rank", "position", *SCORES, "flagged")
+_TYPES = ("int8", "int8", "int8", *("float8" for _ in SCORES), "bool")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a page ends: the sort key (null: among those without a score) and the rank, which is unique."""
+
+    score: float | None
+    rank: int
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """A result beside the pair that it is about."""
+
+    result: Result
+    key: str | None
+    caption: str | None
+    has_image: bool
+
+
+def load(session: Session, rows: Iterable[Sequence[object]]) -> int:
+    """Append result rows, each in the order of `COLUMNS`; return how many."""
+    return copy_rows(session, "results", COLUMNS, _TYPES, rows)
+
+
+def page(
+    session: Session,
+    job: int,
+    dataset: int,
+    *,
+    sort: str,
+    descending: bool,
+    limit: int,
+    after: Place | None,
+    flagged: bool | None,
+    key: str | None,
+) -> list[ScoredPair]:
+    """One page of a job's results.
+
+    Equal scores stand in rank order, turned round when descending; pairs without the score come last either way.
+    """
+    query = (
+        select(Result, Pair.key, Pair.caption, Pair.image_length.is_not(None))
+        .outerjoin(Pair, and_(Pair.dataset == dataset, Pair.position == Result.position))
+        .where(Result.job == job)
+    )
+    if flagged is not None:
+        query = query.where(Result.flagged.is_(flagged))
+    if key is not None:
+        query = query.where(Pair.key == key)
+    if sort == "rank":
+        if after is not None:
+            query = query.where(Result.rank < after.rank if descending else Result.rank > after.rank)
+        ordered = query.order_by(Result.rank.desc() if descending else Result.rank)
+        return [ScoredPair(*row) for row in session.execute(ordered.limit(limit))]
+
+    column: InstrumentedAttribute[float | None] = getattr(Result, sort)
+    found: list[ScoredPair] = []
+    # Two ranges, each one walk of an index: first the pairs that have the score, then those that do not.
+    if after is None or after.score is not None:
+        scored = query.where(column.is_not(None))
+        if after is not None and after.score is not None:
+            scored = scored.where(_beyond(column, after.score, after.rank, descending))
+        order = (column.desc(), Result.rank.desc()) if descending else (column, Result.rank)
+        found = [ScoredPair(*row) for row in session.execute(scored.order_by(*order).limit(limit))]
+    if len(found) < limit:
+        unscored = query.where(column.is_(None))
+        if after is not None and after.score is None:
+            unscored = unscored.where(Result.rank > after.rank)
+        rest = unscored.order_by(Result.rank).limit(limit - len(found))
+        found += [ScoredPair(*row) for row in session.execute(rest)]
+    return found
+
+
+def _beyond(
+    column: InstrumentedAttribute[float | None], score: float, rank: int, descending: bool
+) -> ColumnElement[bool]:
+    # A row comparison, not an OR: the index then starts right at the place.
+    here, place = tuple_(column, Result.rank), tuple_(score, rank)
+    return here < place if descending else here > place

@@ -1,0 +1,56 @@
+"""Settings: one frozen object, read once from the environment and passed in."""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MiB = 1024 * 1024
+GiB = 1024 * MiB
+
+
+class Settings(BaseSettings):
+    """Everything a process is told from outside. Each field is the environment variable of the same name."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    ecif_home: Path = Field(default=Path(".ecif"), description="folder for everything kept on this machine")
+    database_url: str = Field(default="", description="PostgreSQL; `make serve` starts its own where empty")
+    redis_url: str = Field(default="", description="Redis broker; `make serve` starts its own where empty")
+    blob_url: str = Field(default="", description="file:///folder or s3://bucket/prefix; default ECIF_HOME/blobs")
+
+    ecif_max_upload_bytes: Annotated[int, Field(gt=0)] = 100 * GiB
+    ecif_max_image_pixels: Annotated[int, Field(gt=0)] = 64_000_000
+    ecif_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
+    ecif_heartbeat_seconds: Annotated[float, Field(gt=0)] = 1.0
+    ecif_sweep_seconds: Annotated[float, Field(gt=0)] = 5.0
+    ecif_max_raised: Annotated[int, Field(gt=0)] = 3
+    ecif_max_vanished: Annotated[int, Field(gt=0)] = 10
+    ecif_shard_pairs: Annotated[int, Field(gt=0)] = 4096
+    ecif_shard_bytes: Annotated[int, Field(gt=0)] = 64 * MiB
+    ecif_device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Self:
+        # The object is frozen for everyone else; here it is still being made.
+        home = self.ecif_home.expanduser().resolve()
+        object.__setattr__(self, "ecif_home", home)
+        if not self.blob_url:
+            object.__setattr__(self, "blob_url", (home / "blobs").as_uri())
+        for scheme in ("postgres://", "postgresql://"):
+            if self.database_url.startswith(scheme):
+                url = "postgresql+psycopg://" + self.database_url.removeprefix(scheme)
+                object.__setattr__(self, "database_url", url)
+        return self
+
+
+@cache
+def get_settings() -> Settings:
+    """Return the settings of this process, read from its environment the first time.
+
+    Raises:
+        pydantic.ValidationError: a variable has a value that its field refuses.
+    """
+    return Settings()

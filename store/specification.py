@@ -1,0 +1,106 @@
+"""What a job is asked to do: every field, its default and its bounds. Unknown fields are errors."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DEFAULT_ARCHITECTURE = "ViT-B-32"
+DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ValidationDataset(_Strict):
+    """Clean pairs of another dataset."""
+
+    dataset: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ValidationFraction(_Strict):
+    """A random part of the same dataset, held out and not scored."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Model(_Strict):
+    """An open_clip model. `tiny` is a small architecture for trials on 32-pixel images."""
+
+    architecture: Annotated[str, Field(min_length=1, max_length=200)] | dict[str, Any] = Field(
+        description="a name that open_clip knows, `tiny`, or an open_clip model configuration as an object"
+    )
+    pretrained: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="an open_clip tag; null starts from random weights drawn from `objective.seed`"
+    )
+
+
+class Objective(_Strict):
+    """Which loss over which parameters."""
+
+    scope: Literal["heads", "all"] = "heads"
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
+    partitions: Annotated[int, Field(ge=1, le=256)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    l2: NotNegative = Field(default=0.3, description="δ per pair, towards the weights the job starts from")
+    temperature: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
+        default=None, description="τ = 1 / scale; null takes the model's own, and 0.01 for embeddings"
+    )
+    mask_duplicates: bool = Field(
+        default=True, description="equal captions or equal images in one batch are no negatives of each other"
+    )
+
+
+class Fit(_Strict):
+    """Minimise the objective first, until stationary or for `epochs` passes over the data at most."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
+    learning_rate: Literal["auto"] | Positive = "auto"
+
+
+class Influence(_Strict):
+    """How the curvature of the objective is inverted."""
+
+    negative: Literal["exact", "taylor"] = "exact"
+    damping: Literal["auto"] | NotNegative = Field(default="auto", description="λ per pair")
+    curvature: Literal["gauss_newton", "hessian", "identity"] = "gauss_newton"
+
+
+class Flag(_Strict):
+    """Which pairs to drop."""
+
+    false_discovery_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
+Method = Literal["ecif", "clip_score", "pair_loss"]
+
+
+class JobSettings(_Strict):
+    """Everything of a job but the dataset that it works on."""
+
+    task: Literal["misalignment", "valuation"]
+    validation: ValidationDataset | ValidationFraction | None = None
+    model: Model | None = Field(
+        default=None,
+        description=f"for images; default {DEFAULT_ARCHITECTURE} with {DEFAULT_PRETRAINED}. Absent for embeddings",
+    )
+    objective: Objective = Objective()
+    fit: Fit | None = Field(default=Fit(), description="null takes the model as it is")
+    influence: Influence = Influence()
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("ecif", "clip_score")
+    flag: Flag = Flag()
+
+    @model_validator(mode="after")
+    def _needs_validation(self) -> Self:
+        if self.task == "valuation" and "ecif" not in self.methods:
+            raise ValueError("task valuation ranks by influence: methods must hold ecif")
+        return self
+
+
+class JobSpec(JobSettings):
+    """The whole specification of a job, as `POST /jobs` takes it in JSON."""
+
+    dataset: Annotated[str, Field(min_length=1, max_length=200)]

@@ -1,0 +1,62 @@
+"""The closed sets of states. A row moves from one to another only in the file of its noun."""
+
+from enum import StrEnum
+
+
+class DatasetStatus(StrEnum):
+    """Where a dataset stands."""
+
+    INGESTING = "ingesting"  # the upload is kept; its pairs are being read
+    READY = "ready"  # every pair was read; at least one is usable
+    FAILED = "failed"  # the upload cannot be read, or no usable pair is left
+
+
+class JobStatus(StrEnum):
+    """Where a job stands. The last three are ends."""
+
+    QUEUED = "queued"  # accepted and promised; nothing has started
+    RUNNING = "running"  # a worker has taken up at least one shard
+    CANCELLING = "cancelling"  # the user asked; running shards are being told
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class ShardState(StrEnum):
+    """Where a shard of work stands."""
+
+    QUEUED = "queued"  # any worker may claim it once `not_before` has passed
+    RUNNING = "running"  # one attempt holds the lease
+    DONE = "done"  # its output is recorded
+    FAILED = "failed"  # it ended its owner
+    DROPPED = "dropped"  # its owner ended first
+
+
+class Phase(StrEnum):
+    """The steps of the work, in order. `ingest` belongs to a dataset, the others to a job."""
+
+    INGEST = "ingest"
+    PLAN = "plan"
+    ENCODE = "encode"
+    FIT = "fit"
+    CURVATURE = "curvature"
+    SCORE = "score"
+    RANK = "rank"
+    LOAD = "load"
+
+
+PROGRESS_UNITS = {
+    Phase.INGEST: "pairs",
+    Phase.PLAN: "pairs",
+    Phase.ENCODE: "pairs",
+    Phase.FIT: "epochs",
+    Phase.CURVATURE: "passes",
+    Phase.SCORE: "pairs",
+    Phase.RANK: "pairs",
+    Phase.LOAD: "pairs",
+}
+"""What the progress of a phase counts. An epoch and a pass both go once over the data."""

@@ -1,0 +1,239 @@
+"""The tables. Names of constraints are fixed by the metadata, so that migrations can name them too."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from store.states import DatasetStatus, JobStatus, ShardState
+
+Json = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  SQLAlchemy's own declaration
+        str: Text,
+        int: BigInteger,
+        datetime: DateTime(timezone=True),
+        Json: JSONB(none_as_null=True),
+        bytes: LargeBinary,
+    }
+
+
+def _one_of(column: str, states: type[DatasetStatus] | type[JobStatus] | type[ShardState]) -> CheckConstraint:
+    names = ", ".join(f"'{state.value}'" for state in states)
+    return CheckConstraint(f"{column} IN ({names})", name=column)
+
+
+class Dataset(Base):
+    """An upload and what was read from it. The row of a deleted one stays until its pairs are purged."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        _one_of("status", DatasetStatus),
+        Index(None, "created_at", "id"),
+        Index("ix_datasets_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Identity(), unique=True)  # short name for the rows of its pairs
+    name: Mapped[str | None]
+    filename: Mapped[str | None]
+    format: Mapped[str | None]  # as asked for, or as detected
+    kind: Mapped[str | None]  # images or embeddings; known once ingested
+    width: Mapped[int | None]  # of an embedding
+    status: Mapped[str]
+    digest: Mapped[str]  # of the upload's bytes
+    size_bytes: Mapped[int]
+    upload_blob: Mapped[str]
+    pair_count: Mapped[int | None]
+    rejected_count: Mapped[int | None]
+    warnings: Mapped[Json | None]
+    error: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+
+class Part(Base):
+    """One blob of a dataset's accepted pairs, in order: `count` rows from `first_row`."""
+
+    __tablename__ = "parts"
+
+    dataset_id: Mapped[str] = mapped_column(primary_key=True)
+    part: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    blob: Mapped[str]
+    first_row: Mapped[int]
+    count: Mapped[int]
+
+
+class Pair(Base):
+    """One pair as it came. A rejected one has `error` and no `row`."""
+
+    __tablename__ = "pairs"
+    __table_args__ = (
+        Index("uq_pairs_key", "dataset", "key", unique=True, postgresql_where=text("error IS NULL")),
+        Index("ix_pairs_rejected", "dataset", "position", postgresql_where=text("error IS NOT NULL")),
+    )
+
+    dataset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # the number of its dataset
+    position: Mapped[int] = mapped_column(
+        primary_key=True, autoincrement=False
+    )  # in the upload, the rejected ones counted
+    row: Mapped[int | None]  # among the accepted, from 0
+    part: Mapped[int | None]
+    key: Mapped[str | None]
+    caption: Mapped[str | None]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    image_format: Mapped[str | None]
+    image_offset: Mapped[int | None]  # of the image's bytes in the part's blob
+    image_length: Mapped[int | None]
+    extra: Mapped[Json | None]  # every other column that came in
+    error: Mapped[str | None]
+
+
+class Job(Base):
+    """A promise to compute. The row is the promise; messages to workers are only doorbells."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        _one_of("status", JobStatus),
+        Index(None, "created_at", "id"),
+        Index(None, "dataset_id"),
+        Index(None, "validation_dataset_id"),
+        Index("ix_jobs_open", "created_at", postgresql_where=text("finished_at IS NULL")),
+        Index("ix_jobs_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Identity(), unique=True)  # short name for the rows of its results
+    task: Mapped[str]
+    status: Mapped[str]
+    phase: Mapped[str | None]
+    spec: Mapped[Json]
+    code_version: Mapped[str]
+    dataset_id: Mapped[str]
+    validation_dataset_id: Mapped[str | None]
+    dataset_digest: Mapped[str]
+    outputs: Mapped[Json] = mapped_column(server_default=text("'{}'"))  # by phase: what the next phases need
+    result_count: Mapped[int] = mapped_column(server_default=text("0"))
+    flagged_count: Mapped[int | None]  # null where the task flags nothing
+    error: Mapped[Json | None]
+    summary: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+
+
+class Shard(Base):
+    """One claimable piece of a phase, of a dataset or of a job."""
+
+    __tablename__ = "shards"
+    __table_args__ = (
+        _one_of("state", ShardState),
+        CheckConstraint("(dataset_id IS NULL) <> (job_id IS NULL)", name="one_owner"),
+        Index("uq_shards_dataset", "dataset_id", "phase", "index", unique=True),
+        Index("uq_shards_job", "job_id", "phase", "index", unique=True),
+        Index("ix_shards_queued", "not_before", "id", postgresql_where=text("state = 'queued'")),
+        Index("ix_shards_running", "lease_until", postgresql_where=text("state = 'running'")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    dataset_id: Mapped[str | None]
+    job_id: Mapped[str | None]
+    phase: Mapped[str]
+    index: Mapped[int]
+    payload: Mapped[Json]
+    state: Mapped[str]
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))  # fences every write
+    raised: Mapped[int] = mapped_column(server_default=text("0"))  # attempts that raised
+    vanished: Mapped[int] = mapped_column(server_default=text("0"))  # attempts whose worker was not heard again
+    worker: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    not_before: Mapped[datetime] = mapped_column(server_default=func.now())
+    done: Mapped[int] = mapped_column(server_default=text("0"))
+    total: Mapped[int] = mapped_column(server_default=text("0"))
+    checkpoint: Mapped[Json | None]  # from which a next attempt goes on
+    output: Mapped[Json | None]
+    error: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]  # of the current attempt
+    finished_at: Mapped[datetime | None]
+
+
+SCORES = (
+    "influence",
+    "positive_influence",
+    "negative_influence",
+    "relative_influence",
+    "self_influence",
+    "clip_score",
+    "pair_loss",
+    "suspicion",
+    "p_value",
+    "q_value",
+)
+"""The columns of a result that hold a score: finite or null, each one a sort key."""
+
+
+class Result(Base):
+    """One scored pair of a job. Written once, complete, in rank order; never updated."""
+
+    __tablename__ = "results"
+    __table_args__ = (
+        Index("uq_results_position", "job", "position", unique=True),
+        Index("ix_results_flagged", "job", "rank", postgresql_where=text("flagged")),
+        *(
+            Index(f"ix_results_{score}", "job", score, "rank", postgresql_where=text(f"{score} IS NOT NULL"))
+            for score in SCORES
+        ),
+    )
+
+    job: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # the number of its job
+    rank: Mapped[int] = mapped_column(
+        primary_key=True, autoincrement=False
+    )  # 1 is the first that a person should look at
+    position: Mapped[int]  # of the pair in the job's dataset
+    influence: Mapped[float | None]
+    positive_influence: Mapped[float | None]
+    negative_influence: Mapped[float | None]
+    relative_influence: Mapped[float | None]
+    self_influence: Mapped[float | None]
+    clip_score: Mapped[float | None]
+    pair_loss: Mapped[float | None]
+    suspicion: Mapped[float | None]
+    p_value: Mapped[float | None]
+    q_value: Mapped[float | None]
+    flagged: Mapped[bool | None]
+
+
+class Secret(Base):
+    """What all processes of one service share and nobody else knows; made by the first migration."""
+
+    __tablename__ = "secrets"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[bytes]

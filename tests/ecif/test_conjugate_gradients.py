@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from ecif import NotConverged, conjugate_gradients
+
+
+@pytest.fixture
+def system():
+    g = torch.Generator().manual_seed(0)
+    Q = torch.linalg.qr(torch.randn(60, 60, generator=g, dtype=torch.float64))[0]
+    H = Q @ torch.diag(torch.logspace(0, 3, 60, dtype=torch.float64)) @ Q.T
+    return H, torch.randn(3, 60, generator=g, dtype=torch.float64)
+
+
+def test_many_right_hand_sides_share_passes(system):
+    H, rhs = system
+    passes = 0
+
+    def apply(v):
+        nonlocal passes
+        passes += 1
+        return v @ H
+
+    solution = conjugate_gradients(apply, rhs, tolerance=1e-9)
+    assert passes <= solution.iterations + 3
+    torch.testing.assert_close(solution.x, torch.linalg.solve(H, rhs.T).T, rtol=1e-6, atol=1e-8)
+    low, high = solution.eigenvalue_range
+    assert low == pytest.approx(1, rel=1e-3)
+    assert high == pytest.approx(1000, rel=1e-3)
+
+
+@pytest.mark.parametrize("stop", [1, 7, 30])
+def test_a_resumed_solve_equals_an_undisturbed_one(system, stop):
+    H, rhs = system
+    states = []
+    whole = conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-6, on_state=states.append)
+    resumed = conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-6, state=states[stop - 1])
+    assert torch.equal(resumed.x, whole.x)
+    assert resumed.iterations == whole.iterations
+    assert resumed.eigenvalue_range == whole.eigenvalue_range
+    with pytest.raises(ValueError, match="another"):
+        conjugate_gradients(lambda v: v @ H, 2 * rhs, state=states[0])
+
+
+def test_an_unconverged_end_is_reported_or_raised(system):
+    H, rhs = system
+    solution = conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-9, max_iterations=5)
+    assert not solution.converged
+    truth = (rhs - solution.x @ H).norm(dim=1) / rhs.norm(dim=1)
+    torch.testing.assert_close(solution.relative_residual, truth)
+    with pytest.raises(NotConverged, match="5 iterations"):
+        conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-9, max_iterations=5, strict=True)
+
+
+def test_a_floating_point_floor_ends_the_solve_and_is_told(system):
+    H, rhs = system
+    solution = conjugate_gradients(lambda v: v @ H.float(), rhs.float(), tolerance=1e-12, max_iterations=2000)
+    assert not solution.converged
+    assert 1e-12 < float(solution.relative_residual.max()) < 1e-3
+    assert solution.iterations < 2000
+    drifted = conjugate_gradients(lambda v: (v.float() @ H.float()).double(), rhs, tolerance=2e-4)
+    assert drifted.converged
+
+
+def test_zero_and_unusable_right_hand_sides(system):
+    H, _ = system
+    solution = conjugate_gradients(lambda v: v @ H, torch.zeros(2, 60, dtype=torch.float64))
+    assert solution.converged
+    assert solution.iterations == 0
+    assert solution.eigenvalue_range is None
+    for bad in (torch.zeros(60), torch.full((1, 60), torch.nan)):
+        with pytest.raises(ValueError, match="finite"):
+            conjugate_gradients(lambda v: v @ H, bad)

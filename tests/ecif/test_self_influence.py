@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from ecif import (
+    Dense,
+    GaussNewton,
+    dense_matrix,
+    exact_self_influence,
+    pair_gradients,
+    probe_rhs,
+    probed_self_influence,
+    score_batch,
+)
+
+
+def test_exact_self_influence_is_the_quadratic_form(make_world):
+    world = make_world(l2=1.0)
+    matrix = GaussNewton(world.objective, world.params, world.batches, tolerance=1e-8)
+    inverse = torch.linalg.inv(dense_matrix(matrix))
+    batch = world.batches()[0]
+    g = pair_gradients(world.objective, world.params, batch)
+    truth = torch.einsum("np,pq,nq->n", g, inverse, g)
+    for curvature in (matrix, Dense.of(matrix)):
+        found = exact_self_influence(world.objective, world.params, batch, curvature)
+        torch.testing.assert_close(found.value, truth, rtol=1e-5, atol=1e-8)
+        assert found.relative_standard_error == 0
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_probes_are_unbiased_with_the_stated_error(make_world, partitions):
+    world = make_world(partitions=partitions, l2=0.05)
+    k, damping = 2000, 0.02
+    solver = Dense.of(GaussNewton(world.objective, world.params, world.batches, damping=damping))
+    z = probe_rhs(world.objective, world.params, world.batches, k, seed=1, damping=damping)
+    assert z.shape == (k, 220)
+    x = solver.solve(z).x
+    for batch in world.batches():
+        scores = score_batch(world.objective, world.params, batch, x)
+        estimate = probed_self_influence(scores)
+        exact = exact_self_influence(world.objective, world.params, batch, solver).value
+        assert estimate.relative_standard_error == pytest.approx((2 / k) ** 0.5)
+        off = (estimate.value / exact - 1) / estimate.relative_standard_error
+        assert float(off.abs().max()) < 4
+        assert bool((estimate.value >= 0).all())
+
+
+def test_probes_are_seeded(make_world):
+    world = make_world()
+    draw = lambda seed: probe_rhs(world.objective, world.params, world.batches, 2, seed, 0.0)  # noqa: E731
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+    with pytest.raises(ValueError, match="probe"):
+        probe_rhs(world.objective, world.params, world.batches, 0, 0, 0.0)

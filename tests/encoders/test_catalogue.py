@@ -1,0 +1,25 @@
+"""The names that the HTTP process accepts are those that the installed open_clip lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from encoders.catalogue import catalogue
+
+KEPT = Path(__file__).parents[2] / "store" / "open_clip_models.json"
+
+
+def test_the_kept_catalogue_is_the_installed_one() -> None:
+    assert json.loads(KEPT.read_text()) == catalogue(), (
+        "run: .venv/bin/python -m encoders.catalogue > store/open_clip_models.json"
+    )
+
+
+def test_models_trained_with_another_loss_are_marked() -> None:
+    entries = catalogue()["architectures"]
+    assert entries["tiny"] == {"pretrained": [], "refused": None}
+    assert "laion2b_s34b_b79k" in entries["ViT-B-32"]["pretrained"]
+    assert entries["ViT-B-32"]["refused"] is None
+    assert "sigmoid" in str(entries["ViT-B-16-SigLIP"]["refused"])
+    assert "captioning" in str(entries["coca_ViT-B-32"]["refused"])

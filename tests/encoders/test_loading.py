@@ -1,0 +1,212 @@
+"""Which models are loaded, which are refused, and with what words."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import encoders.weights
+from encoders.loaded_model import LoadedModel
+from encoders.loading import load_model
+from encoders.model_spec import ModelRefused, ModelSpec
+from encoders.tiny import TINY_CONFIG
+
+
+def refusal(spec: ModelSpec, **options: Any) -> ModelRefused:
+    with pytest.raises(ModelRefused) as caught:
+        load_model(spec, **options)
+    return caught.value
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    """`tiny` as an inline configuration, with fields of its towers replaced."""
+    towers = {name: {**TINY_CONFIG[name], **fields.pop(name, {})} for name in ("vision_cfg", "text_cfg")}
+    return {"embed_dim": 32, **towers, **fields}
+
+
+def test_the_seed_decides_the_weights_and_disturbs_nobody() -> None:
+    before = torch.get_rng_state()
+    first = load_model(ModelSpec(changed(), seed=1))
+    again = load_model(ModelSpec(dict(reversed(changed().items())), seed=1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert first is again
+    assert first.digest != load_model(ModelSpec("tiny", seed=2)).digest
+    assert first.digest == load_model(ModelSpec("tiny", seed=1)).digest
+    assert len(first.digest) == 64
+
+
+def test_a_name_is_built_as_open_clip_builds_it() -> None:
+    spec = ModelSpec("ViT-S-32-alt", seed=5)
+    ours = load_model(spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(5)
+        theirs = open_clip.create_model("ViT-S-32-alt").eval()
+    state = ours.state_dict_with(ours.full().parameters, "all")
+    assert {name: tuple(w.shape) for name, w in state.items()} == {
+        name: tuple(w.shape) for name, w in theirs.state_dict().items()
+    }
+    assert all(torch.equal(state[name], weight) for name, weight in theirs.state_dict().items())
+    assert ours.preprocess_config == theirs.visual.preprocess_cfg
+
+
+def test_an_unknown_architecture_is_answered_with_the_nearest() -> None:
+    refused = refusal(ModelSpec("ViT-B/32"))
+    assert (refused.code, refused.param) == ("unknown_architecture", "model.architecture")
+    assert "ViT-B-32" in refused.message
+
+
+def test_an_unknown_tag_is_answered_with_the_known() -> None:
+    refused = refusal(ModelSpec("ViT-B-32", "laion9b"))
+    assert (refused.code, refused.param) == ("unknown_pretrained", "model.pretrained")
+    assert "laion2b_s34b_b79k" in refused.message
+    assert "null" in refusal(ModelSpec("tiny", "laion2b_s34b_b79k")).message
+
+
+@pytest.mark.parametrize("error", [OSError("no route"), FileNotFoundError("offline"), RuntimeError("checksum")])
+def test_an_unreachable_hub_is_said_plainly(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def unreachable(tag: dict[str, Any]) -> str:
+        raise error
+
+    monkeypatch.setattr(encoders.weights, "download_pretrained", unreachable)
+    refused = refusal(ModelSpec("ViT-B-32", "laion2b_s34b_b79k"))
+    assert (refused.code, refused.param) == ("weights_unavailable", "model.pretrained")
+    assert "network" in refused.message
+
+
+def test_other_losses_are_refused_with_their_reason() -> None:
+    assert "sigmoid" in refusal(ModelSpec("ViT-B-16-SigLIP")).message
+    assert "captioning" in refusal(ModelSpec("coca_ViT-B-32")).message
+    assert refusal(ModelSpec(changed(init_logit_bias=-10.0))).code == "unsupported_model"
+    assert refusal(ModelSpec(changed(multimodal_cfg={}))).code == "unsupported_model"
+
+
+def test_a_hugging_face_text_tower_without_its_hub_is_refused() -> None:
+    refused = refusal(ModelSpec("roberta-ViT-B-32"))
+    assert refused.code in ("weights_unavailable", "unsupported_model")
+    assert "roberta-base" in refused.message
+
+
+def test_size_is_known_before_memory_is_taken() -> None:
+    refused = refusal(ModelSpec("EVA02-E-14"), max_parameters=1_000_000_000)
+    assert (refused.code, refused.param) == ("model_too_large", "model.architecture")
+    assert "4,704," in refused.message
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"embed_dim": 32}, "vision_cfg"),
+        (changed(colour=1), "colour"),
+        (changed(vision_cfg={"widht": 64}), "vision_cfg.widht"),
+        (changed(vision_cfg={"layers": "many"}), "vision_cfg.layers"),
+        (changed(vision_cfg={"layers": 10**9}), "vision_cfg.layers"),
+        (changed(vision_cfg={"image_size": 2048, "patch_size": 1}), "vision_cfg.patch_size"),
+        (changed(vision_cfg={"timm_model_name": "local-dir:/etc"}), "vision_cfg.timm_model_name"),
+        (changed(text_cfg={"hf_model_name": "/etc"}), "text_cfg.hf_model_name"),
+        (changed(text_cfg={"hf_tokenizer_name": "encoders"}), "text_cfg.hf_tokenizer_name"),
+        (
+            changed(text_cfg={"tokenizer_kwargs": {"trust_remote_code": True}}),
+            "text_cfg.tokenizer_kwargs.trust_remote_code",
+        ),
+        (changed(text_cfg={"vocab_size": 100}), "text_cfg.vocab_size"),
+        (changed(embed_dim=math.nan), "embed_dim"),
+        ({"model_cfg": changed(), "preprocess_cfg": {"std": [0.0, 1.0, 1.0]}}, "preprocess_cfg.std"),
+        ({"model_cfg": changed(), "weights": "x"}, "weights"),
+    ],
+)
+def test_a_wrong_field_is_named(config: dict[str, Any], field: str) -> None:
+    refused = refusal(ModelSpec(config))
+    assert refused.code == "invalid_model_config"
+    prefix = "model.architecture.model_cfg." if "model_cfg" in config else "model.architecture."
+    assert refused.param in (prefix + field, f"model.architecture.{field}")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        changed(vision_cfg={"patch_size": 0}),
+        changed(text_cfg={"heads": 7}),
+        changed(vision_cfg={"pool_type": "both"}),
+    ],
+)
+def test_what_open_clip_cannot_build_is_refused(config: dict[str, Any]) -> None:
+    refused = refusal(ModelSpec(config))
+    assert (refused.code, refused.param) == ("invalid_model_config", "model.architecture")
+
+
+@pytest.mark.parametrize(
+    "config", [changed(vision_cfg={"pool_type": "none"}), changed(text_cfg={"width": 16, "proj_type": "none"})]
+)
+def test_towers_that_do_not_meet_are_refused(config: dict[str, Any]) -> None:
+    assert refusal(ModelSpec(config)).code == "unsupported_model"
+
+
+def test_published_preprocessing_is_used() -> None:
+    published = {"model_cfg": changed(), "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    model = load_model(ModelSpec(published))
+    assert model.preprocess_config["mean"] == [0.5] * 3
+    assert model.digest != load_model(ModelSpec("tiny")).digest
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    """A directory with a good checkpoint of `tiny`, a pickle, and a link that leads out of it."""
+    inside = tmp_path / "checkpoints"
+    inside.mkdir()
+    source = load_model(ModelSpec("tiny", seed=9))
+    state = source.state_dict_with(source.full().parameters, "all")
+    save_file(state, inside / "mine.safetensors")
+    save_file(state, tmp_path / "outside.safetensors")
+    torch.save(state, inside / "mine.pt")
+    (inside / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    return inside
+
+
+def test_a_local_checkpoint_is_loaded_from_the_named_directory(checkpoints: Path) -> None:
+    loaded = load_model(ModelSpec("tiny", "mine.safetensors"), checkpoints=checkpoints)
+    assert loaded.digest == load_model(ModelSpec("tiny", seed=9)).digest
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.safetensors", "link.safetensors", "mine.pt", "absent.safetensors", "x\0", "y" * 5000]
+)
+def test_no_other_file_is(checkpoints: Path, name: str) -> None:
+    assert refusal(ModelSpec("tiny", name), checkpoints=checkpoints).code == "unknown_pretrained"
+    whole = str(checkpoints.parent / "outside.safetensors")
+    assert refusal(ModelSpec("tiny", whole), checkpoints=checkpoints).code == "unknown_pretrained"
+    assert refusal(ModelSpec("tiny", str(checkpoints / "mine.safetensors"))).code == "unknown_pretrained"
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(checkpoints: Path) -> None:
+    spec = ModelSpec(changed(vision_cfg={"layers": 2}), "mine.safetensors")
+    assert refusal(spec, checkpoints=checkpoints).code == "weights_mismatch"
+    (checkpoints / "mine.safetensors").write_bytes(b"garbage")
+    assert refusal(ModelSpec("tiny", "mine.safetensors"), checkpoints=checkpoints).code == "weights_mismatch"
+
+
+def test_weights_keep_the_activation_they_were_trained_with(
+    monkeypatch: pytest.MonkeyPatch, tiny: LoadedModel, tmp_path: Path
+) -> None:
+    save_file(tiny.state_dict_with(tiny.full().parameters, "all"), tmp_path / "w.safetensors")
+    tag = {"hf_hub": "somebody/tiny", "quick_gelu": True, "mean": (0.5, 0.5, 0.5)}
+    monkeypatch.setattr(encoders.weights, "get_pretrained_cfg", lambda name, pretrained: tag)
+    monkeypatch.setattr(encoders.weights, "download_pretrained", lambda found: str(tmp_path / "w.safetensors"))
+    loaded = load_model(ModelSpec("tiny", "openai"))
+    assert loaded.config["quick_gelu"] is True
+    assert loaded.preprocess_config["mean"] == (0.5, 0.5, 0.5)
+    assert loaded.digest != tiny.digest
+
+
+def test_two_models_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_model(ModelSpec("tiny", seed=21))
+    load_model(ModelSpec("tiny", seed=22))
+    assert load_model(ModelSpec("tiny", seed=21)) is first
+    load_model(ModelSpec("tiny", seed=23))
+    load_model(ModelSpec("tiny", seed=24))
+    assert load_model(ModelSpec("tiny", seed=21)) is not first

@@ -1,0 +1,66 @@
+"""An archive whose members are read by position, whatever wrote it."""
+
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import IO
+
+from worker.formats.limits import Limits
+from worker.formats.member_index import MemberIndex
+from worker.formats.refusals import MemberDamaged, PairRefused
+
+_COPY_CHUNK = 1 << 20
+
+
+class Archive(ABC):
+    """A zip or a tar. Members are streamed or held one at a time; none is ever written under its name."""
+
+    def __init__(self, members: MemberIndex, limits: Limits, scratch: Path) -> None:
+        self.members = members
+        self.limits = limits
+        self._scratch = scratch
+
+    @abstractmethod
+    def size(self, position: int) -> int:
+        """Bytes of a member, uncompressed, as the archive announces them."""
+
+    @abstractmethod
+    def open(self, position: int) -> IO[bytes]:
+        """A member from its first byte to its last; reading counts towards the limits."""
+
+    @abstractmethod
+    def open_at_random(self, position: int) -> IO[bytes]:
+        """A member that can be read in any order; a compressed one is unpacked to a temporary file first."""
+
+    def read(self, position: int) -> bytes:
+        """A whole member.
+
+        Raises:
+            PairRefused: it is larger than a member may be, or damaged.
+        """
+        size, most = self.size(position), self.limits.max_member_bytes
+        if size > most:
+            raise PairRefused(f"{self.members.name(position)} has {size} bytes; {most} is the most")
+        try:
+            with self.open(position) as stream:
+                return stream.read(size)
+        except MemberDamaged as error:
+            raise PairRefused(str(error)) from error
+
+    def _spool(self, stream: IO[bytes]) -> IO[bytes]:
+        return copied_to_scratch(stream, self._scratch)
+
+
+def copied_to_scratch(stream: IO[bytes], scratch: Path) -> IO[bytes]:
+    """A nameless temporary file in `scratch` with all of `stream`, which is closed."""
+    file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  the caller closes it
+    try:
+        with stream:
+            while chunk := stream.read(_COPY_CHUNK):
+                file.write(chunk)
+        file.flush()
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file

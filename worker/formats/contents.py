@@ -1,0 +1,61 @@
+"""What kinds of file an archive holds."""
+
+import posixpath
+from collections import Counter
+from dataclasses import dataclass, field
+
+from worker.formats.archives import Archive
+from worker.formats.member_index import suffix
+from worker.formats.tables import TABLE_SUFFIXES
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+CAPTION_SUFFIXES = frozenset({".txt", ".json"})
+_MOST_SUFFIXES = 1000
+
+
+@dataclass(slots=True)
+class Contents:
+    """Positions of the files that decide how an archive is read, and counts of the others."""
+
+    metadata: list[int] = field(default_factory=list)
+    tables: list[int] = field(default_factory=list)
+    """`.csv` and `.tsv` of other names"""
+    parquet: list[int] = field(default_factory=list)
+    """of other names than `metadata.parquet`"""
+    safetensors: list[int] = field(default_factory=list)
+    image_npy: list[int] = field(default_factory=list)
+    text_npy: list[int] = field(default_factory=list)
+    images: int = 0
+    captions: int = 0
+    suffixes: Counter[str] = field(default_factory=Counter)
+
+    def described(self) -> str:
+        """The commonest kinds of file, for people."""
+        seen = ", ".join(f"{count} {kind or 'without suffix'}" for kind, count in self.suffixes.most_common(5))
+        return seen or "no files"
+
+
+def survey(archive: Archive) -> Contents:
+    """Look at every name once."""
+    found = Contents()
+    listed = {".csv": found.tables, ".tsv": found.tables, ".parquet": found.parquet, ".safetensors": found.safetensors}
+    by_name = {"image.npy": found.image_npy, "text.npy": found.text_npy}
+    by_name |= dict.fromkeys((f"metadata{kind}" for kind in TABLE_SUFFIXES), found.metadata)
+    for position, name in enumerate(archive.members):
+        kind = suffix(name)
+        if len(found.suffixes) < _MOST_SUFFIXES or kind in found.suffixes:
+            found.suffixes[kind] += 1
+        if kind in IMAGE_SUFFIXES:
+            found.images += 1
+        elif kind in CAPTION_SUFFIXES:
+            found.captions += 1
+        else:
+            positions = by_name.get(posixpath.basename(name).lower(), listed.get(kind))
+            if positions is not None:
+                positions.append(position)
+    return found
+
+
+def is_image(name: str) -> bool:
+    """Whether a name says that it is an image of a format that is read."""
+    return suffix(name) in IMAGE_SUFFIXES

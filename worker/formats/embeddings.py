@@ -1,0 +1,115 @@
+"""Pairs that were embedded before they came: two matrices, row for row, and perhaps a table beside them."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import cast, final
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.formats.limits import Limits
+from worker.formats.matrices import Matrix
+from worker.formats.pair_text import caption_from, extra_from, key_from, shown
+from worker.formats.pairs import EmbeddingBlock, Item, Json, RejectedPair
+from worker.formats.refusals import PairRefused, UploadRefused
+from worker.formats.rows import BadRow, Row, Table
+from worker.formats.tables import embedding_columns
+from worker.formats.unique_keys import UniqueKeys
+
+Described = tuple[str, str | None, dict[str, Json]]
+
+
+@final
+class Embeddings:
+    """Blocks in row order, the rejected rows of each before it. Rows count from 0, as the keys do that they lend."""
+
+    unreferenced = 0
+
+    def __init__(self, image: Matrix, text: Matrix, table: Table | None, limits: Limits) -> None:
+        if (image.rows, image.width) != (text.rows, text.width):
+            shapes = f"({image.rows}, {image.width}) and ({text.rows}, {text.width})"
+            raise UploadRefused(
+                "embedding_shape_mismatch", f"{image.name} and {text.name} have different shapes: {shapes}"
+            )
+        self._image, self._text, self._table, self._limits = image, text, table, limits
+        self._columns = embedding_columns(table) if table else None
+        self.total: int | None = image.rows
+        self.ignored_columns = table.ignored_columns if table else ()
+        if table is not None and table.total is not None:
+            self._check_count(table, table.total)
+
+    def __iter__(self) -> Iterator[Item]:
+        keys = UniqueKeys()
+        rows = iter(self._table) if self._table else None
+        count = min(self._limits.block_rows, max(1, self._limits.block_bytes // (4 * self._image.width)))
+        first = 0
+        for image, text in zip(self._image.blocks(count), self._text.blocks(count), strict=True):
+            described = self._described(rows, first, len(image))
+            yield from self._block(first, image, text, described, keys)
+            first += len(image)
+        if self._table is not None and rows is not None:
+            left = sum(1 for _ in islice(rows, self._limits.max_rows))
+            self._check_count(self._table, first + left)
+
+    def _block(
+        self,
+        first: int,
+        image: npt.NDArray[np.float32],
+        text: npt.NDArray[np.float32],
+        described: "list[Described | RejectedPair]",
+        keys: UniqueKeys,
+    ) -> Iterator[Item]:
+        sound = {"image": _finite_rows(image), "text": _finite_rows(text)}
+        good: list[int] = []
+        block = EmbeddingBlock(first, [], [], [], image, text)
+        for at, row in enumerate(described):
+            bad = [side for side, finite in sound.items() if not finite[at]]
+            if isinstance(row, RejectedPair):
+                yield row
+            elif bad:
+                reason = f"row {first + at}: the {' and '.join(bad)} embedding holds NaN or an infinity"
+                yield RejectedPair(row[0], row[1], reason)
+            else:
+                good.append(at)
+                block.keys.append(keys.claim(row[0]))
+                block.captions.append(row[1])
+                block.extras.append(row[2])
+        if len(good) == len(described):
+            yield block
+        elif good:
+            yield EmbeddingBlock(first, block.keys, block.captions, block.extras, image[good], text[good])
+
+    def _described(
+        self, rows: Iterator[Row | BadRow] | None, first: int, count: int
+    ) -> "list[Described | RejectedPair]":
+        if rows is None or self._table is None:
+            return [(str(number), None, {}) for number in range(first, first + count)]
+        found = [self._row(row, first + at) for at, row in enumerate(islice(rows, count))]
+        if len(found) < count:
+            self._check_count(self._table, first + len(found))
+        return found
+
+    def _row(self, row: Row | BadRow, number: int) -> "Described | RejectedPair":
+        if isinstance(row, BadRow):
+            if row.count_lost:  # which row belongs to which embedding can no longer be told
+                raise UploadRefused("unreadable_table", f"{row.place}: {row.reason}")
+            return RejectedPair(str(number), None, f"{row.place}: {row.reason}")
+        limits, columns = self._limits, self._columns
+        key = row.values.get(columns.key) if columns and columns.key else str(number)
+        caption = row.values.get(columns.caption) if columns and columns.caption else None
+        taken = {columns.key, columns.caption} if columns else set()
+        try:
+            said = None if caption is None or caption == "" else caption_from(caption, limits)
+            return key_from(key, limits), said, extra_from(row.values, taken, limits)
+        except PairRefused as error:
+            return RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}")
+
+    def _check_count(self, table: Table, count: int) -> None:
+        if count != self._image.rows:
+            raise UploadRefused(
+                "metadata_row_count", f"{table.name} has {count} rows beside {self._image.rows} embeddings"
+            )
+
+
+def _finite_rows(values: npt.NDArray[np.float32]) -> list[bool]:
+    return cast(list[bool], np.isfinite(values).all(axis=1).tolist())

@@ -1,0 +1,101 @@
+"""Key, caption and the other columns of one row, checked so that they can be kept."""
+
+import datetime
+import decimal
+import math
+import uuid
+from collections.abc import Collection, Mapping
+
+from worker.formats.limits import Limits
+from worker.formats.pairs import Json
+from worker.formats.printable import flaw, printable
+from worker.formats.refusals import PairRefused
+
+
+def key_from(value: object, limits: Limits) -> str:
+    """The key of a pair: text, or a whole number as text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value is None or value == "":
+        raise PairRefused("no key")
+    if not isinstance(value, str):
+        raise PairRefused(f"the key is {_kind(value)}, not text")
+    return _bounded(value, "the key", limits.max_key_chars)
+
+
+def caption_from(value: object, limits: Limits) -> str:
+    """The caption of a pair, as it came."""
+    if value is None:
+        raise PairRefused("no caption")
+    if not isinstance(value, str):
+        raise PairRefused(f"the caption is {_kind(value)}, not text")
+    if not value.strip():
+        raise PairRefused("the caption is empty")
+    return _bounded(value, "the caption", limits.max_caption_chars)
+
+
+def extra_from(values: Mapping[str, object], taken: Collection[str | None], limits: Limits) -> dict[str, Json]:
+    """Every column but those `taken`, as JSON that PostgreSQL keeps."""
+    room = [limits.max_extra_chars]
+    return {
+        _storable_text(name, "a column's name", room): _storable(value, name, room, limits.max_json_depth)
+        for name, value in values.items()
+        if name not in taken
+    }
+
+
+def shown(value: object, limits: Limits) -> str | None:
+    """What a rejected row shows of a key or a caption."""
+    return printable(value, limits.max_key_chars) if isinstance(value, str) and value else None
+
+
+def _bounded(text: str, what: str, most: int) -> str:
+    if len(text) > most:
+        raise PairRefused(f"{what} has {len(text)} characters; {most} is the most")
+    if found := flaw(text):
+        raise PairRefused(f"{what} holds {found}")
+    return text
+
+
+def _storable(value: object, column: str, room: list[int], depth: int) -> Json:
+    """`value` as JSON. Times become ISO 8601; decimals and UUIDs text."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _storable_text(value, f"column {printable(column, 60)}", room)
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise PairRefused(f"column {printable(column, 60)} holds {value}, which JSON has no word for")
+        return value
+    if depth == 0:
+        raise PairRefused(f"column {printable(column, 60)} is nested too deep")
+    if isinstance(value, list | tuple):
+        room[0] -= len(value)
+        return [_storable(item, column, room, depth - 1) for item in value]
+    if isinstance(value, Mapping):
+        room[0] -= len(value)
+        return {
+            _storable_text(str(name), f"column {printable(column, 60)}", room): _storable(item, column, room, depth - 1)
+            for name, item in value.items()
+        }
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal | datetime.timedelta | uuid.UUID):
+        return str(value)
+    raise PairRefused(f"column {printable(column, 60)} holds {_kind(value)}, which cannot be kept")
+
+
+def _storable_text(text: str, where: str, room: list[int]) -> str:
+    room[0] -= len(text)
+    if room[0] < 0:
+        raise PairRefused("the other columns of the row are too long together")
+    if found := flaw(text):
+        raise PairRefused(f"{where} holds {found}")
+    return text
+
+
+def _kind(value: object) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,56 @@
+"""The two ways of turning something away, and what a damaged file's own exceptions become."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+from worker.formats.printable import printable
+
+
+class UploadRefused(Exception):  # noqa: N818 (an answer about the upload, not a fault of ours)
+    """The upload as a whole cannot be used. `code` is for programs, `message` for people, `param` names the field."""
+
+    def __init__(self, code: str, message: str, param: str = "file") -> None:
+        self.code = code
+        self.message = printable(message, most=2000)
+        self.param = param
+        super().__init__(self.message)
+
+
+class PairRefused(Exception):  # noqa: N818
+    """One pair cannot be used; the reader that catches this knows which row it was."""
+
+
+class MemberDamaged(Exception):  # noqa: N818
+    """What one member of an archive holds cannot be read; its neighbours may be sound."""
+
+
+@contextmanager
+def damage_refused() -> Iterator[None]:
+    """Turn what the libraries raise over a damaged file into `UploadRefused`.
+
+    An `OSError` with an errno is our own disk's and passes; without one it is gzip's or Arrow's word for damage.
+    """
+    try:
+        yield
+    except MemberDamaged as error:
+        raise UploadRefused("unreadable_archive", f"unreadable archive: {error}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise UploadRefused("unreadable_archive", f"unreadable archive: {error}") from error
+    except (
+        EOFError,
+        MemoryError,
+        OverflowError,
+        RecursionError,
+        UnicodeDecodeError,
+        pa.ArrowException,
+        struct.error,
+        zlib.error,
+    ) as error:
+        said = str(error) or type(error).__name__
+        raise UploadRefused("unreadable_archive", f"unreadable archive: {said}") from error

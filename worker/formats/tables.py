@@ -1,0 +1,83 @@
+"""Opening a table of metadata inside an archive, and finding the columns of a pair in it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO
+
+from worker.formats.archives import Archive
+from worker.formats.csv_table import CsvTable
+from worker.formats.jsonl_table import JsonlTable
+from worker.formats.limits import Limits
+from worker.formats.member_index import suffix
+from worker.formats.parquet_table import ParquetTable
+from worker.formats.printable import printable
+from worker.formats.refusals import UploadRefused
+from worker.formats.rows import Table
+
+CAPTION_COLUMNS = ("caption", "text")
+_OPEN_CLIP_CAPTION_COLUMNS = ("title", "caption", "text")
+_TABLES: dict[str, Callable[[str, Callable[[], IO[bytes]], Limits], Table]] = {
+    ".csv": CsvTable,
+    ".tsv": CsvTable,
+    ".jsonl": JsonlTable,
+    ".parquet": ParquetTable,
+}
+TABLE_SUFFIXES = frozenset(_TABLES)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns say what. `key` falls back to `file`, and `file` is None for a table beside embeddings."""
+
+    file: str | None
+    key: str | None
+    caption: str | None
+
+
+def open_table(archive: Archive, position: int) -> Table:
+    """The table at `position`, read as its suffix says."""
+    name = archive.members.name(position)
+    is_parquet = suffix(name) == ".parquet"
+
+    def open_stream() -> IO[bytes]:
+        return archive.open_at_random(position) if is_parquet else archive.open(position)
+
+    table = _TABLES[suffix(name)](name, open_stream, archive.limits)
+    if len(table.columns) > archive.limits.max_columns:
+        raise UploadRefused("unreadable_table", f"{name} has more than {archive.limits.max_columns} columns")
+    repeated = [column for at, column in enumerate(table.columns) if column in table.columns[:at]]
+    if repeated:
+        raise UploadRefused("repeated_column", f"{name} has two columns named {repeated[0]}")
+    return table
+
+
+def image_columns(table: Table) -> Columns:
+    """The columns of a table whose images are files: `file_name`, or open_clip's `filepath` and `title`."""
+    file = _first(table.columns, ("file_name", "filepath"))
+    if file is None:
+        raise _missing(table, "file_name")
+    captions = CAPTION_COLUMNS if file == "file_name" else _OPEN_CLIP_CAPTION_COLUMNS
+    caption = _first(table.columns, captions)
+    if caption is None:
+        raise _missing(table, " or ".join(captions))
+    return Columns(file, _first(table.columns, ("key",)), caption)
+
+
+def embedding_columns(table: Table) -> Columns:
+    """The columns of a table beside embeddings; it may lack them all."""
+    key = _first(table.columns, ("key", "file_name", "filepath"))
+    return Columns(None, key, _first(table.columns, (*CAPTION_COLUMNS, "title")))
+
+
+def first_caption_column(columns: tuple[str, ...]) -> str | None:
+    """`caption`, else `text`."""
+    return _first(columns, CAPTION_COLUMNS)
+
+
+def _first(columns: tuple[str, ...], wanted: tuple[str, ...]) -> str | None:
+    return next((name for name in wanted if name in columns), None)
+
+
+def _missing(table: Table, wanted: str) -> UploadRefused:
+    seen = ", ".join(printable(column, 60) for column in table.columns[:50]) or "none"
+    return UploadRefused("missing_column", f"{table.name} has no column {wanted}; its columns are: {seen}")

@@ -1,0 +1,92 @@
+"""The door of this room: an upload, opened and recognised."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self, final
+
+from worker.formats.detection import Format, named_format
+from worker.formats.limits import Limits
+from worker.formats.pairs import Item, Kind
+from worker.formats.refusals import UploadRefused, damage_refused
+from worker.formats.sources import opened
+
+
+@final
+class UploadReader:
+    """An upload, opened and recognised. Iterate as often as wanted, from one thread; close it after.
+
+    Opening and iterating raise `UploadRefused` when the upload as a whole is no good, which may be found out late.
+    An `OSError` is about this machine's disk.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        filename: str | None = None,
+        format: str | None = None,  # noqa: A002  the contract's own name
+        limits: Limits | None = None,
+    ) -> None:
+        self._limits = limits or Limits()
+        with ExitStack() as files, damage_refused():
+            wanted = named_format(format) if format is not None else None
+            self.format, self._source = opened(path, filename, wanted, self._limits, files)
+            self._files = files.pop_all()
+
+    @property
+    def kind(self) -> Kind:
+        return self.format.kind
+
+    @property
+    def total(self) -> int | None:
+        """How many pairs there will be, where the format tells (for progress)."""
+        return self._source.total
+
+    @property
+    def unreferenced(self) -> int:
+        """Images in the archive that no row named; final once the iteration has ended."""
+        return self._source.unreferenced
+
+    @property
+    def ignored_columns(self) -> tuple[str, ...]:
+        """Columns of bytes that `extra` cannot carry."""
+        return self._source.ignored_columns
+
+    def __iter__(self) -> Iterator[Item]:
+        with damage_refused():
+            for count, item in enumerate(self._source, start=1):
+                if count > self._limits.max_rows:
+                    raise UploadRefused("too_many_rows", f"there are more than {self._limits.max_rows} rows")
+                yield item
+
+    def close(self) -> None:
+        self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def detect_format(path: Path, filename: str | None = None) -> Format:
+    """The format of an upload. A compressed tar is unpacked to find out, so open a reader instead if you read it.
+
+    Raises:
+        UploadRefused: it is in none of ours; the message says what was seen and what is understood.
+    """
+    with UploadReader(path, filename=filename) as reader:
+        return reader.format
+
+
+def read_pairs(
+    path: Path,
+    *,
+    filename: str | None = None,
+    format: str | None = None,  # noqa: A002  the contract's own name
+    limits: Limits | None = None,
+) -> Iterator[Item]:
+    """Everything in an upload, in order; see `UploadReader`."""
+    with UploadReader(path, filename=filename, format=format, limits=limits) as reader:
+        yield from reader

@@ -1,0 +1,144 @@
+"""Sidecar captions: webdataset and img2dataset tars, and folders in which `a.txt` or `a.json` lies beside `a.jpg`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+from worker.formats.archives import Archive
+from worker.formats.contents import CAPTION_SUFFIXES, IMAGE_SUFFIXES
+from worker.formats.jsonl_table import json_object
+from worker.formats.pair_text import caption_from, extra_from, key_from, shown
+from worker.formats.pairs import ImagePair, Item, RejectedPair
+from worker.formats.printable import printable
+from worker.formats.refusals import PairRefused
+from worker.formats.tables import first_caption_column
+from worker.formats.unique_keys import UniqueKeys
+
+
+@dataclass(slots=True)
+class _Sample:
+    """Positions of the members that share a name up to its first dot."""
+
+    name: str
+    image: int | None = None
+    text: int | None = None
+    json: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.image is not None and (self.text is not None or self.json is not None)
+
+    def lacks(self, other: "_Sample") -> bool:
+        """Whether `other` has only what this one is waiting for."""
+        caption, other_caption = (s.text is not None or s.json is not None for s in (self, other))
+        return (self.image is None or other.image is None) and not (caption and other_caption)
+
+
+@final
+class Webdataset:
+    """Pairs in archive order.
+
+    Neighbours of one name are one sample, as webdataset has it. Tars that were not written in that order (`tar cf` of
+    a folder) are read too: a half waits for its other half, for the last `max_waiting` halves.
+    """
+
+    ignored_columns: tuple[str, ...] = ()
+    unreferenced = 0
+
+    def __init__(self, archive: Archive, images: int) -> None:
+        self._archive, self._limits = archive, archive.limits
+        self.total: int | None = images
+
+    def __iter__(self) -> Iterator[Item]:
+        keys = UniqueKeys()
+        waiting: dict[str, _Sample] = {}
+        for sample in self._neighbours():
+            if not sample.whole:
+                other = waiting.pop(sample.name, None)
+                if other is not None and other.lacks(sample):
+                    sample = _joined(other, sample)
+                elif other is not None:
+                    yield self._half(other)
+            if sample.whole:
+                yield self._pair(sample, keys)
+                continue
+            waiting[sample.name] = sample
+            if len(waiting) > self._limits.max_waiting:
+                yield self._half(waiting.pop(next(iter(waiting))))
+        yield from map(self._half, waiting.values())
+
+    def _neighbours(self) -> Iterator[_Sample]:
+        current = _Sample("")
+        for position, member in enumerate(self._archive.members):
+            folder, slash, base = member.rpartition("/")
+            stem, _, kind = base.partition(".")
+            name, kind = folder + slash + stem, f".{kind.lower()}"
+            if not stem or (kind not in IMAGE_SUFFIXES and kind not in CAPTION_SUFFIXES):
+                continue
+            slot = "image" if kind in IMAGE_SUFFIXES else kind[1:].replace("txt", "text")
+            if name != current.name or getattr(current, slot) is not None:
+                if current.name:
+                    yield current
+                current = _Sample(name)
+            setattr(current, slot, position)
+        if current.name:
+            yield current
+
+    def _pair(self, sample: _Sample, keys: UniqueKeys) -> ImagePair | RejectedPair:
+        limits = self._limits
+        key: object = sample.name
+        caption: object = None
+        try:
+            values = self._json(sample)
+            column = first_caption_column(tuple(values))
+            key = values.get("key", sample.name)
+            caption = values.get(column) if column else None
+            if sample.text is not None:
+                caption = self._caption_file(sample.text)
+            taken = {"key", column} if column and values[column] == caption else {"key"}
+            pair = ImagePair(
+                key_from(key, limits),
+                caption_from(caption, limits),
+                self._archive.read(sample.image or 0),
+                extra_from(values, taken, limits),
+            )
+        except PairRefused as error:
+            return RejectedPair(shown(key, limits), shown(caption, limits), f"{printable(sample.name)}: {error}")
+        return ImagePair(keys.claim(pair.key), pair.caption, pair.image, pair.extra)
+
+    def _half(self, sample: _Sample) -> RejectedPair:
+        missing = "no image" if sample.image is None else "no caption (.txt or .json)"
+        found = next(p for p in (sample.image, sample.text, sample.json) if p is not None)
+        member = self._archive.members.name(found)
+        return RejectedPair(shown(sample.name, self._limits), None, f"{printable(member)}: {missing} beside it")
+
+    def _json(self, sample: _Sample) -> dict[str, object]:
+        if sample.json is None:
+            return {}
+        try:
+            return json_object(self._text(sample.json))
+        except PairRefused as error:
+            raise PairRefused(f"its .json: {error}") from error
+
+    def _caption_file(self, position: int) -> str:
+        return self._text(position).removesuffix("\n").removesuffix("\r")
+
+    def _text(self, position: int) -> str:
+        size, most = self._archive.size(position), self._limits.max_line_bytes
+        if size > most:
+            raise PairRefused(f"{self._archive.members.name(position)} has {size} bytes; {most} is the most")
+        raw = self._archive.read(position)
+        is_utf16 = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+        try:
+            return raw.decode("utf-16" if is_utf16 else "utf-8-sig")
+        except UnicodeDecodeError:
+            raise PairRefused(f"{self._archive.members.name(position)} is not UTF-8") from None
+
+
+def _joined(one: _Sample, other: _Sample) -> _Sample:
+    return _Sample(
+        one.name,
+        one.image if one.image is not None else other.image,
+        one.text if one.text is not None else other.text,
+        one.json if one.json is not None else other.json,
+    )

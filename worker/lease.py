@@ -1,0 +1,86 @@
+"""Holding a shard: a thread renews the lease while the work goes on, and learns when it must stop."""
+
+import logging
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from store import shards
+from store.database import Database
+from store.errors import LostLeaseError, WorkCancelledError
+from store.settings import Settings
+from store.shards import Claim
+
+logger = logging.getLogger(__name__)
+
+
+class Lease:
+    """A claim that is kept alive for as long as the block lasts.
+
+    The work calls `check` at least once a batch; it raises when the shard is no longer this attempt's to do.
+    """
+
+    def __init__(self, database: Database, claim: Claim, settings: Settings) -> None:
+        self._database = database
+        self._claim = claim
+        self._lease_seconds = settings.ecif_lease_seconds
+        self._every = settings.ecif_heartbeat_seconds
+        self._done = 0
+        self._total = 0
+        self._stop: LostLeaseError | WorkCancelledError | None = None
+        self._finished = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lease-{claim.shard_id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._finished.set()
+        self._thread.join()
+
+    def progress(self, done: int, total: int) -> None:
+        """Say how far the work is, in units of its phase; it is written with the next renewal.
+
+        Raises:
+            LostLeaseError, WorkCancelledError: as `check`.
+        """
+        self._done, self._total = done, total
+        self.check()
+
+    def check(self) -> None:
+        """Return while the shard is still ours to do.
+
+        Raises:
+            LostLeaseError: another attempt has it, or renewals failed for as long as a lease lasts.
+            WorkCancelledError: its job is being cancelled.
+        """
+        if self._stop is not None:
+            raise self._stop
+
+    def _run(self) -> None:
+        renewed = time.monotonic()
+        while not self._finished.wait(self._every):
+            try:
+                with self._database.transaction() as session:
+                    shards.renew(
+                        session,
+                        self._claim,
+                        lease_seconds=self._lease_seconds,
+                        done=self._done,
+                        total=self._total,
+                    )
+                renewed = time.monotonic()
+            except (LostLeaseError, WorkCancelledError) as error:
+                self._stop = error
+                return
+            except SQLAlchemyError as error:
+                logger.warning("shard %s: lease not renewed: %s", self._claim.shard_id, error)
+                if time.monotonic() - renewed > self._lease_seconds:
+                    self._stop = LostLeaseError(f"shard {self._claim.shard_id}: the database was away too long")
+                    return

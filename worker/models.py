@@ -1,0 +1,48 @@
+"""From a specification to a model and the function that embeds its batches."""
+
+from typing import cast
+
+import torch
+
+from encoders import Embedder, LoadedModel, ModelRefused, ModelSpec, load_model, square_heads
+from store.errors import InvalidError
+from store.settings import Settings
+from store.specification import JobSpec
+
+SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
+
+
+def device_of(settings: Settings) -> torch.device:
+    """Where this process computes."""
+    if settings.ecif_device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(settings.ecif_device)
+
+
+def job_model(spec: JobSpec, device: torch.device) -> LoadedModel | None:
+    """The model of a job; `None` for a dataset of embeddings.
+
+    Raises:
+        InvalidError: it cannot be built or its weights cannot be had; `param` names the field.
+    """
+    if spec.model is None:
+        return None
+    try:
+        return load_model(ModelSpec(spec.model.architecture, spec.model.pretrained, spec.objective.seed), device)
+    except ModelRefused as refused:
+        raise InvalidError(refused.code, refused.message, refused.param) from refused
+
+
+def job_embedder(spec: JobSpec, model: LoadedModel | None, width: int | None, device: torch.device) -> Embedder:
+    """What maps the encoded inputs of this job's scope to embeddings; its parameters are on `device`."""
+    if model is None:
+        heads = square_heads(cast("int", width), cast("int", width))
+        return Embedder(
+            {name: weight.to(device) for name, weight in heads.parameters.items()}, heads.temperature, heads.embed
+        )
+    return model.heads() if spec.objective.scope == "heads" else model.full()
+
+
+def starts_from_nothing(spec: JobSpec) -> bool:
+    """Whether the model is drawn at random, so that it knows something only once it is fitted."""
+    return spec.model is not None and spec.model.pretrained is None

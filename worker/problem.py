@@ -1,0 +1,127 @@
+"""The training problem of a job, ready to compute on: objective, starting weights and streams of batches."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ecif import Batch, Objective, cut_batches
+from ecif.parameters import Params
+from store.states import Phase
+from worker.job_view import DatasetView, JobView
+from worker.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model
+from worker.records import PartBlob, RecordTable
+from worker.roster import Roster
+from worker.task import Task
+from worker.tensors import get_tensors
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One job's objective over its own data.
+
+    `initial` are the weights that it starts from, `params` those after `fit` (the same where nothing was fitted).
+    """
+
+    view: JobView
+    roster: Roster
+    objective: Objective
+    initial: Params
+    params: Params
+    device: torch.device
+    tables: tuple[RecordTable | None, RecordTable | None]
+    task: Task
+
+    def batch(self, places: Tensor) -> Batch:
+        """The training pairs at these places of the roster."""
+        return self._read(self.roster.source[places], self.roster.row[places])
+
+    def training_batches(self) -> Iterator[Batch]:
+        """One pass: all batches of all partitions, in order."""
+        for partition in range(len(self.roster.partitions)):
+            for places in self.roster.batches(partition):
+                self.task.lease.check()
+                yield self.batch(places)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """One pass over the pairs that define the validation loss."""
+        for places in cut_batches(torch.arange(self.roster.n_validation), self.roster.batch_size):
+            self.task.lease.check()
+            yield self._read(self.roster.validation_source[places], self.roster.validation_row[places])
+
+    def _read(self, source: Tensor, row: Tensor) -> Batch:
+        sources, rows = source.numpy(), row.numpy()
+        records: npt.NDArray[Any] | None = None
+        for which, table in enumerate(self.tables):
+            mine = sources == which
+            if table is None or not mine.any():
+                continue
+            found = table.rows(rows[mine])
+            if mine.all():
+                records = found
+                break
+            if records is None:
+                records = np.empty(len(rows), dtype=found.dtype)
+            records[mine] = found
+        assert records is not None  # noqa: S101  a batch is never empty
+        return Batch(
+            images=self._tensor(records["image"]),
+            texts=self._tensor(records["text"]),
+            caption_group=self._tensor(records["caption"]),
+            image_group=self._tensor(records["image_hash"]),
+        )
+
+    def _tensor(self, column: npt.NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(column))
+        if tensor.dtype == torch.int32:
+            tensor = tensor.long()  # token ids; embedding tables want int64
+        return tensor.to(self.device)
+
+
+@contextmanager
+def open_problem(task: Task) -> Iterator[Problem]:
+    """The problem of the job that a shard belongs to; its files close with the block."""
+    view = JobView.of(task)
+    device = device_of(task.settings)
+    model = job_model(view.spec, device)
+    embedder = job_embedder(view.spec, model, view.dataset.width, device)
+    roster = Roster.load(task.blobs, view.plan["roster"])
+    wanted = view.spec.objective
+    temperature = wanted.temperature or max(embedder.temperature, SMALLEST_TEMPERATURE)
+    objective = Objective(
+        embed=embedder,
+        scale=min(1 / temperature, 1 / SMALLEST_TEMPERATURE),
+        l2=wanted.l2,
+        prior=embedder.parameters,
+        n_pairs=roster.n_pairs,
+        partitions=wanted.partitions,
+        mask_duplicates=wanted.mask_duplicates,
+    )
+    fitted = view.output(Phase.FIT) if Phase.FIT in view.outputs else None
+    params = embedder.parameters
+    if fitted is not None:
+        stored = get_tensors(task.blobs, fitted["params"])
+        params = {name: stored[name].to(device) for name in embedder.parameters}
+    tables = (
+        _table(task, view, view.dataset, model is not None),
+        _table(task, view, view.validation, model is not None) if view.validation else None,
+    )
+    try:
+        yield Problem(view, roster, objective, embedder.parameters, params, device, tables, task)
+    finally:
+        for table in tables:
+            if table is not None:
+                table.close()
+
+
+def _table(task: Task, view: JobView, dataset: DatasetView, encoded: bool) -> RecordTable:
+    parts: Iterable[PartBlob] = dataset.parts
+    if encoded:
+        mine = [output for output in view.outputs[Phase.ENCODE] if output["dataset"] == dataset.id]
+        parts = [PartBlob(output["blob"], output["first_row"], output["count"]) for output in mine]
+    return RecordTable(task.blobs, sorted(parts, key=lambda part: part.first_row))

@@ -1,0 +1,138 @@
+"""Tables of fixed-size records: what a batch needs of each pair, readable at any row without holding the rest.
+
+A blob is a JSON header (its length first, 8 bytes little-endian) and then one record a row: the hash of the caption,
+the hash of the image (int64 each, equal where the thing is equal), the image's input and the text's input. Rows are
+read with `pread`, not mapped: mapped pages would count as this process's memory and a job's memory would grow with
+its data.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from store.blobs import Blobs
+
+_INT64 = 8
+_MERGE_GAP = 2  # records: two reads this close are one
+
+
+@dataclass(frozen=True)
+class Field:
+    """The dtype and shape of one input in a record."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one record holds, in this order after the two hashes."""
+
+    image: Field
+    text: Field
+
+    @property
+    def record_size(self) -> int:
+        return 2 * _INT64 + self.image.size + self.text.size
+
+    def dtype(self) -> np.dtype[Any]:
+        """The record as a NumPy structured type."""
+        return np.dtype(
+            [
+                ("caption", "<i8"),
+                ("image_hash", "<i8"),
+                ("image", self.image.dtype, self.image.shape),
+                ("text", self.text.dtype, self.text.shape),
+            ]
+        )
+
+    def header(self) -> bytes:
+        content = json.dumps(
+            {
+                "image": {"dtype": self.image.dtype, "shape": self.image.shape},
+                "text": {"dtype": self.text.dtype, "shape": self.text.shape},
+            }
+        ).encode()
+        return len(content).to_bytes(8, "little") + content
+
+
+def _read_layout(file: IO[bytes]) -> tuple[Layout, int]:
+    length = int.from_bytes(file.read(8), "little")
+    content = json.loads(file.read(length))
+    image, text = (Field(content[name]["dtype"], tuple(content[name]["shape"])) for name in ("image", "text"))
+    return Layout(image, text), 8 + length
+
+
+def pack(
+    captions: npt.NDArray[np.int64],
+    image_hashes: npt.NDArray[np.int64],
+    images: npt.NDArray[Any],
+    texts: npt.NDArray[Any],
+) -> bytes:
+    """A whole blob of n records. All four have n rows."""
+    layout = Layout(
+        Field(images.dtype.str, tuple(images.shape[1:])),
+        Field(texts.dtype.str, tuple(texts.shape[1:])),
+    )
+    records = np.empty(len(captions), dtype=layout.dtype())
+    records["caption"], records["image_hash"] = captions, image_hashes
+    records["image"], records["text"] = images, texts
+    return layout.header() + records.tobytes()
+
+
+@dataclass(frozen=True)
+class PartBlob:
+    """Which blob holds which rows."""
+
+    blob: str
+    first_row: int
+    count: int
+
+
+class RecordTable:
+    """The records of a dataset over all its parts. Close it, or use it as a context."""
+
+    def __init__(self, blobs: Blobs, parts: Sequence[PartBlob]) -> None:
+        self._stack = ExitStack()
+        self._starts = np.array([part.first_row for part in parts], dtype=np.int64)
+        self._files = [self._stack.enter_context(blobs.open(part.blob)) for part in parts]
+        self.layout, self._offset = _read_layout(self._files[0])
+        self._dtype = self.layout.dtype()
+        self.count = sum(part.count for part in parts)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def rows(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """The records of these rows, (n,) structured, in the order asked for."""
+        out = np.empty(len(wanted), dtype=self._dtype)
+        order = np.argsort(wanted, kind="stable")
+        rows = wanted[order]
+        part_of = np.searchsorted(self._starts, rows, side="right") - 1
+        start = 0
+        while start < len(rows):
+            stop = start + 1
+            while stop < len(rows) and part_of[stop] == part_of[start] and rows[stop] - rows[stop - 1] <= _MERGE_GAP:
+                stop += 1
+            out[order[start:stop]] = self._read(int(part_of[start]), rows[start:stop])
+            start = stop
+        return out
+
+    def _read(self, part: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        size = self._dtype.itemsize
+        first = int(rows[0] - self._starts[part])
+        count = int(rows[-1] - rows[0]) + 1
+        content = os.pread(self._files[part].fileno(), count * size, self._offset + first * size)
+        if len(content) != count * size:
+            raise OSError(f"rows {rows[0]}–{rows[-1]}: the blob ends too early")
+        return np.frombuffer(content, dtype=self._dtype)[rows - rows[0]]

@@ -1,0 +1,168 @@
+"""Curvature: one block solve turns the validation gradient, and the probes for self-influence, into directions."""
+
+from dataclasses import dataclass
+
+import torch
+from sqlalchemy.orm import Session
+from torch import Tensor
+
+from ecif import (
+    Curvature,
+    DampingChoice,
+    Dense,
+    GaussNewton,
+    Hessian,
+    Identity,
+    NegativeCurvature,
+    OnState,
+    Solution,
+    State,
+    choose_damping,
+    probe_rhs,
+)
+from ecif.curvature.dense import LARGEST as LARGEST_DENSE
+from ecif.parameters import row_dot, size
+from store.errors import InvalidError
+from store.shards import Planned
+from store.specification import JobSpec
+from store.states import Phase
+from store.tables import Job
+from worker.checkpoints import keeper, resumed
+from worker.problem import Problem, open_problem
+from worker.task import Done, Json, Task
+from worker.tensors import put_tensors
+
+_TOLERANCE = 1e-3  # relative residual; scores are far less sensitive than this to the direction's last digits
+_MAX_PASSES = 500
+_PROBES = 16
+_PROBE_NUMBERS = 2**28  # probes × parameters that are held at once: 2 GiB in float64
+
+
+def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
+    """One shard, or none where no method needs the curvature."""
+    return [Planned({})] if "ecif" in spec.methods else []
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """The right-hand sides (k, P) and what each row is."""
+
+    rhs: Tensor
+    validation: int | None
+    gradient: int | None
+    probes: int
+
+
+def run(task: Task) -> Done:
+    """Solve for every direction that the score phase pushes forward.
+
+    Raises:
+        InvalidError: the exact Hessian is not positive definite here.
+    """
+    with open_problem(task) as problem:
+        asked = problem.view.spec.influence
+        damping = choose_damping(
+            asked.damping,
+            problem.objective,
+            problem.params,
+            problem.training_batches,
+            seed=problem.view.spec.objective.seed,
+        )
+        sides, facts = _sides(problem, damping.value)
+        try:
+            solution = _solve(problem, damping.value, sides, task)
+        except NegativeCurvature as error:
+            raise InvalidError("negative_curvature", str(error), "influence.curvature") from error
+        directions = {"directions": _kept(sides, solution)}
+        exact = size(problem.params) <= LARGEST_DENSE and asked.curvature != "identity"
+        if exact:
+            directions["factor"] = Dense.of(_matrix(problem, damping.value)).factor
+        output = {
+            "directions": put_tensors(task.blobs, task.blob_name("directions.safetensors"), directions),
+            "has_validation": sides.validation is not None,
+            "probes": sides.probes,
+            "exact_self_influence": exact,
+            **facts,
+            **_told(asked.curvature, damping, solution, sides),
+        }
+    return Done(output, solution.iterations)
+
+
+def _sides(problem: Problem, damping: float) -> tuple[_Sides, Json]:
+    rows: list[Tensor] = []
+    facts: Json = {"parameters": size(problem.params)}
+    validation = gradient = None
+    if problem.roster.n_validation:
+        value, validation_gradient = problem.objective.validation_value_and_gradient(
+            problem.params, problem.validation_batches(), problem.roster.n_validation
+        )
+        facts["validation_loss"] = value
+        validation = len(rows)
+        rows.append(validation_gradient)
+    fitted = problem.view.output(Phase.FIT)
+    if fitted is None or not fitted["stationary"]:
+        value, training_gradient = problem.objective.value_and_gradient(problem.params, problem.training_batches())
+        facts["objective"], facts["gradient_norm"] = value, float(training_gradient.norm())
+        gradient = len(rows)
+        rows.append(training_gradient)
+    P, probes = size(problem.params), 0
+    sides = torch.stack(rows) if rows else torch.zeros(0, P, dtype=torch.float64, device=problem.device)
+    if P > LARGEST_DENSE or problem.view.spec.influence.curvature == "identity":
+        probes = int(max(2, min(_PROBES, _PROBE_NUMBERS // P)))
+        sides = torch.cat([sides, _probes(problem, probes, damping).to(sides)])
+    return _Sides(sides, validation, gradient, probes), facts
+
+
+def _probes(problem: Problem, count: int, damping: float) -> Tensor:
+    seed = problem.view.spec.objective.seed
+    if problem.view.spec.influence.curvature == "identity":
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(count, size(problem.params), dtype=torch.float64, generator=generator)
+    return probe_rhs(problem.objective, problem.params, problem.training_batches, count, seed, damping)
+
+
+def _matrix(problem: Problem, damping: float) -> GaussNewton | Hessian:
+    kind = Hessian if problem.view.spec.influence.curvature == "hessian" else GaussNewton
+    return kind(
+        problem.objective,
+        problem.params,
+        problem.training_batches,
+        damping=damping,
+        tolerance=_TOLERANCE,
+        max_iterations=_MAX_PASSES,
+    )
+
+
+def _solve(problem: Problem, damping: float, sides: _Sides, task: Task) -> Solution:
+    curvature: Curvature = (
+        Identity() if problem.view.spec.influence.curvature == "identity" else _matrix(problem, damping)
+    )
+    keep: OnState = keeper(task)
+
+    def on_state(state: State) -> None:
+        task.lease.progress(int(state["iteration"]), 0)
+        keep(state)
+
+    return curvature.solve(sides.rhs, state=resumed(task), on_state=on_state)
+
+
+def _kept(sides: _Sides, solution: Solution) -> Tensor:
+    """The directions to score along, (k, P): the validation's first, then the probes. The gradient's is used up."""
+    rows = [index for index in range(len(sides.rhs)) if index != sides.gradient]
+    return solution.x[rows].float()
+
+
+def _told(curvature: str, damping: DampingChoice, solution: Solution, sides: _Sides) -> Json:
+    told: Json = {
+        "curvature": curvature,
+        "damping": damping.value,
+        "damping_reason": damping.reason,
+        "iterations": solution.iterations,
+        "relative_residual": float(solution.relative_residual.max()) if len(solution.relative_residual) else 0.0,
+        "converged": solution.converged,
+        "eigenvalue_range": list(solution.eigenvalue_range) if solution.eigenvalue_range else None,
+    }
+    if sides.gradient is not None:
+        gradient, step = sides.rhs[sides.gradient], solution.x[sides.gradient]
+        told["newton_decrement"] = 0.5 * float(row_dot(gradient[None], step[None].to(gradient))[0])
+    return told

@@ -1,0 +1,105 @@
+"""Fit: bring the trainable weights to a stationary point, and watch each pair's loss on the way.
+
+Wrong pairs are learned late, so the loss averaged over the epochs tells them better than the loss at the end
+(measured: `docs/decisions/0005-suspicion.md`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from sqlalchemy.orm import Session
+from torch import Tensor
+
+from ecif import FitSettings, State, fit, positive
+from ecif.parameters import Params
+from store.shards import Planned
+from store.specification import JobSpec
+from store.tables import Job
+from worker.checkpoints import keeper, resumed
+from worker.problem import Problem, open_problem
+from worker.task import Done, Task
+from worker.tensors import put_tensors
+
+_LOOKS = 8
+"""How often along the way every pair's loss is taken; each costs one forward pass."""
+
+
+def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
+    """One shard, or none where the model is taken as it is."""
+    return [Planned({}, spec.fit.epochs)] if spec.fit else []
+
+
+def run(task: Task) -> Done:
+    """Fit the weights of a job."""
+    with open_problem(task) as problem:
+        asked = problem.view.spec.fit
+        assert asked is not None  # noqa: S101  planned only where asked for
+        watched = _Watched(problem, asked.epochs)
+        state = resumed(task)
+        if state is not None:
+            watched.take_up(state)
+        keep = keeper(task)
+        result = fit(
+            problem.objective,
+            problem.initial,
+            problem.training_batches,
+            FitSettings(epochs=asked.epochs, learning_rate=asked.learning_rate),
+            state=state,
+            on_state=lambda now: keep({**now, **watched.as_state()}),
+            on_epoch=watched.look,
+        )
+        output = {
+            "params": put_tensors(task.blobs, task.blob_name("params.safetensors"), result.params),
+            "losses": put_tensors(task.blobs, task.blob_name("losses.safetensors"), {"mean": watched.mean()}),
+            "looks": watched.looks,
+            "epochs": result.epochs_done,
+            "objective": result.objective,
+            "gradient_norm": result.gradient_norm,
+            "decrement_bound": result.decrement_bound if problem.objective.l2 else None,
+            "stationary": result.stationary,
+        }
+    return Done(output, result.epochs_done)
+
+
+@dataclass
+class _Watched:
+    """The mean of every training pair's loss over some of the epochs."""
+
+    problem: Problem
+    epochs: int
+    looks: int = 0
+    total: Tensor | None = None
+
+    def look(self, epoch: int, params: Params) -> None:
+        """Called at the end of every epoch."""
+        self.problem.task.lease.progress(epoch, self.epochs)
+        if epoch % max(1, self.epochs // _LOOKS) == 0:
+            self.total = pair_losses(self.problem, params) + (0 if self.total is None else self.total)
+            self.looks += 1
+
+    def mean(self) -> Tensor:
+        """(N,) float64; zeros where the fit ended before the first look."""
+        if self.total is None:
+            return torch.zeros(self.problem.roster.n_pairs, dtype=torch.float64)
+        return self.total / self.looks
+
+    def as_state(self) -> State:
+        if self.total is None:
+            return {}
+        return {"watched.total": self.total, "watched.looks": torch.tensor(self.looks)}
+
+    def take_up(self, state: State) -> None:
+        self.total = state.pop("watched.total", None)
+        self.looks = int(state.pop("watched.looks", torch.tensor(0)))
+
+
+@torch.no_grad()
+def pair_losses(problem: Problem, params: Params) -> Tensor:
+    """Pos_n of every training pair, averaged over the partitions: (N,) float64 on the CPU."""
+    total = torch.zeros(problem.roster.n_pairs, dtype=torch.float64)
+    for partition in range(len(problem.roster.partitions)):
+        for places in problem.roster.batches(partition):
+            problem.task.lease.check()
+            loss = positive(problem.objective.similarity(params, problem.batch(places)))
+            total[places] += loss.double().cpu()
+    return total / len(problem.roster.partitions)

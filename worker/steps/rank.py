@@ -1,0 +1,152 @@
+"""Rank: gather every shard's scores, decide the order and what to flag, and describe what was found."""
+
+from dataclasses import dataclass
+
+import torch
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from torch import Tensor
+
+from ecif import benjamini_hochberg, calibration_warning, conformal_p_values, estimate_noise_rate, fuse_ranks
+from store import shards as shard_rows
+from store.blobs import Blobs
+from store.shards import Planned
+from store.specification import JobSpec
+from store.states import Phase
+from store.tables import Job, Pair
+from worker.distributions import describe
+from worker.job_view import JobView, single
+from worker.roster import Roster
+from worker.steps import told
+from worker.task import Done, Json, Task
+from worker.tensors import get_tensors, put_tensors
+
+_ROLES = ("positive_influence", "negative_influence")
+_ASKED_FOR = {
+    "ecif": ("influence", *_ROLES, "self_influence"),
+    "clip_score": ("clip_score",),
+    "pair_loss": ("pair_loss",),
+}
+
+
+def shards(session: Session, job: Job, _spec: JobSpec) -> list[Planned]:
+    """One shard: an order is of all pairs."""
+    plan = single(session, job, Phase.PLAN) or {}
+    return [Planned({}, plan["pairs"])]
+
+
+def run(task: Task) -> Done:
+    """Order and flag the pairs of a job."""
+    view = JobView.of(task)
+    roster = Roster.load(task.blobs, view.plan["roster"])
+    scores = gather(task.blobs, view, roster)
+    ranking = order(view, roster, scores)
+    position = _positions(task, view)[roster.row[: roster.scored]]
+    columns = {name: values[: roster.scored] for name, values in ranking.columns.items()}
+    sequence = torch.argsort(ranking.key[: roster.scored], stable=True)
+    kept = {name: values[sequence] for name, values in columns.items()} | {"position": position[sequence]}
+    blob = put_tensors(task.blobs, task.blob_name("ranked.safetensors"), kept)
+    flagged = int(columns["flagged"].sum()) if "flagged" in columns else None
+    output = {
+        "ranked": blob,
+        "results": roster.scored,
+        "flagged": flagged,
+        "summary": {
+            "counts": told.counts(view, flagged),
+            "ranked_by": ranking.ranked_by,
+            "flagging": ranking.flagging,
+            "scores": {name: describe(values) for name, values in columns.items() if name != "flagged"},
+            **told.methods(view),
+            "warnings": told.warnings(view) + ranking.warnings,
+        },
+    }
+    return Done(output, roster.n_pairs)
+
+
+def summary(session: Session, job: Job) -> Json:
+    """What a finished job says of itself, the time of every phase included."""
+    ranked = single(session, job, Phase.RANK) or {}
+    pairs = (single(session, job, Phase.PLAN) or {})["pairs"]
+    phases = [told.phase(report, pairs) for report in shard_rows.phase_reports(session, job_id=job.id)]
+    job.result_count, job.flagged_count = ranked["results"], ranked["flagged"]
+    return {**ranked["summary"], "phases": phases}
+
+
+def gather(blobs: Blobs, view: JobView, roster: Roster) -> dict[str, Tensor]:
+    """Every score of every training pair, (N,) float64, averaged over the partitions in a fixed order."""
+    columns: dict[str, Tensor] = {}
+    for output in view.outputs[Phase.SCORE]:
+        content = get_tensors(blobs, output["scores"])
+        places = content.pop("places")
+        for name, values in content.items():
+            columns.setdefault(name, torch.zeros(roster.n_pairs, dtype=torch.float64))[places] += values
+    scores = {name: values / len(roster.partitions) for name, values in columns.items()}
+    if _ROLES[0] in scores:
+        scores["influence"] = scores[_ROLES[0]] + scores[_ROLES[1]]
+    fitted = view.output(Phase.FIT)
+    if fitted is not None and fitted["looks"]:
+        scores["watched_loss"] = get_tensors(blobs, fitted["losses"])["mean"]
+    return scores
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The columns that results carry, (N,) each; `key` (N,) ascends from the first to look at."""
+
+    columns: dict[str, Tensor]
+    key: Tensor
+    ranked_by: str
+    flagging: Json | None
+    warnings: list[str]
+
+
+def order(view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Ranking:
+    """Which pair comes first, and which are flagged."""
+    asked = {name for method in view.spec.methods for name in _ASKED_FOR[method]}
+    columns = {name: values for name, values in scores.items() if name in asked}
+    if view.spec.task == "valuation":
+        return Ranking(columns, scores["influence"], "influence, most harmful first", None, [])
+    parts = {"pair_loss over the epochs" if "watched_loss" in scores else "pair_loss": _loss(scores)}
+    if "self_influence" in scores:
+        parts["self_influence"] = scores["self_influence"]
+    suspicion = fuse_ranks(list(parts.values()))
+    columns["suspicion"] = suspicion
+    flagging, warnings = _flag(view, roster, columns, _loss(scores))
+    ranked_by = f"suspicion: mean rank of {' and '.join(parts)}"
+    return Ranking(columns, -suspicion, ranked_by, flagging, warnings)
+
+
+def _loss(scores: dict[str, Tensor]) -> Tensor:
+    return scores["watched_loss"] if "watched_loss" in scores else scores["pair_loss"]
+
+
+def _flag(view: JobView, roster: Roster, columns: dict[str, Tensor], loss: Tensor) -> tuple[Json, list[str]]:
+    suspicion, n = columns["suspicion"], roster.scored
+    rate = view.spec.flag.false_discovery_rate
+    m = roster.n_pairs - n
+    if view.clean_set and m:
+        p = conformal_p_values(suspicion[:n], suspicion[n:])
+        found = benjamini_hochberg(p, rate)
+        columns["p_value"], columns["q_value"], columns["flagged"] = p, found.q_value, found.flagged
+        flagging: Json = {"method": "conformal", "false_discovery_rate": rate, "calibration_pairs": m}
+        warning = calibration_warning(m, n, rate)
+        return flagging, [warning] if warning else []
+    # The shape of the loss tells how many are wrong; the ranks of the suspicion tell which.
+    estimate = estimate_noise_rate(loss[:n].log1p())
+    flagged = torch.zeros(n, dtype=torch.bool)
+    flagged[torch.argsort(suspicion[:n], descending=True, stable=True)[: round(estimate.rate * n)]] = True
+    columns["flagged"] = flagged
+    reason = "no clean validation set: no p-values; flagged by an estimated noise rate, which is an estimate only"
+    return {"method": "estimate", "estimated_noise_rate": estimate.rate}, [reason]
+
+
+def _positions(task: Task, view: JobView) -> Tensor:
+    """Where each accepted row of the dataset stood in the upload, (rows,) int64."""
+    if not view.dataset.rejected_count:
+        return torch.arange(view.dataset.pair_count)
+    with task.database.transaction() as session:
+        mine = (Pair.dataset == view.dataset.number, Pair.error.is_(None))
+        found = session.scalars(
+            select(Pair.position).where(*mine).order_by(Pair.position).execution_options(yield_per=10_000)
+        )
+        return torch.tensor(list(found), dtype=torch.int64)

@@ -1,0 +1,107 @@
+"""What the summary tells: counts, what the model, the fit and the solver were, and what to be warned of."""
+
+from ecif.self_influence import probed_relative_standard_error
+from store.shards import PhaseReport
+from store.states import Phase
+from worker.job_view import JobView
+from worker.task import Json
+
+_NOT_STATIONARY = 1e-2  # Newton decrement in units of the summed loss: a hundredth of what one pair weighs
+
+
+def counts(view: JobView, flagged: int | None) -> Json:
+    """How many pairs did what."""
+    plan = view.plan
+    return {
+        "pairs": view.dataset.pair_count,
+        "rejected": view.dataset.rejected_count,
+        "scored": plan["scored"],
+        "held_out": view.dataset.pair_count - plan["scored"],
+        "validation": plan["validation"],
+        "calibration": plan["calibration"],
+        "batches": plan["batches"],
+        "flagged": flagged,
+    }
+
+
+def methods(view: JobView) -> Json:
+    """What the model, the fit, the curvature and the self-influence were."""
+    told: Json = {"model": None, "fit": None, "curvature": None, "self_influence": None}
+    if view.outputs[Phase.ENCODE]:
+        told["model"] = {"digest": view.outputs[Phase.ENCODE][0]["model_digest"]}
+    fitted = view.output(Phase.FIT)
+    if fitted is not None:
+        told["fit"] = _without(fitted, "params", "losses")
+    curvature = view.output(Phase.CURVATURE)
+    if curvature is not None:
+        told["curvature"] = _without(curvature, "directions", "has_validation", "probes", "exact_self_influence")
+        told["self_influence"] = _self_influence(curvature)
+    return told
+
+
+def _self_influence(curvature: Json) -> Json:
+    if curvature["exact_self_influence"]:
+        return {"method": "exact", "relative_standard_error": 0.0}
+    probes = curvature["probes"]
+    return {
+        "method": "random probes",
+        "probes": probes,
+        "relative_standard_error": probed_relative_standard_error(probes),
+    }
+
+
+def _without(output: Json, *names: str) -> Json:
+    return {name: value for name, value in output.items() if name not in names}
+
+
+def warnings(view: JobView) -> list[str]:
+    """What a careful reader of the result should know."""
+    found: list[str] = []
+    found += _stationarity(view)
+    curvature = view.output(Phase.CURVATURE)
+    if curvature is not None and not curvature["converged"]:
+        found.append(
+            f"curvature not inverted to its tolerance: relative residual {curvature['relative_residual']:.2g} "
+            f"after {curvature['iterations']} passes; raise influence.damping or objective.l2"
+        )
+    truncated = sum(output["truncated"] for output in view.outputs[Phase.ENCODE])
+    if truncated:
+        found.append(f"{truncated} captions are longer than the model reads and were cut")
+    plan, size = view.plan, view.spec.objective.batch_size
+    if plan["pairs"] < size:
+        found.append(f"batch_size {size} is more than the {plan['pairs']} pairs: one batch holds them all")
+    elif plan["pairs"] % size == 1:
+        found.append("the last batch holds a single pair: it has no negatives, and its scores are 0")
+    if plan["pairs"] == 1:
+        found.append("a single pair has no negatives: every score of it is 0")
+    if view.spec.model is not None and view.spec.model.pretrained is None and view.spec.fit is None:
+        found.append("the model is random and was not fitted: its scores mean nothing")
+    if view.dataset.rejected_count:
+        found.append(f"{view.dataset.rejected_count} pairs were turned away: see /datasets/{view.dataset.id}/pairs")
+    return found
+
+
+def _stationarity(view: JobView) -> list[str]:
+    fitted, curvature = view.output(Phase.FIT), view.output(Phase.CURVATURE)
+    if curvature is None or (fitted is not None and fitted["stationary"]):
+        return []
+    decrement = curvature.get("newton_decrement")
+    if decrement is not None and abs(decrement) < _NOT_STATIONARY:
+        return []
+    advice = "raise fit.epochs" if view.spec.fit is not None else "let `fit` minimise the objective first"
+    return [
+        f"not stationary: gradient norm {curvature['gradient_norm']:.3g}, Newton decrement {decrement:.3g} in units "
+        f"of the summed loss; influences describe a model that is not at its minimum; {advice}"
+    ]
+
+
+def phase(report: PhaseReport, pairs: int) -> Json:
+    """How long a phase took and how fast it was. A pass or an epoch goes over every pair."""
+    handled = report.units * pairs if report.phase in (Phase.FIT, Phase.CURVATURE) else report.units
+    return {
+        "phase": report.phase,
+        "shards": report.shards,
+        "seconds": round(report.seconds, 3),
+        "pairs": handled,
+        "pairs_per_second": round(handled / report.seconds, 1) if report.seconds else None,
+    }

@@ -1,0 +1,103 @@
+"""The sweeper: gives back what fell silent, rings for what waits, purges what was deleted. Any number may run."""
+
+import logging
+import signal
+import threading
+from types import FrameType
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from doorbell.application import celery_application
+from doorbell.bell import Bell
+from store import datasets, jobs, owners, shards
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings, get_settings
+
+logger = logging.getLogger("worker.sweeper")
+
+_PURGE_ROWS = 20_000
+
+
+def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> None:
+    """One round. Each part is its own transaction, and may be repeated or interrupted anywhere."""
+    _take_back(database, settings)
+    _end_cancelled(database)
+    with database.transaction() as session:
+        waiting = shards.claimable(session)
+    if waiting:
+        bell.ring(waiting)
+    _purge_job(database, blobs)
+    _purge_dataset(database, blobs)
+
+
+def _take_back(database: Database, settings: Settings) -> None:
+    with database.transaction() as session:
+        expired = shards.take_back_expired(session)
+    for shard in expired:
+        logger.warning("%s %s-%s: its worker vanished", shard.job_id or shard.dataset_id, shard.phase, shard.index)
+        if shard.vanished < settings.ecif_max_vanished:
+            continue
+        error = {
+            "code": "worker_vanished",
+            "message": f"{shard.phase} shard {shard.index} lost its worker {shard.vanished} times",
+            "param": None,
+        }
+        with database.transaction() as session:
+            owners.fail(session, shard.job_id, shard.dataset_id, error)
+
+
+def _end_cancelled(database: Database) -> None:
+    with database.transaction() as session:
+        waiting = jobs.cancelling(session)
+    for job_id in waiting:
+        with database.transaction() as session:
+            job = jobs.lock(session, job_id)
+            if job is not None:
+                # What a vanished worker left behind was queued again a moment ago: nobody wants it now.
+                shards.drop_open(session, job_id=job_id, running=False)
+                jobs.finish_cancel(session, job)
+
+
+def _purge_job(database: Database, blobs: Blobs) -> None:
+    with database.transaction() as session:
+        job_id = jobs.to_purge(session)
+        if job_id is not None:
+            blobs.delete_prefix(f"jobs/{job_id}")
+            jobs.purge(session, job_id, _PURGE_ROWS)
+
+
+def _purge_dataset(database: Database, blobs: Blobs) -> None:
+    with database.transaction() as session:
+        dataset_id = datasets.to_purge(session)
+        if dataset_id is not None:
+            blobs.delete_prefix(f"datasets/{dataset_id}")
+            datasets.purge(session, dataset_id, _PURGE_ROWS)
+
+
+def main() -> None:
+    """Sweep until told to stop."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = get_settings()
+    database = Database.from_settings(settings)
+    bell = Bell(celery_application(settings))
+    blobs = Blobs.from_settings(settings)
+    stop = threading.Event()
+
+    def on_signal(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    logger.info("sweeping every %s s", settings.ecif_sweep_seconds)
+    while not stop.wait(settings.ecif_sweep_seconds):
+        try:
+            sweep(database, blobs, bell, settings)
+        except (SQLAlchemyError, OSError) as error:
+            logger.warning("sweep not finished: %s", error)
+    bell.close()
+    database.close()
+
+
+if __name__ == "__main__":
+    main()

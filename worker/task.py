@@ -1,0 +1,46 @@
+"""What a step is given and what it gives back. A step computes; whoever called it records."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
+from store.shards import Claim
+from worker.lease import Lease
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One attempt at one shard."""
+
+    claim: Claim
+    lease: Lease
+    database: Database
+    blobs: Blobs
+    settings: Settings
+    save_checkpoint: Callable[[Json], None]
+
+    def blob_name(self, name: str) -> str:
+        """A name for what this attempt writes. No other attempt writes to it, so a late one can do no harm."""
+        kind = "jobs" if self.claim.job_id else "datasets"
+        where = f"{self.claim.phase}-{self.claim.index}.{self.claim.attempt}"
+        return f"{kind}/{self.claim.owner}/{where}/{name}"
+
+
+def _nothing(_: Session) -> None:
+    return
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a step made: `output` for the phases after it, and what to write in the transaction that ends it."""
+
+    output: Json = field(default_factory=dict)
+    units: int = 0
+    write: Callable[[Session], None] = _nothing

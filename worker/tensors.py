@@ -1,0 +1,17 @@
+"""Tensors in blobs, as safetensors: no pickle ever."""
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+from store.blobs import Blobs
+
+
+def put_tensors(blobs: Blobs, name: str, tensors: dict[str, Tensor]) -> str:
+    """Keep named tensors in one blob; return its name."""
+    blobs.put(name, save({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}))
+    return name
+
+
+def get_tensors(blobs: Blobs, name: str) -> dict[str, Tensor]:
+    """The named tensors of a blob, on the CPU."""
+    return load(blobs.get(name))
