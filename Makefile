@@ -4,27 +4,55 @@ SHELL := /bin/bash
 BIN := .venv/bin
 export UV_LINK_MODE ?= hardlink
 
-# The first Python of a supported version that really runs (a version manager's shim may exist and not run).
+# The first Python of a supported version that really runs (a version manager's shim may exist and not run), and that
+# can make environments (some systems package that apart).
 PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$p && break; done)
 
-.PHONY: help setup demo serve test lint lock clean
+.PHONY: help setup demo serve test lint format lock clean
 
 help:  ## What there is to run
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 setup: .venv/.installed  ## The environment in .venv
 
-.venv/.installed: requirements/dev.txt pyproject.toml
+.venv/.installed: requirements/dev.txt requirements/uv.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or 3.12 found: install one, or run make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/dev.txt requirements/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
+
+demo: setup  ## Start everything, find the wrong captions among 1,437 digits, show what was found
+	@$(BIN)/python -m standalone.demo
+
+serve: setup  ## Run the service on this machine until Ctrl-C (PORT=8000, ECIF_HOME=.ecif)
+	@exec $(BIN)/python -m standalone serve --with-parent
+
+test: lint  ## Every check there is (ARGS='-k name' for pytest)
+	$(BIN)/pytest --quiet $(ARGS)
+
+lint: setup  ## The checks that run nothing: style, types, imports, container files
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy --no-error-summary
+	@echo $(BIN)/lint-imports; found=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$found"; exit 1; }
+	$(BIN)/hadolint --config .hadolint.yaml Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/yamllint --strict .
+
+format: setup  ## Bring the code into the one style
+	$(BIN)/ruff check --fix --quiet
+	$(BIN)/ruff format --quiet
 
 lock:  ## Resolve requirements/*.txt anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --all-extras --group dev -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra service -c requirements/dev.txt -o requirements/service.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra worker -c requirements/dev.txt -o requirements/worker.txt
 	echo uv | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header - -o requirements/uv.txt
+
+clean:  ## Remove caches and builds; keeps .venv and the data in .ecif
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -45,7 +45,11 @@ def celery_application(settings: Settings) -> Celery:
             "socket_timeout": 2,
             "socket_connect_timeout": 2,
             "retry_on_timeout": False,
+            # A ring that cannot be sent is not waited for: the sweeper rings again.
             "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0,
+            "interval_max": 0,
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
         },

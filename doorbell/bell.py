@@ -35,11 +35,11 @@ class Bell:
             self._condition.notify()
 
     def close(self) -> None:
-        """Send what is still wanted, as far as two seconds allow, and stop."""
+        """Stop; a ring that is being sent has half a second more."""
         with self._condition:
             self._closed = True
             self._condition.notify()
-        self._thread.join(timeout=2)
+        self._thread.join(timeout=0.5)
 
     def _run(self) -> None:
         while True:

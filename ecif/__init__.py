@@ -18,8 +18,8 @@ when pair n is removed; negative = harmful, positive = valuable.
 from ecif.batch import Batch
 from ecif.batches import cut_batches, plan_batches
 from ecif.conjugate_gradients import OnState, State, conjugate_gradients
-from ecif.curvature import Curvature, Dense, GaussNewton, Hessian, Identity, Matrix, dense_matrix
-from ecif.damping import DampingChoice, choose_damping, mean_eigenvalue
+from ecif.curvature import Curvature, Dense, Diagonal, GaussNewton, Hessian, Identity, Matrix, dense_matrix
+from ecif.damping import DampingChoice, Spectrum, choose_damping, spectrum
 from ecif.decisions import (
     Discoveries,
     benjamini_hochberg,
@@ -57,6 +57,7 @@ __all__ = [
     "Curvature",
     "DampingChoice",
     "Dense",
+    "Diagonal",
     "Discoveries",
     "Embed",
     "FitResult",
@@ -75,6 +76,7 @@ __all__ = [
     "Params",
     "SelfInfluence",
     "Solution",
+    "Spectrum",
     "State",
     "benjamini_hochberg",
     "calibration_warning",
@@ -92,7 +94,6 @@ __all__ = [
     "forward_mode",
     "fractional_ranks",
     "fuse_ranks",
-    "mean_eigenvalue",
     "negative",
     "negative_derivative",
     "normalise",
@@ -108,5 +109,6 @@ __all__ = [
     "score_batch",
     "similarity_matrix",
     "smallest_flaggable",
+    "spectrum",
     "unflatten",
 ]

@@ -1,9 +1,9 @@
 """Conjugate gradients for several right-hand sides in the same passes over the data.
 
 The k recurrences are those of Hestenes and Stiefel, independent but for sharing every application of H
-(Golub and Van Loan, *Matrix Computations*, 11.3). Departures: scalars are float64 whatever the vectors are; a
-claim to have converged is checked against rhs − H·x, and where rounding has let the recurrence drift away
-from it, the recurrence starts afresh from the true residual while that still gains.
+(Golub and Van Loan, *Matrix Computations*, 11.3; preconditioned, 11.5). Departures: scalars are float64 whatever the
+vectors are; a claim to have converged is checked against rhs − H·x, and where rounding has let the recurrence drift
+away from it, the recurrence starts afresh from the true residual while that still gains.
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ def conjugate_gradients(
     tolerance: float = 1e-4,
     max_iterations: int = 200,
     strict: bool = False,
+    preconditioner: Apply | None = None,
     state: State | None = None,
     on_state: OnState | None = None,
 ) -> Solution:
     """Solve H·x = rhs for the rows of rhs (k, P), each to ‖rhs − H·x‖ ≤ tolerance·‖rhs‖.
 
     Args:
+        preconditioner: an approximate inverse of H, symmetric positive definite and the same for a resumed solve;
+            the tolerance is still of the plain residual. The eigenvalue range is then unknown (it would be that of
+            the preconditioned matrix).
         strict: raise rather than return when the tolerance was not reached.
         state: what `on_state` was last handed; the result then equals that of an undisturbed solve.
         on_state: called after every iteration.
@@ -51,13 +55,14 @@ def conjugate_gradients(
     """
     if rhs.ndim != 2 or not bool(rhs.isfinite().all()):
         raise ValueError("the right-hand side must be (k, P) and finite")
-    now = _start(rhs) if state is None else _resume(rhs, state)
+    precondition = preconditioner or _as_it_is
+    now = _start(rhs, precondition) if state is None else _resume(rhs, state)
     while True:
         while bool(now["active"].any()) and int(now["iteration"]) < max_iterations:
-            now = _iterate(apply, now, tolerance)
+            now = _iterate(apply, precondition, now, tolerance)
             if on_state is not None:
                 on_state(dict(now))
-        now = _verify(apply, rhs, now, tolerance)
+        now = _verify(apply, precondition, rhs, now, tolerance)
         if not bool(now["active"].any()) or int(now["iteration"]) >= max_iterations:
             break
     iterations, worst = int(now["iteration"]), float(now["verified"].max())
@@ -67,19 +72,25 @@ def conjugate_gradients(
         x=now["x"],
         iterations=iterations,
         relative_residual=now["verified"],
-        eigenvalue_range=ritz_range(now["alpha"], now["beta"]),
+        eigenvalue_range=ritz_range(now["alpha"], now["beta"]) if preconditioner is None else None,
         converged=worst <= tolerance,
     )
 
 
-def _start(rhs: Tensor) -> State:
+def _as_it_is(residual: Tensor) -> Tensor:
+    return residual
+
+
+def _start(rhs: Tensor, precondition: Apply) -> State:
     k, device = rhs.shape[0], rhs.device
     squared = row_dot(rhs, rhs)
+    direction = precondition(rhs).to(rhs)
     return {
         "x": torch.zeros_like(rhs),
         "residual": rhs,
-        "direction": rhs,
+        "direction": direction,
         "squared": squared,  # ‖residual‖²
+        "rho": row_dot(rhs, direction),  # residual · preconditioned residual
         "rhs_norm": squared.sqrt(),
         "active": squared > 0,
         "verified": torch.full((k,), torch.inf, dtype=torch.float64, device=device),
@@ -96,7 +107,7 @@ def _resume(rhs: Tensor, state: State) -> State:
     return {name: tensor.to(rhs.device) for name, tensor in state.items()}
 
 
-def _iterate(apply: Apply, now: State, tolerance: float) -> State:
+def _iterate(apply: Apply, precondition: Apply, now: State, tolerance: float) -> State:
     active, direction = now["active"], now["direction"]
     image = torch.zeros_like(direction)
     image[active] = apply(direction[active]).to(direction.dtype)
@@ -104,17 +115,20 @@ def _iterate(apply: Apply, now: State, tolerance: float) -> State:
     if bool((curvature[active] <= 0).any()):
         length = row_dot(direction, direction)
         raise NegativeCurvature(float((curvature / length)[active].min()))
-    alpha = torch.where(active, now["squared"] / curvature, 0.0)
+    alpha = torch.where(active, now["rho"] / curvature, 0.0)
     step = alpha.to(direction.dtype)[:, None]
     residual = now["residual"] - step * image
     squared = torch.where(active, row_dot(residual, residual), now["squared"])
-    beta = torch.where(active, squared / now["squared"], 0.0)
+    onward = precondition(residual).to(residual)
+    rho = torch.where(active, row_dot(residual, onward), now["rho"])
+    beta = torch.where(active, rho / now["rho"], 0.0)
     still = active & (squared.sqrt() > tolerance * now["rhs_norm"])
     return now | {
         "x": now["x"] + step * direction,
         "residual": residual,
-        "direction": residual + beta.to(direction.dtype)[:, None] * direction,
+        "direction": onward + beta.to(direction.dtype)[:, None] * direction,
         "squared": squared,
+        "rho": rho,
         "active": still,
         "link": beta,
         "alpha": torch.cat([now["alpha"], torch.where(active, alpha, torch.nan)[None]]),
@@ -123,7 +137,7 @@ def _iterate(apply: Apply, now: State, tolerance: float) -> State:
     }
 
 
-def _verify(apply: Apply, rhs: Tensor, now: State, tolerance: float) -> State:
+def _verify(apply: Apply, precondition: Apply, rhs: Tensor, now: State, tolerance: float) -> State:
     """The true residuals; rows above the tolerance go on from them if the last round halved theirs."""
     norm = now["rhs_norm"]
     residual = rhs - apply(now["x"]).to(rhs.dtype)
@@ -131,10 +145,12 @@ def _verify(apply: Apply, rhs: Tensor, now: State, tolerance: float) -> State:
     relative = torch.where(norm > 0, squared.sqrt() / norm, 0.0)
     again = (relative > tolerance) & (relative <= 0.5 * now["verified"])
     restart = again[:, None]
+    onward = precondition(residual).to(residual)
     return now | {
         "residual": torch.where(restart, residual, now["residual"]),
-        "direction": torch.where(restart, residual, now["direction"]),
+        "direction": torch.where(restart, onward, now["direction"]),
         "squared": torch.where(again, squared, now["squared"]),
+        "rho": torch.where(again, row_dot(residual, onward), now["rho"]),
         "link": torch.where(again, 0.0, now["link"]),
         "active": again,
         "verified": relative,

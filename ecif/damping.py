@@ -5,13 +5,20 @@ added while δ is a fair share of the curvature. Otherwise δ + λ is lifted to 
 
     λ = max(0, SHARE · tr(G)/(P·N) − δ)
 
-with G the Gauss-Newton matrix without regulariser. Its trace is E‖Jᵀξ‖² over draws ξ of covariance ∇²_S L (a
+Where every pass over the data is dear, `largest_condition` bounds the condition number as well, and so the passes
+(conjugate gradients need about √κ of them): λ = max(…, λ_max/(N·κ) − δ), with λ_max the largest eigenvalue of the
+sample covariance of the draws, which errs upwards by at most tr(G)/probes.
+
+G is the Gauss-Newton matrix without regulariser. Its trace is E‖Jᵀξ‖² over draws ξ of covariance ∇²_S L (a
 Hutchinson estimate through the square root of G: never negative, and needing reverse mode only).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import torch
 
 from ecif.curvature.loss_curvature import sample_root
 from ecif.linearise import pull
@@ -31,14 +38,26 @@ class DampingChoice:
     reason: str
 
 
-def mean_eigenvalue(objective: Objective, params: Params, batches: Batches, *, probes: int = 4, seed: int = 0) -> float:
-    """tr(G)/(P·N), G = (1/R) Σ Jᵀ(∇²_S L)J: an unbiased estimate from seeded probes, in one pass."""
+@dataclass(frozen=True)
+class Spectrum:
+    """What a few draws tell of G: its mean and its largest eigenvalue, both per pair."""
+
+    mean: float
+    largest: float
+
+
+def spectrum(objective: Objective, params: Params, batches: Batches, *, probes: int = 4, seed: int = 0) -> Spectrum:
+    """Estimates of the eigenvalues of (1/R) Σ Jᵀ(∇²_S L)J, per pair, from seeded draws of that covariance."""
+    drawn = torch.zeros(probes, size(params), dtype=torch.float64, device=next(iter(params.values())).device)
     trace = 0.0
     for place, batch in enumerate(batches()):
         S, back = pull(objective, params, batch)
         roots = back(sample_root(S, probes, generator(seed, place)))
         trace += float(row_dot(roots, roots).mean())
-    return trace / (objective.partitions * size(params) * objective.n_pairs)
+        drawn += roots
+    largest = float(torch.linalg.eigvalsh(drawn @ drawn.mT)[-1]) / probes
+    per_pair = objective.partitions * objective.n_pairs
+    return Spectrum(trace / (size(params) * per_pair), largest / per_pair)
 
 
 def choose_damping(
@@ -47,6 +66,7 @@ def choose_damping(
     params: Params,
     batches: Batches,
     *,
+    largest_condition: float = math.inf,
     seed: int = 0,
 ) -> DampingChoice:
     """Resolve a setting: a number is kept, "auto" follows the rule above.
@@ -58,10 +78,18 @@ def choose_damping(
         if isinstance(setting, str) or not 0 <= setting < float("inf"):
             raise ValueError(f'damping must be "auto" or a finite number ≥ 0, got {setting!r}')
         return DampingChoice(float(setting), None, "as set")
-    mean = mean_eigenvalue(objective, params, batches, seed=seed)
-    floor, l2 = SHARE * mean, objective.l2
+    seen = spectrum(objective, params, batches, seed=seed)
+    share, bound, l2 = SHARE * seen.mean, seen.largest / largest_condition, objective.l2
+    floor = max(share, bound)
     if l2 > 0 and l2 >= floor:
-        return DampingChoice(0.0, mean, f"l2 {l2:.3g} is at least {SHARE:g} of the mean eigenvalue {mean:.3g}")
+        return DampingChoice(
+            0.0, seen.mean, f"l2 {l2:.3g} is at least {SHARE:g} of the mean eigenvalue {seen.mean:.3g}"
+        )
     if floor == 0:
-        return DampingChoice(1.0, mean, "the loss has no curvature at all; 1 keeps the inverse finite")
-    return DampingChoice(floor - l2, mean, f"lifts l2 {l2:.3g} to {SHARE:g} of the mean eigenvalue {mean:.3g}")
+        return DampingChoice(1.0, seen.mean, "the loss has no curvature at all; 1 keeps the inverse finite")
+    reason = (
+        f"lifts l2 {l2:.3g} to {SHARE:g} of the mean eigenvalue {seen.mean:.3g}"
+        if share >= bound
+        else f"lifts l2 {l2:.3g} to bound the condition number by {largest_condition:g}"
+    )
+    return DampingChoice(floor - l2, seen.mean, reason)

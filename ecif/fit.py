@@ -1,8 +1,9 @@
 """Bring the parameters to a stationary point of the objective, resumably (design sections 1, 6 and 8).
 
-Influence is a statement about a minimum. Mini-batch Adam comes near one from anywhere; full-batch L-BFGS then reaches
-it, every evaluation counting as an epoch. Stationarity is told in units of the summed loss: the Newton decrement
-½·gᵀH⁻¹g is at most ½‖g‖²/(N·δ) where the loss is convex, as H ⪰ N·δ·I there.
+Influence is a statement about a minimum. Mini-batch Adam comes near one where there are many batches; full-batch
+L-BFGS then reaches it, every evaluation counting as an epoch (`fit_settings` says who gets how many). Stationarity is
+told in units of the summed loss: the Newton decrement ½·gᵀH⁻¹g is at most ½‖g‖²/(N·δ) where the loss is convex, as
+H ⪰ N·δ·I there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ecif.adam import Adam, automatic_learning_rate, scheduled
+from ecif.batch import Batch
 from ecif.conjugate_gradients import OnState, State
 from ecif.fit_settings import FitResult, FitSettings
 from ecif.fit_state import FitState
@@ -67,11 +69,20 @@ class _Fitting:
     settings: FitSettings
 
     def opening(self) -> FitState:
-        theta = flatten(self.params).detach()
-        value, gradient = self._evaluate(theta)
+        theta, count = flatten(self.params).detach(), 0
+
+        def counted() -> Iterator[Batch]:
+            nonlocal count
+            for batch in self.batches():
+                count += 1
+                yield batch
+
+        value, gradient = self.objective.value_and_gradient(self.params, counted())
         if not abs(value) < float("inf"):
             raise ValueError(f"the objective is {value} at the starting parameters")
-        return FitState(theta, value, gradient, theta.new_zeros(0, theta.numel()), Adam.start(theta))
+        kept = theta.new_zeros(0, theta.numel())
+        adam_epochs = self.settings.adam_epochs(count)
+        return FitState(theta, value, gradient, kept, Adam.start(theta), torch.zeros_like(gradient), adam_epochs)
 
     def ended(self, now: FitState) -> bool:
         if now.search is None and now.adam.steps:  # amid Adam: no full gradient to judge by
@@ -81,7 +92,7 @@ class _Fitting:
         return now.search is not None and now.search.stuck
 
     def advance(self, now: FitState) -> Iterator[FitState]:
-        if now.epoch < self.settings.adam_epochs:
+        if now.epoch < now.adam_epochs:
             yield from self._adam_epoch(now)
         else:
             yield self._search(now)
@@ -113,15 +124,24 @@ class _Fitting:
             adam, pairs = now.adam, now.pairs + batch.size
             _, gradient = self.objective.batch_value_and_gradient(unflatten(adam.theta, self.params), batch)
             gradient = gradient + batch.size * self.objective.l2 * (adam.theta - prior)
-            progress = (now.epoch + min(1.0, now.pairs / whole)) / self.settings.adam_epochs
+            progress = (now.epoch + min(1.0, now.pairs / whole)) / now.adam_epochs
             adam = adam.step(gradient, peak * scheduled(progress))
-            now = replace(now, adam=adam, batches=place + 1, pairs=pairs)
+            now = replace(now, adam=adam, batches=place + 1, pairs=pairs, seen=now.seen + gradient)
             if now.batches % self.settings.state_every == 0:
                 yield now
-        kept = now.checkpoints
-        if now.epoch + 1 in self.settings.checkpoint_epochs:
+        kept, epoch = now.checkpoints, now.epoch + 1
+        done = self._small(now.seen / self.objective.partitions, now)
+        if done or self.settings.keeps(epoch, now.adam_epochs):
             kept = torch.cat([kept, now.theta[None]])
-        yield replace(now, checkpoints=kept, epoch=now.epoch + 1, batches=0, pairs=0)
+        yield replace(
+            now,
+            checkpoints=kept,
+            epoch=epoch,
+            batches=0,
+            pairs=0,
+            seen=torch.zeros_like(now.seen),
+            adam_epochs=epoch if done else now.adam_epochs,
+        )
 
     def _search(self, now: FitState) -> FitState:
         """One evaluation: of Adam's end, or of L-BFGS's next trial."""
@@ -145,14 +165,16 @@ class _Fitting:
         """The point that has a full evaluation: (theta, value, gradient)."""
         if now.search is None:
             return now.start, now.start_value, now.start_gradient
-        return now.search.theta, now.search.value, now.search.gradient
+        return now.search.best
 
     def _decrement_bound(self, gradient: Tensor) -> float:
         ridge = self.objective.ridge()
         return 0.5 * float(gradient.square().sum()) / ridge if ridge > 0 else float("inf")
 
     def _stationary(self, now: FitState) -> bool:
-        gradient = self._judged(now)[2]
+        return self._small(self._judged(now)[2], now)
+
+    def _small(self, gradient: Tensor, now: FitState) -> bool:
         if self.objective.l2 > 0:
             return self._decrement_bound(gradient) <= self.settings.tolerance
         return float(gradient.norm()) <= self.settings.tolerance * float(now.start_gradient.norm())

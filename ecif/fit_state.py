@@ -10,6 +10,7 @@ from torch import Tensor
 from ecif.adam import Adam
 from ecif.conjugate_gradients import State
 from ecif.lbfgs import Lbfgs
+from ecif.line_search import LineSearch
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class FitState:
         adam: Adam's state while its epochs last, and its end thereafter.
         search: L-BFGS's state once its epochs have begun.
         epoch: passes made, the opening evaluation aside.
+        adam_epochs: how many epochs are Adam's; the number made, once it has ended early.
         batches, pairs: of the Adam epoch under way, already stepped through.
+        seen: (P,) float64, the sum of that epoch's gradients so far, each where Adam then stood.
     """
 
     start: Tensor
@@ -30,6 +33,8 @@ class FitState:
     start_gradient: Tensor
     checkpoints: Tensor
     adam: Adam
+    seen: Tensor
+    adam_epochs: int
     search: Lbfgs | None = None
     epoch: int = 0
     batches: int = 0
@@ -47,6 +52,8 @@ class FitState:
             "start_value": _number(self.start_value),
             "start_gradient": self.start_gradient,
             "checkpoints": self.checkpoints,
+            "seen": self.seen,
+            "adam_epochs": torch.tensor(self.adam_epochs),
             "epoch": torch.tensor(self.epoch),
             "batches": torch.tensor(self.batches),
             "pairs": torch.tensor(self.pairs),
@@ -61,10 +68,10 @@ class FitState:
                 "search.value": _number(self.search.value),
                 "search.gradient": self.search.gradient,
                 "search.direction": self.search.direction,
-                "search.step": _number(self.search.step),
+                "search.line": self.search.line.to_tensor(),
+                "search.low_gradient": self.search.low_gradient,
                 "search.moves": self.search.moves,
                 "search.turns": self.search.turns,
-                "search.trials": torch.tensor(self.search.trials),
                 "search.stuck": torch.tensor(self.search.stuck),
             }
         return state
@@ -85,6 +92,8 @@ class FitState:
             start_gradient=on["start_gradient"],
             checkpoints=on["checkpoints"],
             adam=Adam(on["adam.theta"], on["adam.mean"], on["adam.square"], int(on["adam.steps"])),
+            seen=on["seen"],
+            adam_epochs=int(on["adam_epochs"]),
             epoch=int(on["epoch"]),
             batches=int(on["batches"]),
             pairs=int(on["pairs"]),
@@ -96,10 +105,10 @@ class FitState:
             value=float(on["search.value"]),
             gradient=on["search.gradient"],
             direction=on["search.direction"],
-            step=float(on["search.step"]),
+            line=LineSearch.from_tensor(on["search.line"]),
+            low_gradient=on["search.low_gradient"],
             moves=on["search.moves"],
             turns=on["search.turns"],
-            trials=int(on["search.trials"]),
             stuck=bool(on["search.stuck"]),
         )
         return replace(now, search=search)

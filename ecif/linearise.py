@@ -30,6 +30,9 @@ def push(objective: Objective, params: Params, batch: Batch, directions: Tensor)
 
     tangents = unflatten(directions, params)
     with forward_mode(), torch.no_grad():
+        if directions.shape[0] == 0:
+            S = objective.similarity(params, batch)
+            return S, S.new_zeros(0, *S.shape)
         if directions.shape[0] == 1:  # spares models the batching rules of vmap
             S, dS = along({name: tensor[0] for name, tensor in tangents.items()})
             return S, dS[None]

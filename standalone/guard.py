@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 _PROGRAM = Path(__file__).with_name("guard_process.py")
+_GRACE_SECONDS = 5.0
 
 # The child tells the guard about itself before it becomes the program, so there is no moment in which the owner can
 # die and leave a child that nobody knows. Its standard input is the guard's pipe until then.
@@ -24,11 +25,13 @@ _ANNOUNCE = 'echo "+ $$ $1" >&0; shift; exec "$@" </dev/null'
 class Guard:
     """Starts children, and a process beside them that ends them if this one is killed.
 
-    `keep` names descriptors that stay open until the last child is gone: locks.
+    `keep` names descriptors that stay open until the last child is gone: locks. `grace_seconds` is what the children
+    get between being asked to end and being killed, when this process is gone.
     """
 
-    def __init__(self, keep: Sequence[int] = ()) -> None:
+    def __init__(self, keep: Sequence[int] = (), *, grace_seconds: float = _GRACE_SECONDS) -> None:
         self._keep = tuple(keep)
+        self._grace_seconds = grace_seconds
         self._lock = threading.Lock()
         self._children: dict[int, signal.Signals] = {}
         self._open()
@@ -43,7 +46,7 @@ class Guard:
         reading, self._pipe = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603  our own program
-                [sys.executable, "-I", "-S", _PROGRAM],
+                [sys.executable, "-I", "-S", _PROGRAM, str(self._grace_seconds)],
                 stdin=reading,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -11,8 +11,6 @@ import signal
 import sys
 import time
 
-GRACE_SECONDS = 5.0
-
 
 def listen() -> dict[int, int]:
     """The process groups that were still there when the owner went, with the signal that ends each well."""
@@ -37,12 +35,12 @@ def there(group: int) -> bool:
     return True
 
 
-def end(groups: dict[int, int]) -> None:
+def end(groups: dict[int, int], grace_seconds: float) -> None:
     """Ask each group to end, wait a little, kill the rest."""
     for group, polite in groups.items():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, polite)
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + grace_seconds
     while any(there(group) for group in groups) and time.monotonic() < deadline:
         time.sleep(0.05)
     for group in groups:
@@ -53,4 +51,4 @@ def end(groups: dict[int, int]) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    end(listen())
+    end(listen(), float(sys.argv[1]))

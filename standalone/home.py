@@ -24,13 +24,15 @@ class Home:
 
     @classmethod
     def at(cls, path: Path) -> "Home":
-        """Make the folder where it is missing.
+        """Make the folder where it is missing: others may pass through it, as PostgreSQL must, and see nothing else.
 
         Raises:
             OSError: it cannot be made or written.
         """
         home = cls(path.expanduser().resolve())
-        (home.path / "logs").mkdir(parents=True, exist_ok=True)
+        home.path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for folder in (home.redis, home.blobs, home.path / "logs"):
+            folder.mkdir(mode=0o700, exist_ok=True)
         return home
 
     @property

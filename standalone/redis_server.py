@@ -23,7 +23,6 @@ def command(home: Home, port: int) -> Command:
         StandaloneError: Redis is not installed.
     """
     program = redis_program("redis-server")
-    home.redis.mkdir(exist_ok=True)
     settings = {
         "bind": "127.0.0.1",
         "port": str(port),

@@ -147,8 +147,8 @@ def _mine(held: Claim) -> ColumnElement[bool]:
     return (Shard.id == held.shard_id) & (Shard.attempt == held.attempt) & (Shard.state == ShardState.RUNNING)
 
 
-def renew(session: Session, held: Claim, *, lease_seconds: float, done: int, total: int) -> None:
-    """Prolong the lease and say how far the work is.
+def renew(session: Session, held: Claim, *, lease_seconds: float, done: int, total: int | None) -> None:
+    """Prolong the lease and say how far the work is; `total` is left as planned where it is `None`.
 
     Raises:
         LostLeaseError: another attempt has it, or it was taken back.
@@ -157,7 +157,11 @@ def renew(session: Session, held: Claim, *, lease_seconds: float, done: int, tot
     alive = session.execute(
         update(Shard)
         .where(_mine(held))
-        .values(lease_until=func.now() + timedelta(seconds=lease_seconds), done=done, total=total)
+        .values(
+            lease_until=func.now() + timedelta(seconds=lease_seconds),
+            done=done,
+            total=Shard.total if total is None else total,
+        )
         .returning(Shard.id)
     ).first()
     if alive is None:

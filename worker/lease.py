@@ -29,7 +29,7 @@ class Lease:
         self._lease_seconds = settings.ecif_lease_seconds
         self._every = settings.ecif_heartbeat_seconds
         self._done = 0
-        self._total = 0
+        self._total: int | None = None
         self._stop: LostLeaseError | WorkCancelledError | None = None
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"lease-{claim.shard_id}", daemon=True)
@@ -44,8 +44,10 @@ class Lease:
         self._finished.set()
         self._thread.join()
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int | None = None) -> None:
         """Say how far the work is, in units of its phase; it is written with the next renewal.
+
+        `total` is needed only where the plan did not know it.
 
         Raises:
             LostLeaseError, WorkCancelledError: as `check`.

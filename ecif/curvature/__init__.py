@@ -2,6 +2,7 @@
 
 from ecif.curvature.base import Curvature, Matrix
 from ecif.curvature.dense import Dense, dense_matrix
+from ecif.curvature.diagonal import Diagonal
 from ecif.curvature.gauss_newton import GaussNewton
 from ecif.curvature.hessian import Hessian
 from ecif.curvature.identity import Identity
@@ -10,6 +11,7 @@ from ecif.solution import Solution
 __all__ = [
     "Curvature",
     "Dense",
+    "Diagonal",
     "GaussNewton",
     "Hessian",
     "Identity",

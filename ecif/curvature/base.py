@@ -33,6 +33,7 @@ class Matrix(ABC):
         tolerance: of the relative residual.
         max_iterations: passes over the data at most (verification takes one or two more).
         strict: raise NotConverged rather than report it.
+        preconditioner: a curvature close to this one whose solve is cheap, symmetric and positive (`Ekfac`).
     """
 
     objective: Objective
@@ -42,6 +43,7 @@ class Matrix(ABC):
     tolerance: float = 1e-4
     max_iterations: int = 200
     strict: bool = False
+    preconditioner: Curvature | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.damping < float("inf"):
@@ -53,12 +55,14 @@ class Matrix(ABC):
 
     def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:
         """H⁻¹·rhs for rhs (k, P); raises as `conjugate_gradients` does."""
+        near = self.preconditioner
         return conjugate_gradients(
             self.apply,
             rhs,
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
             strict=self.strict,
+            preconditioner=None if near is None else lambda residual: near.solve(residual).x,
             state=state,
             on_state=on_state,
         )

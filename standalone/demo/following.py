@@ -1,5 +1,6 @@
 """Showing how far a job is: bars on a terminal, plain lines elsewhere."""
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 Json = dict[str, Any]
+
+_LINE_SECONDS = 5.0
 
 
 def show(jobs: Iterable[Json], console: Console) -> Json:
@@ -35,12 +38,13 @@ def _bars(jobs: Iterable[Json], console: Console) -> Json:
 
 def _lines(jobs: Iterable[Json], console: Console) -> Json:
     seen: Json = {}
-    last = ""
+    shown, shown_at = ("", ""), 0.0
     for seen in jobs:
-        line = f"  {_place(seen)[0]:<10} {_count(seen)}"
-        if line != last:
-            console.print(line, highlight=False)
-        last = line
+        now = (_place(seen)[0], _count(seen))
+        # A log wants a line for each phase, and a sign of life in a long one.
+        if now[0] != shown[0] or (now != shown and time.monotonic() - shown_at > _LINE_SECONDS):
+            console.print(f"  {now[0]:<10} {now[1]}".rstrip(), highlight=False)
+            shown, shown_at = now, time.monotonic()
     return seen
 
 

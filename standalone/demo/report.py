@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +15,7 @@ Json = dict[str, Any]
 
 def pairs_table(rows: Sequence[Json], pairs: Mapping[str, Pair]) -> Table:
     """The most suspicious pairs, with what the demo knows and the service does not."""
-    table = Table(title="The pairs to look at first", title_justify="left", pad_edge=False)
+    table = Table(title="The pairs to look at first", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("rank", "key", "caption", "shows", "suspicion", "influence", "clip_score", "planted"):
         table.add_column(name, justify="left" if name in ("key", "caption") else "right", no_wrap=True)
     for row in rows:
@@ -32,7 +33,7 @@ def pairs_table(rows: Sequence[Json], pairs: Mapping[str, Pair]) -> Table:
 
 def findings_table(found: Findings) -> Table:
     """How well each score tells planted pairs from clean ones."""
-    table = Table(title="Finding the planted pairs by one score", title_justify="left", pad_edge=False)
+    table = Table(title="Found by one score alone", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("score")
     table.add_column("bad when")
     table.add_column("AUROC", justify="right")
@@ -43,7 +44,7 @@ def findings_table(found: Findings) -> Table:
 
 def phases_table(summary: Json) -> Table:
     """Where the time went."""
-    table = Table(title="Where the time went", title_justify="left", pad_edge=False)
+    table = Table(title="Where the time went", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("phase")
     table.add_column("seconds", justify="right")
     table.add_column("pairs/s", justify="right")

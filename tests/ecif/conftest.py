@@ -90,3 +90,63 @@ class World:
 @pytest.fixture(scope="session")
 def make_world() -> Callable[..., World]:
     return World
+
+
+@dataclass
+class HeadsWorld:
+    """Synthetic embeddings with two square heads that start at the identity, a fifth of the pairs wrong."""
+
+    seed: int
+    n: int = 256
+    width: int = 8
+    batch_size: int = 32
+    l2: float = 0.3
+    scale: float = 10.0
+    wrong: float = 0.2
+    decay: float = 0.5  # of the latent directions' sizes: i^−decay
+    common: float = 0.0  # what all embeddings share, as real ones do
+    n_validation: int = 128
+    dtype: torch.dtype = torch.float64
+
+    def __post_init__(self) -> None:
+        g = torch.Generator().manual_seed(1000 + self.seed)
+        total, E = self.n + self.n_validation, self.width
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+        sizes = torch.arange(1, E + 1, dtype=torch.float64) ** -self.decay
+        latent = draw(total, E) * sizes
+        mix = torch.linalg.qr(draw(E, E))[0]
+        images = (latent + 0.4 * sizes * draw(total, E)) @ mix + self.common * draw(E)
+        texts = (latent + 0.4 * sizes * draw(total, E)) @ (mix + 0.3 * draw(E, E) / E**0.5) + self.common * draw(E)
+        wrong = torch.randperm(self.n, generator=g)[: round(self.wrong * self.n)]
+        texts[wrong] = texts[wrong.roll(1)]
+        self.images = torch.nn.functional.normalize(images, dim=1).to(self.dtype)
+        self.texts = torch.nn.functional.normalize(texts, dim=1).to(self.dtype)
+        self.params = {f"{tower}.weight": torch.eye(E, dtype=self.dtype) for tower in ("image", "text")}
+        self.objective = Objective(apply_heads, self.scale, self.l2, dict(self.params), self.n)
+        self.plan = cut_batches(plan_batches(self.n, self.batch_size, 1, self.seed)[0], self.batch_size)
+        order = plan_batches(self.n_validation, self.batch_size, 1, self.seed)[0] + self.n
+        self.validation_plan = cut_batches(order, self.batch_size)
+
+    def take(self, pairs: Tensor) -> Batch:
+        return Batch(self.images[pairs], self.texts[pairs], pairs, pairs)
+
+    def batches(self) -> list[Batch]:
+        return [self.take(cut) for cut in self.plan]
+
+    def validation(self, params: Params) -> tuple[float, Tensor]:
+        """L_val and its gradient."""
+        batches = [self.take(cut) for cut in self.validation_plan]
+        return self.objective.validation_value_and_gradient(params, batches, self.n_validation)
+
+
+def apply_heads(params: Params, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear heads, as those that the encoders build."""
+    return texts @ params["text.weight"].mT, images @ params["image.weight"].mT
+
+
+@pytest.fixture(scope="session")
+def make_heads() -> Callable[..., HeadsWorld]:
+    return HeadsWorld

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from ecif import FitSettings, fit, flatten
+from ecif import FitSettings, fit, flatten, unflatten
 
 
 def run(world, settings, **more):
@@ -53,16 +53,16 @@ def test_a_ruinous_learning_rate_does_not_leave_the_start_worse(make_world):
 @pytest.mark.parametrize("partitions", [1, 2])
 def test_a_resumed_fit_equals_an_undisturbed_one(make_world, partitions):
     world = make_world(dtype=torch.float32, partitions=partitions)
-    settings = FitSettings(epochs=12, state_every=2, tolerance=1e-12)
+    settings = FitSettings(epochs=20, state_every=2, tolerance=1e-12, adam_share=0.3)
     states, epochs = [], []
     whole = run(world, settings, on_state=states.append, on_epoch=lambda e, _: epochs.append(e))
-    assert epochs == list(range(1, 13))
+    assert epochs == list(range(1, 21))
     for state in states:
         copied = {name: tensor.clone() for name, tensor in state.items()}
         later = []
         resumed = run(world, settings, state=copied, on_epoch=lambda e, _, later=later: later.append(e))
         assert torch.equal(flatten(resumed.params), flatten(whole.params))
-        assert later == list(range(int(state["epoch"]) + 1, 13))
+        assert later == list(range(int(state["epoch"]) + 1, 21))
         for a, b in zip(resumed.checkpoints, whole.checkpoints, strict=True):
             assert torch.equal(flatten(a), flatten(b))
     other = make_world(dtype=torch.float64)
@@ -102,6 +102,47 @@ def test_a_random_transformer_learns_in_few_epochs(make_world):
     before, _ = base.objective.value_and_gradient(params, base.batches())
     result = fit(base.objective, params, base.batches, FitSettings(epochs=12))
     assert result.objective < 0.6 * before
+
+
+def test_adam_gets_the_epochs_that_many_batches_are_worth():
+    few, long = FitSettings(epochs=5), FitSettings(epochs=200)
+    assert [few.adam_epochs(batches) for batches in (8, 16, 1000)] == [0, 4, 4]
+    assert [long.adam_epochs(batches) for batches in (8, 16, 64, 800)] == [0, 12, 12, 100]
+    assert FitSettings(epochs=10, adam_share=0.5).adam_epochs(1) == 5
+    assert FitSettings(epochs=0).adam_epochs(100) == 0
+
+
+def test_heads_with_few_batches_are_stationary_soon(make_world):
+    result = run(make_world(dtype=torch.float32), FitSettings(epochs=200))
+    assert result.stationary
+    assert result.epochs_done <= 60
+
+
+def test_adam_ends_once_it_is_at_stationarity(make_world):
+    world = make_world(dtype=torch.float32, batch_size=2)
+    settings = FitSettings(epochs=300, adam_share=1.0, tolerance=0.5)
+    states = []
+    result = run(world, settings, on_state=states.append)
+    assert result.stationary
+    assert int(states[-1]["adam_epochs"]) < 250
+    assert result.epochs_done <= int(states[-1]["adam_epochs"]) + 3
+
+
+def test_a_weak_regulariser_does_not_trap_the_search(make_world):
+    """As low as torch's own strong Wolfe L-BFGS goes (backtracking used to end above it)."""
+    for seed in range(2):
+        world = make_world(l2=0.03, seed=seed)
+        x = flatten(world.params).clone()
+        torchs = torch.optim.LBFGS([x], max_iter=100, max_eval=100, line_search_fn="strong_wolfe", history_size=20)
+
+        def evaluate(x=x, world=world):
+            value, gradient = world.objective.value_and_gradient(unflatten(x.detach(), world.params), world.batches())
+            x.grad = gradient
+            return torch.tensor(value)
+
+        torchs.step(evaluate)
+        result = run(world, FitSettings(epochs=100, tolerance=1e-9))
+        assert result.objective < float(evaluate()) * 1.02
 
 
 def test_senseless_settings_are_refused():

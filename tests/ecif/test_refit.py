@@ -1,71 +1,126 @@
-"""The whole: predicted against real change of the validation loss when random subsets leave (design section 8)."""
+"""The whole: predicted against real change of the validation loss when random 5 % subsets leave (design section 8).
 
-from functools import partial
+Three seeds fixed beforehand, 256 pairs, a fifth of them wrong, δ = 0.3; the floors are those of the design page. At
+twice this scale `hessian` stays above 0.97 but `gauss_newton` falls to 0.91–0.95: see docs/methods.md.
+"""
 
+import pytest
 import torch
 
-from ecif import FitSettings, GaussNewton, Hessian, Identity, fit, push, removal_loss
+from ecif import FitSettings, GaussNewton, Hessian, dense_matrix, fit, flatten, score_batch, unflatten
+from ecif.curvature.ekfac import Ekfac
+from ecif.datamodelling import datamodelling_score, random_subsets
+from ecif.removal import removal_gradient, score_removals
+
+SUBSETS = 100
 
 
-def ranks(x):
-    return x.argsort().argsort().double()
+class Refits:
+    """One world, fitted, and what 100 refits without a twentieth of its pairs do to its validation loss."""
 
+    def __init__(self, world):
+        self.world, self.objective = world, world.objective
+        best = fit(world.objective, world.params, world.batches, FitSettings(epochs=600, tolerance=1e-8))
+        assert best.stationary
+        self.params = best.params
+        self.subsets = random_subsets(world.n, 0.05, SUBSETS, world.seed)
+        self.base, self.gradient = world.validation(self.params)
+        self.matrices = {kind: dense_matrix(kind(*self.given)) for kind in (Hessian, GaussNewton)}
+        self.refits = self.refit()
+        changes = [world.validation(unflatten(theta, self.params))[0] - self.base for theta in self.refits]
+        self.actual = torch.tensor(changes, dtype=torch.float64)
 
-def spearman(a, b):
-    return float(torch.corrcoef(torch.stack([ranks(a), ranks(b)]))[0, 1])
+    @property
+    def given(self):
+        return self.objective, self.params, self.world.batches
 
+    def deleted_loss(self, theta, batch, removed):
+        """The batch's loss with pairs deleted, by −∞ in the denominators: no code of `roles`."""
+        text, image = self.objective.embed(unflatten(theta, self.params), batch.images, batch.texts)
+        text, image = text / text.norm(dim=1, keepdim=True), image / image.norm(dim=1, keepdim=True)
+        S = self.objective.scale * text @ image.mT
+        rows = S.masked_fill(removed[None, :], -1e300).log_softmax(1).diagonal()
+        columns = S.masked_fill(removed[:, None], -1e300).log_softmax(0).diagonal()
+        return -torch.where(removed, 0.0, rows + columns).sum()
 
-def test_influence_predicts_what_a_refit_does(make_world):
-    world = make_world(n=80, batch_size=20, partitions=1, l2=1.0, seed=3)
-    validation = make_world(n=40, batch_size=20, seed=3)
-    validation.data = world.take(torch.arange(40))  # same distribution, other noise
-    g = torch.Generator().manual_seed(9)
-    noisy = validation.data
-    validation.data = type(noisy)(
-        noisy.images + torch.randn(40, 10, generator=g, dtype=torch.float64),
-        noisy.texts + torch.randn(40, 10, generator=g, dtype=torch.float64),
-        noisy.caption_group,
-        noisy.image_group,
-    )
+    def refit(self):
+        """All subsets at once: θ ← θ − H_R⁻¹∇f_R(θ) with each subset's own Hessian at the start, to a decrement of
+        1e-6, far below the 1e-3 that a fit asks for."""
+        start, ridge = flatten(self.params), self.objective.ridge()
+        prior, thetas = flatten(self.objective.prior), start.expand(SUBSETS, -1)
+        slope = torch.func.vmap(torch.func.grad(self.deleted_loss), (0, None, 0))
+        bend = torch.func.vmap(torch.func.hessian(self.deleted_loss), (None, None, 0))
+        parts = [(batch, self.subsets[:, batch.image_group]) for batch in self.world.batches()]
+        H = sum(bend(start, *part) for part in parts) + ridge * torch.eye(start.numel(), dtype=start.dtype)
+        factor = torch.linalg.cholesky(H)
+        for _ in range(60):
+            gradient = ridge * (thetas - prior) + sum(slope(thetas, *part) for part in parts)
+            if float(gradient.square().sum(1).max()) / (2 * ridge) <= 1e-6:
+                return thetas
+            thetas = thetas - torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+        raise AssertionError("a refit did not reach stationarity")
 
-    def validation_loss(params):
-        return world.objective.validation_value_and_gradient(params, validation.batches(), 40)
+    def predicted(self, matrix, form="set"):
+        return self.predicted_along(torch.linalg.solve(matrix, self.gradient)[None], form)
 
-    settings = FitSettings(epochs=600, adam_share=0.1, tolerance=1e-6)
-    best = fit(world.objective, world.params, world.batches, settings)
-    assert best.stationary
-    base, gradient = validation_loss(best.params)
-
-    subsets = [torch.randperm(80, generator=g)[:4] for _ in range(30)]
-    real = []
-    for removed in subsets:
-        refit = fit(
-            world.objective,
-            best.params,
-            lambda removed=removed: world.batches(without=removed),
-            FitSettings(epochs=200, adam_share=0.0, tolerance=1e-4),
-        )
-        assert refit.stationary, (refit.epochs_done, refit.decrement_bound)
-        real.append(validation_loss(refit.params)[0] - base)
-    real = torch.tensor(real, dtype=torch.float64)
-
-    def predicted(curvature):
-        """w·∇ of what leaves the loss with each subset, the set form batch by batch."""
-        w = curvature.solve(gradient[None]).x
-        change = torch.zeros(len(subsets), dtype=torch.float64)
-        for batch in world.batches():
-            S, dS = push(world.objective, best.params, batch, w)
-            for i, removed in enumerate(subsets):
-                mask = torch.isin(batch.image_group, removed)  # images are distinct: the pair's index
-                leaves = torch.func.jvp(partial(removal_loss, removed=mask), (S,), (dS[0],))[1]
-                change[i] += leaves / world.partitions
+    def predicted_along(self, w, form="set"):
+        change = torch.zeros(SUBSETS, dtype=torch.float64)
+        for batch in self.world.batches():
+            removed = self.subsets[:, batch.image_group]
+            if form == "set":
+                change += score_removals(self.objective, self.params, batch, w, removed)[0]
+            else:
+                scores = score_batch(self.objective, self.params, batch, w)
+                change += removed.double() @ (scores.total if form == "singles" else scores.positive)[0]
         return change
 
-    given = (world.objective, best.params, world.batches)
-    exact = predicted(Hessian(*given))
-    slope = float((exact * real).sum() / exact.square().sum())
-    newton, plain = predicted(GaussNewton(*given)), predicted(Identity())
-    assert spearman(exact, real) > 0.95
-    assert 0.8 < slope < 1.25
-    assert spearman(newton, real) > 0.85
-    assert spearman(exact, real) > spearman(plain, real) + 0.05
+    def score(self, matrix, form="set"):
+        return datamodelling_score(self.predicted(matrix, form), self.actual)
+
+    def score_along(self, w):
+        return datamodelling_score(self.predicted_along(w), self.actual)
+
+
+@pytest.fixture(scope="module")
+def refits(make_heads):
+    return [Refits(make_heads(seed, width=4, scale=5.0)) for seed in (0, 1, 2)]
+
+
+def check(scores, floor):
+    """The mean over the seeds reaches the floor, and no seed's interval lies below it."""
+    assert sum(score.spearman for score in scores) / len(scores) >= floor, scores
+    assert all(score.high >= floor for score in scores), scores
+
+
+def test_the_hessian_predicts_what_refits_do(refits):
+    exact = [one.score(one.matrices[Hessian]) for one in refits]
+    check(exact, 0.97)
+    check([one.score(one.matrices[Hessian], "singles") for one in refits], 0.97)
+    assert all(0.8 < score.slope < 1.25 for score in exact)
+    for one, score in zip(refits, exact, strict=True):
+        assert one.score(one.matrices[Hessian], "positive").spearman < score.spearman  # the negative role is needed
+        assert one.score(torch.eye(32, dtype=torch.float64)).spearman < score.spearman - 0.05  # and the curvature
+
+
+def test_gauss_newton_predicts_what_refits_do(refits):
+    check([one.score(one.matrices[GaussNewton]) for one in refits], 0.95)
+
+
+def test_ekfac_stays_close_to_what_it_approximates(refits):
+    """Its floor is not the 0.95 that was hoped for: blocks between the two heads are missing (docs/methods.md)."""
+    scores = []
+    for one in refits:
+        w = Ekfac.of(*one.given, draws=32).solve(one.gradient[None]).x
+        scores.append(one.score_along(w))
+    check(scores, 0.8)
+
+
+def test_a_set_removed_without_retraining_lands_near_its_refit(refits):
+    for one in refits:
+        gradient = torch.zeros(SUBSETS, 32, dtype=torch.float64)
+        for batch in one.world.batches():
+            for i, subset in enumerate(one.subsets):
+                gradient[i] += removal_gradient(one.objective, one.params, batch, subset[batch.image_group])
+        real = one.refits - flatten(one.params)
+        off = (torch.linalg.solve(one.matrices[Hessian], gradient.T).T - real).norm(dim=1) / real.norm(dim=1)
+        assert float(off.median()) < 0.3

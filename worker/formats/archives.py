@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO
 
+from worker.formats.byte_range import Extent
 from worker.formats.limits import Limits
 from worker.formats.member_index import MemberIndex
 from worker.formats.refusals import MemberDamaged, PairRefused
@@ -29,8 +30,8 @@ class Archive(ABC):
         """A member from its first byte to its last; reading counts towards the limits."""
 
     @abstractmethod
-    def open_at_random(self, position: int) -> IO[bytes]:
-        """A member that can be read in any order; a compressed one is unpacked to a temporary file first."""
+    def extent(self, position: int) -> Extent:
+        """Where a member's bytes lie plain; a compressed one is unpacked to a temporary file first."""
 
     def read(self, position: int) -> bytes:
         """A whole member.
@@ -47,8 +48,9 @@ class Archive(ABC):
         except MemberDamaged as error:
             raise PairRefused(str(error)) from error
 
-    def _spool(self, stream: IO[bytes]) -> IO[bytes]:
-        return copied_to_scratch(stream, self._scratch)
+    def _unpacked(self, position: int) -> Extent:
+        file = copied_to_scratch(self.open(position), self._scratch)
+        return Extent(file, 0, self.size(position), temporary=True)
 
 
 def copied_to_scratch(stream: IO[bytes], scratch: Path) -> IO[bytes]:

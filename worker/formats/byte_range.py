@@ -2,7 +2,8 @@
 
 import io
 import os
-from typing import IO, TYPE_CHECKING
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Self
 
 from worker.formats.limits import Limits
 from worker.formats.refusals import MemberDamaged, UploadRefused
@@ -22,6 +23,23 @@ class Spent:
         self._spent += count
         if self._spent > self._most:
             raise UploadRefused("too_large", f"the upload holds more than {self._most} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where bytes lie in an open file. A `temporary` file is closed with it."""
+
+    file: IO[bytes]
+    start: int
+    length: int
+    temporary: bool = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.temporary:
+            self.file.close()
 
 
 class ByteRange(io.RawIOBase):

@@ -41,5 +41,9 @@ class Limits:
     """embeddings given out at a time, fewer where they are wide"""
     block_bytes: int = 64 * MIB
     """float32 of one side of a block of embeddings; also the aim for a batch of parquet rows"""
+    parquet_memory_bytes: int = 4 * GIB
+    """address space of the process that reads parquet"""
+    parquet_seconds: int = 600
+    """how long that process may take over a few rows"""
     max_row_group_bytes: int = 8 * GIB
     """one column of one parquet row group, uncompressed, as its footer declares it"""

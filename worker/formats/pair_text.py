@@ -1,9 +1,6 @@
 """Key, caption and the other columns of one row, checked so that they can be kept."""
 
-import datetime
-import decimal
 import math
-import uuid
 from collections.abc import Collection, Mapping
 
 from worker.formats.limits import Limits
@@ -58,7 +55,7 @@ def _bounded(text: str, what: str, most: int) -> str:
 
 
 def _storable(value: object, column: str, room: list[int], depth: int) -> Json:
-    """`value` as JSON. Times become ISO 8601; decimals and UUIDs text."""
+    """`value`, which came out of JSON or CSV, when it can be kept."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -80,10 +77,6 @@ def _storable(value: object, column: str, room: list[int], depth: int) -> Json:
             _storable_text(str(name), f"column {printable(column, 60)}", room): _storable(item, column, room, depth - 1)
             for name, item in value.items()
         }
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal | datetime.timedelta | uuid.UUID):
-        return str(value)
     raise PairRefused(f"column {printable(column, 60)} holds {_kind(value)}, which cannot be kept")
 
 

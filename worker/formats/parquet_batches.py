@@ -41,7 +41,7 @@ def row_batches(file: pq.ParquetFile, columns: list[str], limits: Limits) -> Ite
     long: a dictionary-encoded column repeats one long value at no cost to its writer.
     """
     longest = max((unpacked for unpacked, _, _ in _chunks(file)), default=0)
-    count = min(_MOST_ROWS, max(1, 4 * limits.block_bytes // max(1, longest)))
+    count = min(_MOST_ROWS, max(1, limits.block_bytes // max(1, longest)))
     for batch in file.iter_batches(batch_size=count, columns=columns, use_threads=False):
         yield _rows(_with_times_as_text(batch))
 

@@ -1,10 +1,11 @@
 """Metadata as parquet: a table of names and captions, images elsewhere."""
 
 from collections.abc import Callable, Iterator
-from typing import IO, final
+from typing import final
 
+from worker.formats.byte_range import Extent
 from worker.formats.limits import Limits
-from worker.formats.parquet_batches import binary_columns, open_parquet, row_batches
+from worker.formats.parquet_process import described, parquet_rows
 from worker.formats.rows import BadRow, Row
 
 
@@ -12,20 +13,19 @@ from worker.formats.rows import BadRow, Row
 class ParquetTable:
     """Columns of bytes are left out and named in `ignored_columns`."""
 
-    def __init__(self, name: str, open_stream: Callable[[], IO[bytes]], limits: Limits) -> None:
-        self.name, self._open, self._limits = name, open_stream, limits
-        with open_stream() as stream, open_parquet(name, stream, limits) as file:
-            self.total: int | None = file.metadata.num_rows
-            self.ignored_columns = binary_columns(file.schema_arrow)
-            self.columns = tuple(n for n in file.schema_arrow.names if n not in self.ignored_columns)
+    def __init__(self, name: str, locate: Callable[[], Extent], limits: Limits) -> None:
+        self.name, self._locate, self._limits = name, locate, limits
+        with locate() as extent:
+            rows, columns = described(name, extent, limits)
+        self.total: int | None = rows
+        self.ignored_columns = tuple(column.name for column in columns if column.holds_bytes)
+        self.columns = tuple(column.name for column in columns if not column.holds_bytes)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
-        number = 0
-        with self._open() as stream, open_parquet(self.name, stream, self._limits) as file:
-            for batch in row_batches(file, list(self.columns), self._limits):
-                for values in batch:
-                    number += 1
-                    if isinstance(values, str):
-                        yield BadRow(self.name, number, None, values)
-                    else:
-                        yield Row(self.name, number, None, values)
+        with self._locate() as extent:
+            rows = parquet_rows(self.name, extent, self._limits, list(self.columns))
+            for number, row in enumerate(rows, start=1):
+                if isinstance(row.values, str):
+                    yield BadRow(self.name, number, None, row.values)
+                else:
+                    yield Row(self.name, number, None, row.values)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from worker.formats.archives import Archive
-from worker.formats.byte_range import ByteRange, Spent
+from worker.formats.byte_range import ByteRange, Extent, Spent
 from worker.formats.containers import Container, sniff, unknown
 from worker.formats.contents import Contents, survey
 from worker.formats.decompressed import decompressed
@@ -55,7 +55,7 @@ def _lone_file(found: Format, name: str, file: IO[bytes], limits: Limits) -> Pai
         return cast(IO[bytes], ByteRange(file, 0, size, spent))
 
     if found is Format.PARQUET:
-        return ParquetPairs([(name, whole)], limits)
+        return ParquetPairs([(name, lambda: Extent(file, 0, size))], limits)
     return Embeddings(*safetensors_matrices(name, size, whole, limits), None, limits)
 
 
@@ -94,9 +94,7 @@ def _source(found: Format, archive: Archive, contents: Contents) -> PairSource:
 def _parquet(archive: Archive, positions: list[int]) -> ParquetPairs:
     """In the order of names, which is the order in which shards are numbered."""
     by_name = sorted(positions, key=archive.members.name)
-    return ParquetPairs(
-        [(archive.members.name(at), partial(archive.open_at_random, at)) for at in by_name], archive.limits
-    )
+    return ParquetPairs([(archive.members.name(at), partial(archive.extent, at)) for at in by_name], archive.limits)
 
 
 def _npy(archive: Archive, position: int) -> Matrix:

@@ -1,13 +1,11 @@
 """Opening a table of metadata inside an archive, and finding the columns of a pair in it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
+from functools import partial
 
 from worker.formats.archives import Archive
 from worker.formats.csv_table import CsvTable
 from worker.formats.jsonl_table import JsonlTable
-from worker.formats.limits import Limits
 from worker.formats.member_index import suffix
 from worker.formats.parquet_table import ParquetTable
 from worker.formats.printable import printable
@@ -16,13 +14,12 @@ from worker.formats.rows import Table
 
 CAPTION_COLUMNS = ("caption", "text")
 _OPEN_CLIP_CAPTION_COLUMNS = ("title", "caption", "text")
-_TABLES: dict[str, Callable[[str, Callable[[], IO[bytes]], Limits], Table]] = {
+_TEXT_TABLES: dict[str, type[CsvTable] | type[JsonlTable]] = {
     ".csv": CsvTable,
     ".tsv": CsvTable,
     ".jsonl": JsonlTable,
-    ".parquet": ParquetTable,
 }
-TABLE_SUFFIXES = frozenset(_TABLES)
+TABLE_SUFFIXES = frozenset({*_TEXT_TABLES, ".parquet"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +34,11 @@ class Columns:
 def open_table(archive: Archive, position: int) -> Table:
     """The table at `position`, read as its suffix says."""
     name = archive.members.name(position)
-    is_parquet = suffix(name) == ".parquet"
-
-    def open_stream() -> IO[bytes]:
-        return archive.open_at_random(position) if is_parquet else archive.open(position)
-
-    table = _TABLES[suffix(name)](name, open_stream, archive.limits)
+    table: Table
+    if suffix(name) == ".parquet":
+        table = ParquetTable(name, partial(archive.extent, position), archive.limits)
+    else:
+        table = _TEXT_TABLES[suffix(name)](name, partial(archive.open, position), archive.limits)
     if len(table.columns) > archive.limits.max_columns:
         raise UploadRefused("unreadable_table", f"{name} has more than {archive.limits.max_columns} columns")
     repeated = [column for at, column in enumerate(table.columns) if column in table.columns[:at]]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import IO, cast, final
 
 from worker.formats.archives import Archive
-from worker.formats.byte_range import ByteRange, Spent
+from worker.formats.byte_range import ByteRange, Extent, Spent
 from worker.formats.limits import Limits
 from worker.formats.member_index import MemberIndex, plain_name
 from worker.formats.refusals import UploadRefused
@@ -37,5 +37,5 @@ class TarArchive(Archive):
         part = ByteRange(self._file, self._starts[position], self._sizes[position], self._spent)
         return cast(IO[bytes], part)
 
-    def open_at_random(self, position: int) -> IO[bytes]:
-        return self.open(position)
+    def extent(self, position: int) -> Extent:
+        return Extent(self._file, self._starts[position], self._sizes[position])

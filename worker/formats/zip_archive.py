@@ -10,7 +10,7 @@ from typing import IO, cast, final
 import numpy as np
 
 from worker.formats.archives import Archive
-from worker.formats.byte_range import ByteRange, Spent
+from worker.formats.byte_range import ByteRange, Extent, Spent
 from worker.formats.inflated import Inflated
 from worker.formats.limits import Limits
 from worker.formats.member_index import MemberIndex, plain_name
@@ -66,9 +66,10 @@ class ZipArchive(Archive):
         )
         return cast(IO[bytes], inflated)
 
-    def open_at_random(self, position: int) -> IO[bytes]:
-        stream = self.open(position)
-        return stream if stream.seekable() else self._spool(stream)
+    def extent(self, position: int) -> Extent:
+        if self._methods[position] != _STORED:
+            return self._unpacked(position)
+        return Extent(self._file, self._start(position), self._sizes[position])
 
     def read(self, position: int) -> bytes:
         content = super().read(position)
@@ -88,13 +89,18 @@ class ZipArchive(Archive):
         self._methods.append(entry.method)
 
     def _packed_range(self, position: int, *, counted: bool) -> ByteRange:
+        spent = self._spent if counted else None
+        return ByteRange(self._file, self._start(position), self._packed[position], spent)
+
+    def _start(self, position: int) -> int:
+        """Where an entry's data begin, behind its local header."""
         offset, name = self._offsets[position], self.members.name(position)
         head = ByteRange(self._file, offset, _LOCAL.size).read(_LOCAL.size) or b""
         magic, *_, name_length, extra_length = _LOCAL.unpack(head)
-        start = offset + _LOCAL.size + name_length + extra_length
+        start: int = offset + _LOCAL.size + name_length + extra_length
         if magic != b"PK\3\4" or start + self._packed[position] > self._data_end:
             raise MemberDamaged(f"{name} is not where the archive says")
-        return ByteRange(self._file, start, self._packed[position], self._spent if counted else None)
+        return start
 
     def _check_spans(self, starts: "array[int]", ends: "array[int]") -> None:
         """No two entries may share bytes: that is how a small zip claims to hold petabytes."""

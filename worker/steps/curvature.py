@@ -1,6 +1,8 @@
 """Curvature: one block solve turns the validation gradient, and the probes for self-influence, into directions."""
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from sqlalchemy.orm import Session
@@ -10,6 +12,7 @@ from ecif import (
     Curvature,
     DampingChoice,
     Dense,
+    Diagonal,
     GaussNewton,
     Hessian,
     Identity,
@@ -32,10 +35,29 @@ from worker.problem import Problem, open_problem
 from worker.task import Done, Json, Task
 from worker.tensors import put_tensors
 
-_TOLERANCE = 1e-3  # relative residual; scores are far less sensitive than this to the direction's last digits
-_MAX_PASSES = 500
 _PROBES = 16
-_PROBE_NUMBERS = 2**28  # probes × parameters that are held at once: 2 GiB in float64
+_DIAGONAL_PROBES = 8
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """How far a solve goes. A pass over cached features is cheap; one through whole towers is not.
+
+    tolerance: relative residual; scores are less sensitive than this to the last digits of a direction.
+    largest_condition: what `damping: "auto"` keeps the condition number under, and so the number of passes.
+    by_diagonal: self-influence through the curvature's diagonal instead of a solve for every probe.
+    """
+
+    tolerance: float
+    max_passes: int
+    largest_condition: float
+    by_diagonal: bool
+
+
+_EFFORT = {
+    "heads": _Effort(1e-3, 500, math.inf, by_diagonal=False),
+    "all": _Effort(1e-2, 100, 300.0, by_diagonal=True),
+}
 
 
 def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
@@ -66,6 +88,7 @@ def run(task: Task) -> Done:
             problem.objective,
             problem.params,
             problem.training_batches,
+            largest_condition=_effort(problem).largest_condition,
             seed=problem.view.spec.objective.seed,
         )
         sides, facts = _sides(problem, damping.value)
@@ -74,14 +97,19 @@ def run(task: Task) -> Done:
         except NegativeCurvature as error:
             raise InvalidError("negative_curvature", str(error), "influence.curvature") from error
         directions = {"directions": _kept(sides, solution)}
-        exact = size(problem.params) <= LARGEST_DENSE and asked.curvature != "identity"
-        if exact:
+        method = _self_influence(problem)
+        probes = sides.probes
+        if method == "exact":
             directions["factor"] = Dense.of(_matrix(problem, damping.value)).factor
+        elif method == "diagonal":
+            probes = _DIAGONAL_PROBES
+            drawn = _diagonal(problem, damping.value).probes(probes, problem.view.spec.objective.seed)
+            directions["directions"] = torch.cat([directions["directions"], drawn.float()])
         output = {
             "directions": put_tensors(task.blobs, task.blob_name("directions.safetensors"), directions),
             "has_validation": sides.validation is not None,
-            "probes": sides.probes,
-            "exact_self_influence": exact,
+            "probes": probes,
+            "self_influence_method": method,
             **facts,
             **_told(asked.curvature, damping, solution, sides),
         }
@@ -102,15 +130,42 @@ def _sides(problem: Problem, damping: float) -> tuple[_Sides, Json]:
     fitted = problem.view.output(Phase.FIT)
     if fitted is None or not fitted["stationary"]:
         value, training_gradient = problem.objective.value_and_gradient(problem.params, problem.training_batches())
-        facts["objective"], facts["gradient_norm"] = value, float(training_gradient.norm())
-        gradient = len(rows)
-        rows.append(training_gradient)
+        norm = float(training_gradient.norm())
+        facts |= {"objective": value, "gradient_norm": norm, "decrement_bound": _bound(problem, damping, norm)}
+        if not _effort(problem).by_diagonal:  # else the bound must do: a second solve costs as much as the first
+            gradient = len(rows)
+            rows.append(training_gradient)
     P, probes = size(problem.params), 0
     sides = torch.stack(rows) if rows else torch.zeros(0, P, dtype=torch.float64, device=problem.device)
-    if P > LARGEST_DENSE or problem.view.spec.influence.curvature == "identity":
-        probes = int(max(2, min(_PROBES, _PROBE_NUMBERS // P)))
+    if _self_influence(problem) == "probes":
+        probes = _PROBES
         sides = torch.cat([sides, _probes(problem, probes, damping).to(sides)])
     return _Sides(sides, validation, gradient, probes), facts
+
+
+def _effort(problem: Problem) -> _Effort:
+    return _EFFORT[problem.view.spec.objective.scope]
+
+
+def _self_influence(problem: Problem) -> Literal["exact", "probes", "diagonal"]:
+    """How self-influence is had: exactly where the matrix can be written out, else estimated."""
+    if problem.view.spec.influence.curvature != "identity":
+        if size(problem.params) <= LARGEST_DENSE:
+            return "exact"
+        if _effort(problem).by_diagonal:
+            return "diagonal"
+    return "probes"
+
+
+def _diagonal(problem: Problem, damping: float) -> Diagonal:
+    seed = problem.view.spec.objective.seed
+    return Diagonal.of(problem.objective, problem.params, problem.training_batches, damping=damping, seed=seed)
+
+
+def _bound(problem: Problem, damping: float, gradient_norm: float) -> float | None:
+    """½‖g‖²/(N(δ+λ)), which no Newton decrement exceeds; `None` where nothing bounds it."""
+    ridge = problem.objective.ridge(damping)
+    return 0.5 * gradient_norm**2 / ridge if ridge else None
 
 
 def _probes(problem: Problem, count: int, damping: float) -> Tensor:
@@ -128,8 +183,8 @@ def _matrix(problem: Problem, damping: float) -> GaussNewton | Hessian:
         problem.params,
         problem.training_batches,
         damping=damping,
-        tolerance=_TOLERANCE,
-        max_iterations=_MAX_PASSES,
+        tolerance=_effort(problem).tolerance,
+        max_iterations=_effort(problem).max_passes,
     )
 
 
@@ -140,7 +195,7 @@ def _solve(problem: Problem, damping: float, sides: _Sides, task: Task) -> Solut
     keep: OnState = keeper(task)
 
     def on_state(state: State) -> None:
-        task.lease.progress(int(state["iteration"]), 0)
+        task.lease.progress(int(state["iteration"]))
         keep(state)
 
     return curvature.solve(sides.rhs, state=resumed(task), on_state=on_state)

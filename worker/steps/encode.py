@@ -81,7 +81,7 @@ def _encode(task: Task, model: LoadedModel, scope: str, found: list[Pair], token
     content = memoryview(task.blobs.get(task.claim.payload["blob"]))
     images, texts, hashes = [], [], []
     for start in range(0, len(found), _AT_ONCE):
-        task.lease.progress(start, len(found))
+        task.lease.progress(start)
         some = found[start : start + _AT_ONCE]
         raw = [bytes(content[pair.image_offset or 0 :][: pair.image_length or 0]) for pair in some]
         hashes += [content_hash(data) for data in raw]

@@ -5,6 +5,7 @@ Wrong pairs are learned late, so the loss averaged over the epochs tells them be
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from sqlalchemy.orm import Session
@@ -19,6 +20,9 @@ from worker.checkpoints import keeper, resumed
 from worker.problem import Problem, open_problem
 from worker.task import Done, Task
 from worker.tensors import put_tensors
+
+_ADAM_SHARE: dict[str, float | Literal["auto"]] = {"heads": "auto", "all": 1.0}
+"""Whole towers want every step they can get; a full-batch search pays off near a minimum, where heads start."""
 
 _LOOKS = 8
 """How often along the way every pair's loss is taken; each costs one forward pass."""
@@ -43,7 +47,11 @@ def run(task: Task) -> Done:
             problem.objective,
             problem.initial,
             problem.training_batches,
-            FitSettings(epochs=asked.epochs, learning_rate=asked.learning_rate),
+            FitSettings(
+                epochs=asked.epochs,
+                learning_rate=asked.learning_rate,
+                adam_share=_ADAM_SHARE[problem.view.spec.objective.scope],
+            ),
             state=state,
             on_state=lambda now: keep({**now, **watched.as_state()}),
             on_epoch=watched.look,
@@ -72,7 +80,7 @@ class _Watched:
 
     def look(self, epoch: int, params: Params) -> None:
         """Called at the end of every epoch."""
-        self.problem.task.lease.progress(epoch, self.epochs)
+        self.problem.task.lease.progress(epoch)
         if epoch % max(1, self.epochs // _LOOKS) == 0:
             self.total = pair_losses(self.problem, params) + (0 if self.total is None else self.total)
             self.looks += 1

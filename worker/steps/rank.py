@@ -16,6 +16,7 @@ from store.states import Phase
 from store.tables import Job, Pair
 from worker.distributions import describe
 from worker.job_view import JobView, single
+from worker.models import starts_from_nothing
 from worker.roster import Roster
 from worker.steps import told
 from worker.task import Done, Json, Task
@@ -106,13 +107,13 @@ def order(view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Ranking:
     columns = {name: values for name, values in scores.items() if name in asked}
     if view.spec.task == "valuation":
         return Ranking(columns, scores["influence"], "influence, most harmful first", None, [])
-    parts = {"pair_loss over the epochs" if "watched_loss" in scores else "pair_loss": _loss(scores)}
-    if "self_influence" in scores:
-        parts["self_influence"] = scores["self_influence"]
+    parts = {"pair_loss averaged over the epochs" if "watched_loss" in scores else "pair_loss": _loss(scores)}
+    if not starts_from_nothing(view.spec):
+        parts["clip_score of the model as given"] = -scores["clip_score"]
     suspicion = fuse_ranks(list(parts.values()))
     columns["suspicion"] = suspicion
     flagging, warnings = _flag(view, roster, columns, _loss(scores))
-    ranked_by = f"suspicion: mean rank of {' and '.join(parts)}"
+    ranked_by = "suspicion: rank of " + " and ".join(parts)
     return Ranking(columns, -suspicion, ranked_by, flagging, warnings)
 
 

@@ -46,7 +46,7 @@ def run(task: Task) -> Done:
         columns: dict[str, list[Tensor]] = {}
         done = 0
         for places in mine:
-            task.lease.progress(done, total)
+            task.lease.progress(done)
             for name, values in _score(problem, directions, problem.batch(places)).items():
                 columns.setdefault(name, []).append(values.double().cpu())
             done += len(places)

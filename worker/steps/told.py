@@ -34,17 +34,18 @@ def methods(view: JobView) -> Json:
         told["fit"] = _without(fitted, "params", "losses")
     curvature = view.output(Phase.CURVATURE)
     if curvature is not None:
-        told["curvature"] = _without(curvature, "directions", "has_validation", "probes", "exact_self_influence")
+        told["curvature"] = _without(curvature, "directions", "has_validation", "probes", "self_influence_method")
         told["self_influence"] = _self_influence(curvature)
     return told
 
 
 def _self_influence(curvature: Json) -> Json:
-    if curvature["exact_self_influence"]:
+    method = curvature["self_influence_method"]
+    if method == "exact":
         return {"method": "exact", "relative_standard_error": 0.0}
     probes = curvature["probes"]
     return {
-        "method": "random probes",
+        "method": "random probes through the curvature's diagonal" if method == "diagonal" else "random probes",
         "probes": probes,
         "relative_standard_error": probed_relative_standard_error(probes),
     }
@@ -85,13 +86,16 @@ def _stationarity(view: JobView) -> list[str]:
     fitted, curvature = view.output(Phase.FIT), view.output(Phase.CURVATURE)
     if curvature is None or (fitted is not None and fitted["stationary"]):
         return []
-    decrement = curvature.get("newton_decrement")
-    if decrement is not None and abs(decrement) < _NOT_STATIONARY:
+    decrement, least = curvature.get("newton_decrement"), ""
+    if decrement is None:
+        decrement, least = curvature["decrement_bound"], "at most "
+    if decrement is not None and decrement < _NOT_STATIONARY:
         return []
+    says = f", Newton decrement {least}{decrement:.3g} in units of the summed loss" if decrement is not None else ""
     advice = "raise fit.epochs" if view.spec.fit is not None else "let `fit` minimise the objective first"
     return [
-        f"not stationary: gradient norm {curvature['gradient_norm']:.3g}, Newton decrement {decrement:.3g} in units "
-        f"of the summed loss; influences describe a model that is not at its minimum; {advice}"
+        f"not stationary: gradient norm {curvature['gradient_norm']:.3g}{says}; "
+        f"influences describe a model that is not at its minimum; {advice}"
     ]
 
 

@@ -1,0 +1,57 @@
+"""The diagonal of the Gauss-Newton matrix: the cheapest stand-in that still knows each weight's own scale.
+
+Where one solve a probe costs too much (every weight of a model is trained), self-influence is estimated through it:
+diag(G) = E[r²] for draws r of covariance G, which `sample_root` gives in one pass (Hutchinson's idea, on the square
+root, so no entry is ever negative).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ecif.conjugate_gradients import OnState, State
+from ecif.curvature.loss_curvature import sample_root
+from ecif.linearise import pull
+from ecif.objective import Batches, Objective
+from ecif.parameters import Params, flatten
+from ecif.seeds import generator
+from ecif.solution import Solution
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """diagonal (P,) float64, positive: that of (1/R) Σ Jᵀ(∇²_S L)J, estimated, plus N(δ + λ)."""
+
+    diagonal: Tensor
+
+    @classmethod
+    def of(
+        cls, objective: Objective, params: Params, batches: Batches, *, damping: float, probes: int = 4, seed: int = 0
+    ) -> Diagonal:
+        """Estimate it in one pass.
+
+        Raises:
+            ValueError: N(δ + λ) is 0, which leaves weights that no pair touches without a scale.
+        """
+        ridge = objective.ridge(damping)
+        if not ridge > 0:
+            raise ValueError("the diagonal needs l2 or damping above 0")
+        total = torch.zeros_like(flatten(params), dtype=torch.float64)
+        for place, batch in enumerate(batches()):
+            S, back = pull(objective, params, batch)
+            for root in sample_root(S, probes, generator(seed, place)):
+                total += back(root[None])[0].double().square()
+        return cls(total / (probes * objective.partitions) + ridge)
+
+    def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:
+        """rhs (k, P) divided by the diagonal."""
+        exact = torch.zeros(rhs.shape[0], dtype=torch.float64, device=rhs.device)
+        return Solution(rhs.double() / self.diagonal, 0, exact, None, converged=True)
+
+    def probes(self, k: int, seed: int) -> Tensor:
+        """k draws (k, P) of covariance H⁻¹: directions for `probed_self_influence`."""
+        normal = torch.randn(k, self.diagonal.numel(), generator=generator(seed, -2))
+        return normal.to(self.diagonal.device) / self.diagonal.sqrt()

@@ -1,0 +1,143 @@
+"""EK-FAC: a Kronecker-factored eigenbasis for every linear map, with the curvature measured along it.
+
+George et al. 2018, *Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis*; Grosse et al. 2023,
+*Studying Large Language Model Generalization with Influence Functions*. For a weight W (E × D) and pseudo-gradients
+G (E × D) of covariance that of the Gauss-Newton matrix,
+
+    (1/R) Σ E[vec G vec Gᵀ] ≈ (Q_E ⊗ Q_D) diag(Λ) (Q_E ⊗ Q_D)ᵀ,      Λ[a, b] = (1/R) Σ E[(Q_Eᵀ G Q_D)[a, b]²],
+
+Q_E and Q_D being the eigenvectors of Σ G Gᵀ and Σ GᵀG. Departure: the textbook factors Σ x xᵀ and Σ δ δᵀ take a
+batch's examples for independent, yet one sampled label of a contrastive batch moves every embedding of it, and what
+all inputs have in common cancels (the label's and the expected image, δ_y − Σ_j p_j δ_j). So the *batch* is the
+example: G is Jᵀξ for labels ξ sampled for all rows and columns (never the observed ones: no empirical Fisher), cross
+terms included. Its factors need no hooks: any two-dimensional parameter is a linear map, its bias, and whatever else,
+has a diagonal. Blocks between maps are left out, which for two heads that face each other costs (`docs/methods.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ecif.batch import Batch
+from ecif.conjugate_gradients import OnState, State
+from ecif.curvature.loss_curvature import sample_root
+from ecif.linearise import pull
+from ecif.objective import Batches, Objective
+from ecif.parameters import Params, flatten, unflatten
+from ecif.seeds import generator
+from ecif.solution import Solution
+
+Sums = dict[str, Tensor]
+"""Sums over batches, of every pass separately; merged by adding up, so that shards can make them."""
+
+
+@dataclass(frozen=True)
+class Bases:
+    """Per linear map, the orthonormal columns it is diagonal in: left (E, E) and right (D, D), float64."""
+
+    left: Params
+    right: Params
+
+    def rotate(self, gradients: Params, back: bool = False) -> Params:
+        """Gradients (k, *shape) into the bases, Q_Eᵀ G Q_D, or back out of them; other parameters as they are."""
+        turned = dict(gradients)
+        for name, Q in self.left.items():
+            left, right = (Q, self.right[name].mT) if back else (Q.mT, self.right[name])
+            turned[name] = left @ gradients[name] @ right
+        return turned
+
+
+@dataclass(frozen=True)
+class Ekfac:
+    """The finished curvature; build it by `Ekfac.of`, or from sums of shards by `bases` and `Ekfac.finish`.
+
+    Attributes:
+        bases: the eigenbases; eigenvalues (P,) float64 along them, N(δ + λ) included.
+    """
+
+    bases: Bases
+    eigenvalues: Tensor
+    like: Params
+
+    @classmethod
+    def of(
+        cls,
+        objective: Objective,
+        params: Params,
+        batches: Batches,
+        *,
+        damping: float = 0.0,
+        draws: int = 8,
+        seed: int = 0,
+    ) -> Ekfac:
+        """In two passes over the data, draws of labels for each batch in both.
+
+        Raises:
+            ValueError: N(δ + λ) is 0.
+        """
+        found = bases(merge(factors(objective, params, b, i, draws, seed) for i, b in enumerate(batches())))
+        # Other labels than those that chose the bases: along their own principal axes they would look too large.
+        along = merge(curvatures(objective, params, b, i, found, draws, seed + 1) for i, b in enumerate(batches()))
+        return cls.finish(objective, params, found, along, damping=damping)
+
+    @classmethod
+    def finish(cls, objective: Objective, params: Params, found: Bases, along: Sums, *, damping: float = 0.0) -> Ekfac:
+        """From the bases and the merged `curvatures` of all batches."""
+        ridge = objective.ridge(damping)
+        if not ridge > 0:
+            raise ValueError("ekfac needs l2 or damping above 0")
+        return cls(found, flatten(along) / objective.partitions + ridge, {n: t.detach() for n, t in params.items()})
+
+    def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:
+        """The approximation's inverse times rhs (k, P), in float64."""
+        like = {name: tensor.double() for name, tensor in self.like.items()}
+        inside = flatten(self.bases.rotate(unflatten(rhs.double(), like)), leading=1) / self.eigenvalues
+        x = flatten(self.bases.rotate(unflatten(inside, like), back=True), leading=1)
+        residual = torch.zeros(rhs.shape[0], dtype=torch.float64, device=rhs.device)
+        ends = (float(self.eigenvalues.min()), float(self.eigenvalues.max()))
+        return Solution(x, 0, residual, ends, converged=True)
+
+
+def factors(objective: Objective, params: Params, batch: Batch, place: int, draws: int, seed: int) -> Sums:
+    """Σ G Gᵀ and Σ GᵀG of every linear map over `draws` labellings of one batch; `place` is its index in a pass."""
+    sums: Sums = {}
+    for name, G in _pseudo_gradients(objective, params, batch, place, draws, seed).items():
+        if G.ndim == 3:
+            sums[f"left.{name}"] = (G @ G.mT).sum(0)
+            sums[f"right.{name}"] = (G.mT @ G).sum(0)
+    return sums
+
+
+def curvatures(
+    objective: Objective, params: Params, batch: Batch, place: int, found: Bases, draws: int, seed: int
+) -> Sums:
+    """E[G²] in the eigenbases, for one batch: the corrected eigenvalues, shaped as the parameters."""
+    turned = found.rotate(_pseudo_gradients(objective, params, batch, place, draws, seed))
+    return {name: G.square().mean(0) for name, G in turned.items()}
+
+
+def merge(parts: Iterable[Sums]) -> Sums:
+    """The sum of sums, in any grouping; they are taken one at a time."""
+    total: Sums = {}
+    for part in parts:
+        total = {name: total[name] + part[name] for name in part} if total else dict(part)
+    return total
+
+
+def bases(sums: Sums) -> Bases:
+    """The eigenvectors of the merged `factors` (of none, where no parameter is a linear map)."""
+    turned = {name: torch.linalg.eigh(matrix)[1] for name, matrix in sums.items()}
+    side = {
+        which: {n[len(which) :]: Q for n, Q in turned.items() if n.startswith(which)} for which in ("left.", "right.")
+    }
+    return Bases(side["left."], side["right."])
+
+
+def _pseudo_gradients(objective: Objective, params: Params, batch: Batch, place: int, draws: int, seed: int) -> Params:
+    S, back = pull(objective, params, batch)
+    like = {name: tensor.double() for name, tensor in params.items()}
+    return unflatten(back(sample_root(S, draws, generator(seed, place))).double(), like)

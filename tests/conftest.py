@@ -1,0 +1,79 @@
+"""The world of the tests: one real PostgreSQL for the run, a migrated database of its own for each test."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# Before torch is imported: two runs side by side must not fight for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from migrations.upgrade import upgrade
+from standalone import servers
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
+
+pytest_plugins = ["tests.service_fixtures"]
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL whose database `template_ecif` is migrated."""
+    with servers.postgres(tmp_path_factory.mktemp("postgres")) as url:
+        admin = _plain(url)
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE template_ecif")
+        upgrade(_named(url, "template_ecif"))
+        yield url
+
+
+def _plain(url: str) -> str:
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _named(url: str, database: str) -> str:
+    return make_url(url).set(drivername="postgresql+psycopg", database=database).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres_url: str) -> Callable[[], str]:
+    """Makes an empty migrated database and returns its URL."""
+    made = 0
+
+    def make() -> str:
+        nonlocal made
+        made += 1
+        name = f"test_{made}"
+        with psycopg.connect(_plain(postgres_url), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template_ecif")
+        return _named(postgres_url, name)
+
+    return make
+
+
+@pytest.fixture
+def settings(new_database: Callable[[], str], tmp_path: Path) -> Settings:
+    """Settings of a service of its own. Nothing answers at its Redis: the bell rings into the void."""
+    return Settings(
+        ecif_home=tmp_path,
+        database_url=new_database(),
+        redis_url="redis://127.0.0.1:1/0",
+        ecif_heartbeat_seconds=0.2,
+        ecif_device="cpu",
+    )
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = Database.from_settings(settings)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def blobs(settings: Settings) -> Blobs:
+    return Blobs.from_settings(settings)

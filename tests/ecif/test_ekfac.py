@@ -1,0 +1,87 @@
+import pytest
+import torch
+
+from ecif import FitSettings, GaussNewton, conjugate_gradients, dense_matrix, fit, flatten
+from ecif.curvature.ekfac import Ekfac, bases, curvatures, factors, merge
+
+
+def written_out(ekfac, P):
+    return torch.linalg.inv(ekfac.solve(torch.eye(P, dtype=torch.float64)).x)
+
+
+def test_its_trace_and_its_inverse_are_right(make_world):
+    world = make_world(l2=1.0, partitions=2)
+    given = (world.objective, world.params, world.batches)
+    ekfac = Ekfac.of(*given, damping=0.5, draws=200)
+    truth, found = dense_matrix(GaussNewton(*given, damping=0.5)), written_out(ekfac, 220)
+    assert float(found.trace()) == pytest.approx(float(truth.trace()), rel=0.05)
+    torch.testing.assert_close(found, found.mT, rtol=1e-6, atol=1e-6)
+    assert float(torch.linalg.eigvalsh(found)[0]) >= world.objective.ridge(0.5) * (1 - 1e-9)
+    # Closer to the truth than the diagonal is, in the Frobenius norm.
+    assert float((found - truth).norm()) < float((torch.diag(truth.diagonal()) - truth).norm())
+
+
+def test_shards_in_any_grouping_make_the_same(make_world):
+    world = make_world(l2=1.0)
+    objective, params = world.objective, world.params
+    batches = list(enumerate(world.batches()))
+
+    def sharded(groups):
+        found = bases(merge(merge(factors(objective, params, b, i, 4, 7) for i, b in g) for g in groups))
+        along = merge(merge(curvatures(objective, params, b, i, found, 4, 8) for i, b in g) for g in groups)
+        return Ekfac.finish(objective, params, found, along)
+
+    rhs = torch.randn(2, 220, dtype=torch.float64)
+    whole = Ekfac.of(objective, params, world.batches, draws=4, seed=7).solve(rhs).x
+    for groups in ([batches[:1], batches[1:]], [[b] for b in batches]):
+        torch.testing.assert_close(sharded(groups).solve(rhs).x, whole)
+
+
+def test_a_bias_and_a_scale_have_a_diagonal(make_world):
+    world = make_world(l2=1.0)
+    params = world.params | {"logit_scale": torch.tensor(1.5, dtype=torch.float64)}
+    objective = type(world.objective)(world.objective.embed, 5.0, 1.0, params, 24)
+    solution = Ekfac.of(objective, params, world.batches).solve(flatten(params)[None])
+    assert solution.x.shape == (1, 221)
+    assert bool(solution.x.isfinite().all())
+    free = type(world.objective)(world.objective.embed, 5.0, 0.0, params, 24)
+    with pytest.raises(ValueError, match="l2"):
+        Ekfac.of(free, params, world.batches)
+
+
+def ill_conditioned(make_heads, seed):
+    world = make_heads(seed, n=512, width=12, batch_size=64, l2=0.01, scale=30.0, decay=1.0)
+    params = fit(world.objective, world.params, world.batches, FitSettings(epochs=100)).params
+    return world, params, world.validation(params)[1][None]
+
+
+def test_as_a_preconditioner_it_halves_the_passes(make_heads):
+    for seed in (0, 1):
+        world, params, rhs = ill_conditioned(make_heads, seed)
+        given = (world.objective, params, world.batches)
+        plain = GaussNewton(*given, tolerance=1e-3, max_iterations=500).solve(rhs)
+        near = Ekfac.of(*given, draws=16)
+        helped = GaussNewton(*given, tolerance=1e-3, max_iterations=500, preconditioner=near).solve(rhs)
+        print(seed, plain.iterations, helped.iterations)
+        assert plain.converged
+        assert helped.converged
+        assert helped.eigenvalue_range is None
+        assert helped.iterations < 0.6 * plain.iterations
+
+
+def test_preconditioned_solves_are_right_and_resume_exactly():
+    g = torch.Generator().manual_seed(0)
+    Q = torch.linalg.qr(torch.randn(60, 60, generator=g, dtype=torch.float64))[0]
+    sizes = torch.diag(torch.logspace(0, 1.5, 60, dtype=torch.float64))
+    H = sizes @ Q @ torch.diag(torch.linspace(1, 9, 60, dtype=torch.float64)) @ Q.T @ sizes
+    rhs, states = torch.randn(3, 60, generator=g, dtype=torch.float64), []
+
+    def solve(**more):
+        return conjugate_gradients(
+            lambda v: v @ H, rhs, tolerance=1e-9, preconditioner=lambda r: r / H.diagonal(), **more
+        )
+
+    whole = solve(on_state=states.append)
+    torch.testing.assert_close(whole.x, torch.linalg.solve(H, rhs.T).T, rtol=1e-6, atol=1e-8)
+    assert whole.iterations < conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-9).iterations
+    assert torch.equal(solve(state=states[2]).x, whole.x)

@@ -1,0 +1,104 @@
+import pytest
+import torch
+
+from ecif import flatten, score_batch, unflatten
+from ecif.curvature.ekfac import Ekfac
+from ecif.methods import (
+    ekfac_influence,
+    lemon,
+    loss_against_all,
+    tracin,
+    trak_features,
+    trak_kernel,
+    trak_scores,
+)
+from ecif.projection import Projection
+from ecif.relative import role_gradients
+
+
+def auroc(scores, wrong):
+    return float((scores[wrong][:, None] > scores[~wrong][None, :]).double().mean())
+
+
+def test_tracin_sums_positive_inner_products_over_checkpoints(make_world):
+    world = make_world()
+    batch = world.batches()[0]
+    checkpoints = [world.params, {name: 1.1 * tensor for name, tensor in world.params.items()}]
+    gradients = [torch.randn(220, dtype=torch.float64) for _ in checkpoints]
+    truth = sum(
+        rate * role_gradients(world.objective, params, batch)[:, 0] @ g
+        for params, rate, g in zip(checkpoints, (0.5, 0.1), gradients, strict=True)
+    )
+    torch.testing.assert_close(tracin(world.objective, checkpoints, (0.5, 0.1), gradients, batch), truth)
+
+
+def test_ekfac_influence_is_the_positive_part(make_world):
+    world = make_world(l2=1.0)
+    curvature = Ekfac.of(world.objective, world.params, world.batches)
+    batch, g = world.batches()[0], torch.randn(220, dtype=torch.float64)
+    w = curvature.solve(g[None]).x
+    found = ekfac_influence(world.objective, world.params, batch, curvature, g)
+    torch.testing.assert_close(found, score_batch(world.objective, world.params, batch, w).positive[0])
+
+
+def test_trak_is_the_positive_role_through_its_margins(make_world):
+    world = make_world()
+    projection = Projection.draw(world.params, 10, seed=0)  # the whole space
+    parts = [trak_features(world.objective, world.params, batch, projection) for batch in world.batches()]
+    batch, part = world.batches()[0], parts[0]
+
+    def margins(theta):
+        S = world.objective.similarity(unflatten(theta, world.params), batch)
+        own = torch.eye(len(S), dtype=torch.bool)
+        sides = [x.diagonal() - x.masked_fill(own, -1e30).logsumexp(1) for x in (S, S.mT)]
+        return torch.stack(sides, 1)
+
+    J = torch.func.jacrev(margins)(flatten(world.params))
+    torch.testing.assert_close(part.features, projection.down(J))
+    positive = role_gradients(world.objective, world.params, batch)[:, 0]
+    chained = -(part.features * part.weights[..., None]).sum(1)
+    torch.testing.assert_close(chained, projection.down(positive))
+    kernel = trak_kernel(p.features for p in parts)
+    g = projection.down(torch.randn(2, 220, dtype=torch.float64))
+    truth = g @ torch.linalg.inv(kernel + 7.2 * torch.eye(len(kernel))) @ chained.T
+    torch.testing.assert_close(trak_scores(part, kernel, g, 7.2), truth)
+
+
+def test_lemon_is_its_definition_in_any_chunks():
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.nn.functional.normalize(torch.randn(40, 6, generator=g).double()) for _ in range(2))
+    d = lambda a, b: 1 - a @ b  # noqa: E731
+    truth = []
+    for i in range(40):
+        total = d(x[i], y[i])
+        for here, there in ((x, y), (y, x)):
+            near = sorted((j for j in range(40) if j != i), key=lambda j, i=i, here=here: d(here[i], here[j]))[:7]
+            terms = [
+                d(there[i], there[j]) * torch.exp(-0.1 * d(here[i], here[j])) * torch.exp(-5 * d(x[j], y[j]))
+                for j in near
+            ]
+            total = total + 5 * sum(terms) / 7
+        truth.append(total)
+    for chunk in (1000, 9):
+        torch.testing.assert_close(lemon(3 * x, 2 * y, k=7, chunk=chunk), torch.stack(truth))
+    with pytest.raises(ValueError, match="alike"):
+        lemon(x, y[:3])
+
+
+def test_the_loss_against_all_counts_every_caption_once():
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.nn.functional.normalize(torch.randn(12, 5, generator=g).double()) for _ in range(2))
+    groups = torch.tensor([5, 5, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11])
+    y[1] = y[0]
+    truth = -(20 * x @ y[[0, *range(2, 12)]].T).log_softmax(1)[range(12), [0, *range(11)]]
+    for chunk in (100, 5):
+        torch.testing.assert_close(loss_against_all(x, y, groups, scale=20.0, chunk=chunk), truth)
+
+
+def test_they_find_exchanged_captions(make_heads):
+    world = make_heads(0, width=16)
+    truth = make_heads(0, width=16, wrong=0.0)
+    x, y = world.images[:256], world.texts[:256]
+    wrong = (y != truth.texts[:256]).any(1)
+    for scores in (lemon(x, y), loss_against_all(x, y, torch.arange(256), scale=10.0)):
+        assert auroc(scores, wrong) > 0.9

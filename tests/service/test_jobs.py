@@ -1,0 +1,176 @@
+"""Jobs, as a client sees them; the work itself is done in this process."""
+
+import json
+
+import pytest
+
+SPEC = {"task": "misalignment", "fit": None, "objective": {"batch_size": 16}}
+
+
+@pytest.fixture
+def ready(upload, embedding_zip, work):
+    """A ready dataset of 40 embedding pairs."""
+    dataset = upload(embedding_zip(40, wrong=8))
+    work()
+    return dataset["id"]
+
+
+def test_the_answer_echoes_the_whole_specification(client, ready):
+    answer = client.post("/jobs", json={"task": "misalignment", "dataset": ready})
+    assert answer.status_code == 202
+    job = answer.json()
+    assert answer.headers["location"] == f"/jobs/{job['id']}"
+    assert int(answer.headers["retry-after"]) > 0
+    assert job["status"] == "queued"
+    assert job["spec"] == {
+        "task": "misalignment",
+        "dataset": ready,
+        "validation": None,
+        "model": None,
+        "objective": {
+            "scope": "heads",
+            "batch_size": 128,
+            "partitions": 1,
+            "seed": 0,
+            "l2": 0.3,
+            "temperature": 0.01,
+            "mask_duplicates": True,
+        },
+        "fit": {"epochs": 5, "learning_rate": "auto"},
+        "influence": {"negative": "exact", "damping": "auto", "curvature": "gauss_newton"},
+        "methods": ["ecif", "clip_score"],
+        "flag": {"false_discovery_rate": 0.05},
+    }
+
+
+def test_a_job_goes_from_queued_to_succeeded_and_says_when_to_ask_again(client, ready, work):
+    job = client.post("/jobs", json={**SPEC, "dataset": ready}).json()
+    waiting = client.get(f"/jobs/{job['id']}")
+    assert "retry-after" in waiting.headers
+    work()
+    done = client.get(f"/jobs/{job['id']}")
+    assert "retry-after" not in done.headers
+    assert done.json()["status"] == "succeeded"
+    assert done.json()["progress"] == {"done": 40, "total": 40, "unit": "pairs"}
+    assert done.json()["summary"]["counts"]["scored"] == 40
+    assert [phase["phase"] for phase in done.json()["summary"]["phases"]] == [
+        "plan",
+        "curvature",
+        "score",
+        "rank",
+        "load",
+    ]
+    again = client.get(f"/jobs/{job['id']}", headers={"if-none-match": done.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_data_and_specification_in_one_call(client, embedding_zip, work):
+    answer = client.post(
+        "/jobs",
+        files={
+            "dataset": ("train.zip", embedding_zip(40)),
+            "validation": ("clean.zip", embedding_zip(12, seed=1)),
+            "spec": (None, json.dumps({**SPEC, "task": "valuation"}), "application/json"),
+        },
+    )
+    assert answer.status_code == 202, answer.text
+    job = answer.json()
+    assert (job["phase"], job["status"]) == ("ingest", "queued")
+    work()
+    done = client.get(f"/jobs/{job['id']}").json()
+    assert done["status"] == "succeeded", done["error"]
+    counts = done["summary"]["counts"]
+    assert (counts["scored"], counts["validation"], counts["calibration"]) == (40, 12, 0)
+    assert client.get("/datasets").json()["total"] == 2
+
+
+def test_a_job_on_an_upload_that_fails_fails_with_its_reason(client, work):
+    files = {"dataset": ("x.zip", b"no archive"), "spec": (None, json.dumps(SPEC))}
+    job = client.post("/jobs", files=files).json()
+    work()
+    failed = client.get(f"/jobs/{job['id']}")
+    assert failed.status_code == 200
+    assert failed.json()["status"] == "failed"
+    assert failed.json()["error"]["code"] == "unknown_format"
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "said"),
+    [
+        ({"unknown": 1}, "unknown", "Extra"),
+        ({"objective": {"batchsize": 4}}, "objective.batchsize", "Extra"),
+        ({"objective": {"batch_size": 1}}, "objective.batch_size", "2"),
+        ({"objective": {"temperature": 0.001}}, "objective.temperature", "0.01"),
+        ({"objective": {"l2": -1}}, "objective.l2", "0"),
+        ({"task": "miracle"}, "task", "misalignment"),
+        ({"methods": ["clip"]}, "methods", "clip_score"),
+        ({"dataset": "ds_nothing"}, "dataset", "no dataset"),
+        ({"validation": {"dataset": "ds_nothing"}}, "validation.dataset", "no dataset"),
+        ({"task": "valuation"}, "validation", "validation"),
+        ({"model": {"architecture": "ViT-B-33"}}, "model.architecture", "did you mean"),
+        ({"model": {"architecture": "ViT-B-32", "pretrained": "nowhere"}}, "model.pretrained", "laion2b"),
+        ({"model": {"architecture": "tiny"}}, "model", "embeddings"),
+        ({"flag": {"false_discovery_rate": 2}}, "flag.false_discovery_rate", "1"),
+    ],
+)
+def test_a_specification_that_cannot_be_names_its_field(client, ready, problem_of, change, field, said):
+    problem = problem_of(client.post("/jobs", json={**SPEC, "dataset": ready, **change}))
+    assert problem["status"] == 422
+    located = [(".".join(error["loc"][1:]), error["msg"]) for error in problem["errors"]]
+    assert any(loc.startswith(field) and said in msg for loc, msg in located), located
+    assert client.get("/jobs").json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "status", "code"),
+    [
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "malformed_json"),
+        ({"content": b'{"task": NaN}', "headers": {"content-type": "application/json"}}, 400, "malformed_json"),
+        ({"content": b"[]", "headers": {"content-type": "application/json"}}, 422, "invalid_request"),
+        ({"content": b"task=x", "headers": {"content-type": "application/x-www-form-urlencoded"}}, 415, None),
+        ({"files": {"spec": (None, "{}")}}, 422, "missing_field"),
+        ({"content": b'{"task":"a\\u0000"}', "headers": {"content-type": "application/json"}}, 422, "unstorable_text"),
+        ({"content": b'{"task":"\\ud800"}', "headers": {"content-type": "application/json"}}, 422, "unstorable_text"),
+        ({"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}, 400, "malformed_json"),
+        ({"content": b" " * 2_000_000, "headers": {"content-type": "application/json"}}, 413, "body_too_large"),
+    ],
+)
+def test_a_body_that_is_no_specification_is_a_problem(client, problem_of, kwargs, status, code):
+    problem = problem_of(client.post("/jobs", **kwargs))
+    assert problem["status"] == status
+    assert code is None or problem["code"] == code
+
+
+def test_what_is_not_there_is_a_404_problem(client, problem_of):
+    for method, path in [
+        ("GET", "/jobs/job_x"),
+        ("DELETE", "/jobs/job_x"),
+        ("POST", "/jobs/job_x/cancel"),
+        ("GET", "/jobs/job_x/results"),
+        ("GET", "/datasets/ds_x"),
+        ("GET", "/datasets/ds_x/pairs"),
+        ("GET", "/nowhere"),
+    ]:
+        assert problem_of(client.request(method, path))["status"] == 404
+    assert problem_of(client.put("/jobs"))["status"] == 405
+    assert problem_of(client.get("/jobs/a%00b"))["status"] == 400
+
+
+def test_cancelling_is_idempotent_and_an_ended_job_cannot_be(client, ready, work, problem_of):
+    first = client.post("/jobs", json={**SPEC, "dataset": ready}).json()
+    for _ in range(2):
+        answer = client.post(f"/jobs/{first['id']}/cancel")
+        assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    second = client.post("/jobs", json={**SPEC, "dataset": ready}).json()
+    work()
+    assert client.get(f"/jobs/{first['id']}").json()["status"] == "cancelled"
+    assert problem_of(client.post(f"/jobs/{second['id']}/cancel"))["code"] == "job_ended"
+
+
+def test_a_deleted_job_is_gone_and_lets_its_dataset_go(client, ready, work, problem_of):
+    job = client.post("/jobs", json={**SPEC, "dataset": ready}).json()
+    assert problem_of(client.delete(f"/datasets/{ready}"))["code"] == "dataset_in_use"
+    work()
+    assert client.delete(f"/jobs/{job['id']}").status_code == 204
+    assert problem_of(client.get(f"/jobs/{job['id']}"))["status"] == 404
+    assert client.delete(f"/datasets/{ready}").status_code == 204

@@ -1,0 +1,118 @@
+"""Pages of results: exact, in any order, and what the scores mean."""
+
+import io
+import math
+import zipfile
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def job(client, upload, embedding_zip, work):
+    """A finished job over 60 embedding pairs of which 12 carry another's text, with 40 clean ones beside."""
+    train, clean = upload(embedding_zip(60, wrong=12)), upload(embedding_zip(40, seed=3))
+    spec = {
+        "task": "misalignment",
+        "dataset": train["id"],
+        "validation": {"dataset": clean["id"]},
+        "objective": {"batch_size": 32},
+        "methods": ["ecif", "clip_score", "pair_loss"],
+    }
+    job = client.post("/jobs", json=spec).json()
+    work()
+    done = client.get(f"/jobs/{job['id']}").json()
+    assert done["status"] == "succeeded", done["error"]
+    return done
+
+
+def everything(client, job, **params):
+    rows, cursor = [], None
+    while True:
+        page = client.get(
+            f"/jobs/{job['id']}/results", params={**params, **({"cursor": cursor} if cursor else {})}
+        ).json()
+        rows += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return rows, page["total"]
+
+
+def test_every_pair_is_ranked_once(client, job):
+    rows, total = everything(client, job, limit=7)
+    assert total == 60
+    assert [row["rank"] for row in rows] == list(range(1, 61))
+    assert {row["key"] for row in rows} == {str(i) for i in range(60)}
+    suspicion = [row["suspicion"] for row in rows]
+    assert suspicion == sorted(suspicion, reverse=True)
+    assert job["summary"]["ranked_by"].startswith("suspicion")
+
+
+def test_the_two_roles_sum_to_the_influence(client, job):
+    rows, _ = everything(client, job)
+    for row in rows:
+        assert math.isclose(row["influence"], row["positive_influence"] + row["negative_influence"], abs_tol=1e-12)
+        assert row["self_influence"] >= 0
+        assert 0 < row["p_value"] <= 1
+        assert row["flagged"] == (row["q_value"] <= 0.05)
+        assert row["image_url"] is None
+        assert row["relative_influence"] is None
+
+
+@pytest.mark.parametrize(
+    "sort", ["influence", "clip_score", "self_influence", "suspicion", "p_value", "relative_influence"]
+)
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_any_score_sorts_whole_and_without_repeats(client, job, sort, order):
+    rows, _ = everything(client, job, sort=sort, order=order, limit=11)
+    values = [row[sort] for row in rows]
+    known = [value for value in values if value is not None]
+    assert known == sorted(known, reverse=order == "desc")
+    assert values[len(known) :] == [None] * (60 - len(known))
+    assert len({row["key"] for row in rows}) == 60
+
+
+def test_wrong_pairs_are_found_and_the_clip_score_is_the_cosine_of_what_was_given(client, job, embedding_zip):
+    rows, _ = everything(client, job)
+    with zipfile.ZipFile(io.BytesIO(embedding_zip(60, wrong=12))) as archive:
+        image, text = (np.load(io.BytesIO(archive.read(name))) for name in ("image.npy", "text.npy"))
+    cosine = (image * text).sum(1) / np.linalg.norm(image, axis=1) / np.linalg.norm(text, axis=1)
+    for row in rows:
+        assert row["clip_score"] == pytest.approx(cosine[int(row["key"])], abs=1e-5)
+    assert sum(int(row["key"]) < 12 for row in rows[:12]) >= 10
+
+
+def test_filters_and_a_limit_over_the_maximum(client, job):
+    flagged, total = everything(client, job, flagged=True)
+    assert len(flagged) == total == job["summary"]["counts"]["flagged"]
+    others, others_total = everything(client, job, flagged=False)
+    assert len(others) == others_total == 60 - total
+    one, one_total = everything(client, job, key="17")
+    assert ([row["key"] for row in one], one_total) == (["17"], 1)
+    assert len(everything(client, job, limit=10**9)[0]) == 60
+
+
+def test_a_cursor_is_good_for_its_own_question_only(client, job, problem_of):
+    url = f"/jobs/{job['id']}/results"
+    cursor = client.get(url, params={"limit": 5}).json()["next_cursor"]
+    assert client.get(url, params={"limit": 9, "cursor": cursor}).status_code == 200
+    for params in ({"sort": "influence"}, {"order": "desc"}, {"flagged": True}):
+        problem = problem_of(client.get(url, params={**params, "cursor": cursor}))
+        assert (problem["status"], problem["code"]) == (400, "invalid_cursor")
+    for forged in ("x", "AAAA", cursor[:-2], "é", cursor + "A"):
+        assert problem_of(client.get(url, params={"cursor": forged}))["status"] == 400
+
+
+@pytest.mark.parametrize(
+    "params", [{"limit": 0}, {"limit": "x"}, {"sort": "colour"}, {"order": "up"}, {"flagged": "x"}]
+)
+def test_a_bad_parameter_is_named(client, job, problem_of, params):
+    problem = problem_of(client.get(f"/jobs/{job['id']}/results", params=params))
+    assert problem["status"] == 422
+    assert problem["errors"][0]["loc"] == ["query", next(iter(params))]
+
+
+def test_an_unfinished_job_has_no_results_yet(client, upload, embedding_zip, problem_of):
+    dataset = upload(embedding_zip(4))
+    job = client.post("/jobs", json={"task": "misalignment", "dataset": dataset["id"]}).json()
+    assert problem_of(client.get(f"/jobs/{job['id']}/results"))["status"] == 409

@@ -1,0 +1,106 @@
+"""An API over a real PostgreSQL and a worker that is called by hand: no process, no broker. And data to give them."""
+
+import csv
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from service.app import create_app
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
+from worker.work import Workplace, work_once
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+def picture(seed: int, size: int = 32) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def image_zip() -> Callable[..., bytes]:
+    """A zip of n images with a metadata.csv; `broken` names the rows whose image is no image."""
+
+    def make(n: int = 6, broken: tuple[int, ...] = (), columns: tuple[str, str] = ("file_name", "caption")) -> bytes:
+        table = io.StringIO()
+        rows = csv.writer(table)
+        rows.writerow([*columns, "source"])
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            for i in range(n):
+                rows.writerow([f"images/{i}.png", f"picture number {i}", f"site {i}"])
+                archive.writestr(f"images/{i}.png", b"no image at all" if i in broken else picture(i))
+            archive.writestr("metadata.csv", table.getvalue())
+        return out.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def embedding_zip() -> Callable[..., bytes]:
+    """A zip of image.npy and text.npy: n pairs of unit vectors, `wrong` of them with another pair's text."""
+
+    def make(n: int = 40, width: int = 8, wrong: int = 0, seed: int = 0, text_rows: int | None = None) -> bytes:
+        generator = np.random.default_rng(seed)
+        image = generator.normal(size=(n, width)).astype(np.float32)
+        text = image + 0.3 * generator.normal(size=(n, width)).astype(np.float32)
+        text[:wrong] = text[:wrong][::-1]
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            for name, content in (("image.npy", image), ("text.npy", text[:text_rows])):
+                buffer = io.BytesIO()
+                np.save(buffer, content)
+                archive.writestr(name, buffer.getvalue())
+        return out.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def work(settings: Settings, database: Database, blobs: Blobs) -> Callable[[], None]:
+    """Do everything that there is to do, in this process."""
+
+    def all_of_it() -> None:
+        place = Workplace(settings, database, blobs)
+        while work_once(place) is not None:
+            pass
+
+    return all_of_it
+
+
+@pytest.fixture
+def upload(client: TestClient) -> Callable[..., dict[str, Any]]:
+    def send(content: bytes, filename: str = "data.zip", **fields: str) -> dict[str, Any]:
+        answer = client.post("/datasets", files={"file": (filename, content)}, data=fields)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    return send
+
+
+def problem_of(answer: Any) -> dict[str, Any]:
+    """The problem document of an answer, checked to be one."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["status"] == answer.status_code
+    assert {"type", "title", "detail", "code"} <= set(body)
+    return dict(body)
+
+
+@pytest.fixture(name="problem_of")
+def problem_of_fixture() -> Callable[[Any], dict[str, Any]]:
+    return problem_of
