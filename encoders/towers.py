@@ -26,9 +26,16 @@ class Towers(nn.Module):
 
     def forward(self, images: Tensor | None, tokens: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """See the class."""
-        text = None if tokens is None else self.model.encode_text(tokens)
+        text = None if tokens is None else self._encode_texts(tokens)
         image = None if images is None else self.model.encode_image(self.normalise(images))
         return text, image
+
+    def _encode_texts(self, tokens: Tensor) -> Tensor:
+        # Captions often repeat (classes, templates): each distinct one goes through the tower once.
+        distinct, place = torch.unique(tokens, dim=0, return_inverse=True)
+        if len(distinct) == len(tokens):
+            return cast("Tensor", self.model.encode_text(tokens))
+        return cast("Tensor", self.model.encode_text(distinct)[place])
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 pixels → what open_clip's own preprocessing gives, in the weights' dtype."""

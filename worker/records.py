@@ -135,4 +135,6 @@ class RecordTable:
         content = os.pread(self._files[part].fileno(), count * size, self._offset + first * size)
         if len(content) != count * size:
             raise OSError(f"rows {rows[0]}–{rows[-1]}: the blob ends too early")
-        return np.frombuffer(content, dtype=self._dtype)[rows - rows[0]]
+        records: npt.NDArray[Any] = np.frombuffer(content, dtype=self._dtype)
+        wanted: npt.NDArray[Any] = records[rows - rows[0]]
+        return wanted
