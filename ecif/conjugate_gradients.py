@@ -55,6 +55,8 @@ def conjugate_gradients(
     """
     if rhs.ndim != 2 or not bool(rhs.isfinite().all()):
         raise ValueError("the right-hand side must be (k, P) and finite")
+    if not len(rhs):
+        return Solution(rhs.double(), 0, rhs.new_zeros(0, dtype=torch.float64), None, converged=True)
     precondition = preconditioner or _as_it_is
     now = _start(rhs, precondition) if state is None else _resume(rhs, state)
     while True:

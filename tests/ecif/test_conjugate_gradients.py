@@ -71,3 +71,9 @@ def test_zero_and_unusable_right_hand_sides(system):
     for bad in (torch.zeros(60), torch.full((1, 60), torch.nan)):
         with pytest.raises(ValueError, match="finite"):
             conjugate_gradients(lambda v: v @ H, bad)
+
+
+def test_nothing_asked_is_nothing_solved():
+    solution = conjugate_gradients(lambda _: pytest.fail("no pass is needed"), torch.zeros(0, 5))
+    assert solution.converged
+    assert solution.x.shape == (0, 5)

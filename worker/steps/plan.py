@@ -75,7 +75,7 @@ def draw(view: JobView, spec: JobSpec) -> Roster:
         source=torch.cat([torch.full_like(rows, DATASET), torch.full_like(calibration, VALIDATION)]),
         row=torch.cat([rows, calibration]),
         scored=len(rows),
-        partitions=plan_batches(n, min(objective.batch_size, n), objective.partitions, objective.seed),
+        partitions=plan_batches(n, objective.batch_size, objective.partitions, objective.seed),
         validation_source=torch.full_like(validation, validation_source),
         validation_row=validation,
         batch_size=objective.batch_size,

@@ -1,0 +1,175 @@
+"""Jobs from end to end in this process: what the answer may depend on, and what it may not."""
+
+import numpy as np
+import pytest
+
+from worker.steps import load, score
+
+
+@pytest.fixture
+def run(client, work):
+    """Submit a job on datasets that exist, do it, return (job, rows by key)."""
+
+    def run_job(**spec):
+        answer = client.post("/jobs", json=spec)
+        assert answer.status_code == 202, answer.text
+        work()
+        job = client.get(f"/jobs/{answer.json()['id']}").json()
+        assert job["status"] == "succeeded", job["error"]
+        page = client.get(f"/jobs/{job['id']}/results", params={"limit": 1000}).json()
+        return job, {row["key"]: row for row in page["items"]}
+
+    return run_job
+
+
+COLUMNS = ("rank", "influence", "positive_influence", "negative_influence", "self_influence", "clip_score", "suspicion")
+
+
+def columns(rows):
+    return {key: tuple(row[name] for name in COLUMNS) for key, row in rows.items()}
+
+
+@pytest.mark.parametrize("shard_pairs", [7, 25])
+def test_the_answer_does_not_depend_on_how_the_work_is_cut(
+    client, upload, embedding_zip, work, run, settings, database, blobs, monkeypatch, shard_pairs
+):
+    from worker.work import Workplace, work_once
+
+    spec = {
+        "task": "misalignment",
+        "objective": {"batch_size": 16, "partitions": 2},
+        "fit": {"epochs": 20},
+    }
+
+    def datasets():
+        train, clean = upload(embedding_zip(80, wrong=16)), upload(embedding_zip(30, seed=5))
+        return train["id"], clean["id"]
+
+    train, clean = datasets()
+    work()
+    _, whole = run(**spec, dataset=train, validation={"dataset": clean})
+
+    monkeypatch.setattr(score, "_PAIRS_A_SHARD", 16)
+    monkeypatch.setattr(load, "_ROWS_A_SHARD", 9)
+    train, clean = datasets()
+    cut = Workplace(settings.model_copy(update={"ecif_shard_pairs": shard_pairs}), database, blobs)
+    while work_once(cut) is not None:
+        pass
+    job, parts = run(**spec, dataset=train, validation={"dataset": clean})
+    shards = {phase["phase"]: phase["shards"] for phase in job["summary"]["phases"]}
+    assert shards["score"] == 12
+    assert shards["load"] == 9
+    assert columns(parts) == columns(whole)
+
+
+@pytest.mark.parametrize("scope", ["heads", "all"])
+def test_images_through_a_model(upload, image_zip, work, run, scope):
+    dataset, clean = upload(image_zip(14)), upload(image_zip(6))
+    work()
+    spec = {
+        "task": "valuation",
+        "dataset": dataset["id"],
+        "validation": {"dataset": clean["id"]},
+        "model": {"architecture": "tiny", "pretrained": None},
+        "objective": {"scope": scope, "batch_size": 8},
+        "fit": {"epochs": 2},
+        "methods": ["ecif", "clip_score", "pair_loss"],
+    }
+    job, rows = run(**spec)
+    assert job["spec"]["model"] == {"architecture": "tiny", "pretrained": None}
+    assert len(rows) == 14
+    influence = [rows[key]["influence"] for key in sorted(rows, key=lambda key: rows[key]["rank"])]
+    assert influence == sorted(influence)
+    assert all(np.isfinite(row["self_influence"]) and row["pair_loss"] > 0 for row in rows.values())
+    assert all(row["suspicion"] is None and row["flagged"] is None for row in rows.values())
+    assert job["summary"]["ranked_by"] == "influence, most harmful first"
+    assert job["summary"]["model"]["digest"]
+    _, again = run(**spec)
+    assert columns(again) == columns(rows)
+
+
+@pytest.mark.parametrize(
+    "influence",
+    [{"curvature": "hessian", "damping": 50}, {"curvature": "identity"}, {"negative": "taylor"}, {"damping": 1.0}],
+)
+def test_every_way_of_inverting_gives_a_finite_answer(upload, embedding_zip, work, run, influence):
+    train, clean = upload(embedding_zip(40)), upload(embedding_zip(16, seed=2))
+    work()
+    job, rows = run(
+        task="valuation",
+        dataset=train["id"],
+        validation={"dataset": clean["id"]},
+        objective={"batch_size": 20},
+        influence=influence,
+    )
+    assert all(np.isfinite(row["influence"]) for row in rows.values())
+    assert job["summary"]["curvature"]["curvature"] == influence.get("curvature", "gauss_newton")
+
+
+def test_a_held_out_fraction_is_not_scored_and_gives_no_p_values(upload, embedding_zip, work, run):
+    dataset = upload(embedding_zip(50, wrong=10))
+    work()
+    job, rows = run(task="misalignment", dataset=dataset["id"], validation={"fraction": 0.2})
+    assert (len(rows), job["summary"]["counts"]["held_out"]) == (40, 10)
+    assert all(row["p_value"] is None and row["flagged"] is not None for row in rows.values())
+    assert any("estimate" in warning for warning in job["summary"]["warnings"])
+    assert job["summary"]["flagging"]["method"] == "estimate"
+
+
+def test_without_validation_there_is_no_influence_but_self_influence(upload, embedding_zip, work, run):
+    dataset = upload(embedding_zip(30))
+    work()
+    _, rows = run(task="misalignment", dataset=dataset["id"])
+    assert all(row["influence"] is None and row["self_influence"] >= 0 for row in rows.values())
+
+
+def test_what_needs_no_curvature_has_none(upload, embedding_zip, work, run):
+    dataset = upload(embedding_zip(30))
+    work()
+    job, rows = run(task="misalignment", dataset=dataset["id"], methods=["clip_score"], fit=None)
+    assert [phase["phase"] for phase in job["summary"]["phases"]] == ["plan", "score", "rank", "load"]
+    assert all(row["self_influence"] is None and row["pair_loss"] is None for row in rows.values())
+
+
+def test_one_pair_has_a_documented_answer(upload, embedding_zip, work, run):
+    dataset = upload(embedding_zip(1))
+    work()
+    job, rows = run(task="misalignment", dataset=dataset["id"])
+    assert len(rows) == 1
+    assert any("single pair" in warning for warning in job["summary"]["warnings"])
+
+
+def test_two_jobs_on_one_dataset_encode_it_once(upload, image_zip, work, run, database, client):
+    from sqlalchemy import select
+
+    from store.tables import Shard
+
+    dataset = upload(image_zip(6))
+    work()
+    spec = {"task": "misalignment", "dataset": dataset["id"], "fit": None, "objective": {"batch_size": 4}}
+    for _ in range(2):
+        run(**spec, model={"architecture": "tiny", "pretrained": None})
+    with database.transaction() as session:
+        outputs = session.scalars(select(Shard.output).where(Shard.phase == "encode").order_by(Shard.id)).all()
+    assert [output["cached"] for output in outputs] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("model", "param"),
+    [
+        ({"architecture": {"embed_dim": 8, "vision_cfg": {"layers": 1, "colour": "red"}}}, "model.architecture"),
+        ({"architecture": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}, "model.pretrained"),
+    ],
+)
+def test_a_model_that_cannot_be_had_fails_the_job_and_names_the_field(
+    client, upload, image_zip, work, monkeypatch, model, param
+):
+    # No hub can be reached here either way; this spares the minute of its own retries.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    dataset = upload(image_zip(4))
+    job = client.post("/jobs", json={"task": "misalignment", "dataset": dataset["id"], "model": model}).json()
+    work()
+    failed = client.get(f"/jobs/{job['id']}").json()
+    assert failed["status"] == "failed"
+    assert failed["error"]["param"].startswith(param)
+    assert failed["error"]["message"]

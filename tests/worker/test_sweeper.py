@@ -1,0 +1,94 @@
+"""What the sweeper does for those who fell silent, and with what was deleted."""
+
+import time
+
+from sqlalchemy import func, select
+
+from store import shards
+from store.tables import Dataset, Job, Pair, Result, Shard
+from worker.steps import fit
+from worker.sweeper import sweep
+from worker.work import Workplace, work_once
+
+
+class Rings:
+    """Counts instead of ringing; the real bell needs a broker."""
+
+    def __init__(self):
+        self.rung = 0
+
+    def ring(self, times=1):
+        self.rung += times
+
+
+def test_it_rings_for_what_waits(client, upload, embedding_zip, database, blobs, settings):
+    upload(embedding_zip(4))
+    bell = Rings()
+    sweep(database, blobs, bell, settings)
+    assert bell.rung == 1
+
+
+def test_a_worker_that_vanishes_too_often_fails_the_job_and_names_the_shard(
+    client, upload, embedding_zip, database, blobs, settings
+):
+    dataset = upload(embedding_zip(4))
+    few = settings.model_copy(update={"ecif_max_vanished": 2})
+    for _ in range(2):
+        with database.transaction() as session:
+            assert shards.claim(session, worker="ghost", lease_seconds=0.01)
+        time.sleep(0.05)
+        sweep(database, blobs, Rings(), few)
+    failed = client.get(f"/datasets/{dataset['id']}").json()
+    assert failed["status"] == "failed"
+    assert failed["error"]["code"] == "worker_vanished"
+    assert "ingest shard 0" in failed["error"]["message"]
+
+
+def test_a_poisoned_shard_ends_its_own_job_only(
+    client, upload, embedding_zip, work, database, blobs, settings, monkeypatch
+):
+    dataset = upload(embedding_zip(20))
+    work()
+    real = fit.fit
+
+    def poisoned(objective, *args, **kwargs):
+        if objective.l2 == 0.666:
+            raise RuntimeError("poison")
+        return real(objective, *args, **kwargs)
+
+    monkeypatch.setattr(fit, "fit", poisoned)
+    monkeypatch.setattr("worker.work._RETRY_SECONDS", 0.0)
+    spec = {"task": "misalignment", "dataset": dataset["id"]}
+    bad = client.post("/jobs", json={**spec, "objective": {"l2": 0.666}}).json()["id"]
+    good = client.post("/jobs", json=spec).json()["id"]
+    work()
+    assert client.get(f"/jobs/{good}").json()["status"] == "succeeded"
+    failed = client.get(f"/jobs/{bad}").json()
+    assert failed["status"] == "failed"
+    assert failed["phase"] == "fit"
+    assert failed["error"]["code"] == "shard_failed"
+    assert "fit shard 0" in failed["error"]["message"]
+    assert "after 3 attempts" in failed["error"]["message"]
+
+
+def test_what_was_deleted_is_purged(client, upload, embedding_zip, work, database, blobs, settings, monkeypatch):
+    monkeypatch.setattr("worker.sweeper._PURGE_ROWS", 7)
+    dataset = upload(embedding_zip(20))
+    job = client.post("/jobs", json={"task": "misalignment", "dataset": dataset["id"]}).json()
+    work()
+    assert client.delete(f"/datasets/{dataset['id']}").status_code == 204
+    sweep(database, blobs, Rings(), settings)
+    page = client.get(f"/jobs/{job['id']}/results").json()
+    assert page["total"] == len(page["items"]) == 20
+    assert page["items"][0]["key"] is not None
+    assert client.delete(f"/jobs/{job['id']}").status_code == 204
+    for _ in range(10):
+        sweep(database, blobs, Rings(), settings)
+    with database.transaction() as session:
+        for table in (Dataset, Job, Pair, Result, Shard):
+            assert session.scalar(select(func.count()).select_from(table)) == 0
+    assert [path for path in (settings.ecif_home / "blobs").rglob("*") if path.is_file()] == []
+
+
+def test_a_worker_without_work_says_so(database, blobs, settings):
+    assert work_once(Workplace(settings, database, blobs)) is None
