@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from doorbell.application import celery_application
 from doorbell.bell import Bell
 from service import health, problems
+from service.checkpoints import endpoints as checkpoints_endpoints
 from service.context import Service
 from service.cursors import Cursors
 from service.datasets import endpoints as datasets_endpoints
@@ -73,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         datasets_endpoints.router,
         jobs_endpoints.router,
         results_endpoints.router,
+        checkpoints_endpoints.router,
         health.router,
     ):
         app.include_router(router)

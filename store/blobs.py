@@ -66,6 +66,15 @@ class Blobs:
             return b""
         return bytes(obstore.get_range(self._store, name, start=offset, length=length))
 
+    def stream(self, name: str) -> Iterator[bytes]:
+        """The blob in pieces of bounded size.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+        """
+        for chunk in obstore.get(self._store, name).stream(min_chunk_size=1024 * 1024):
+            yield bytes(chunk)
+
     def open(self, name: str) -> IO[bytes]:
         """A seekable reader of the blob. A local folder gives the file itself; an object store is copied first."""
         if self._root is not None:

@@ -87,6 +87,12 @@ def by_key(session: Session, dataset: int, key: str) -> Pair:
     return pair
 
 
+def rows_of_keys(session: Session, dataset: int, keys: Sequence[str]) -> dict[str, int]:
+    """The rows of the accepted pairs that these keys name; a key that names none is left out."""
+    wanted = select(Pair.key, Pair.row).where(Pair.dataset == dataset, Pair.key.in_(keys), Pair.error.is_(None))
+    return {key: row for key, row in session.execute(wanted) if key is not None and row is not None}
+
+
 def page(session: Session, dataset: int, *, limit: int, after: int | None, rejected: bool | None) -> Sequence[Pair]:
     """Pairs in the order of the upload, from just after position `after`."""
     query = select(Pair).where(Pair.dataset == dataset)

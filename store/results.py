@@ -86,6 +86,17 @@ def page(
     return found
 
 
+def flagged_rows(session: Session, job: int, dataset: int) -> list[int]:
+    """The rows, in its dataset, of the pairs that a job flagged."""
+    flagged = (
+        select(Pair.row)
+        .join(Result, and_(Pair.dataset == dataset, Pair.position == Result.position))
+        .where(Result.job == job, Result.flagged.is_(True), Pair.row.is_not(None))
+        .order_by(Pair.row)
+    )
+    return [row for row in session.scalars(flagged) if row is not None]
+
+
 def _beyond(
     column: InstrumentedAttribute[float | None], score: float, rank: int, descending: bool
 ) -> ColumnElement[bool]:

@@ -27,6 +27,19 @@ class ValidationFraction(_Strict):
     fraction: Annotated[float, Field(gt=0, lt=1)]
 
 
+class RemoveKeys(_Strict):
+    """Named pairs."""
+
+    keys: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class RemoveFlagged(_Strict):
+    """The pairs that an earlier job on the same dataset flagged."""
+
+    job: Annotated[str, Field(min_length=1, max_length=200)]
+    flagged: Literal[True]
+
+
 class Model(_Strict):
     """An open_clip model. `tiny` is a small architecture for trials on 32-pixel images."""
 
@@ -54,10 +67,16 @@ class Objective(_Strict):
     )
 
 
+# Heads on cached features come to rest within about a hundred cheap passes; whole towers are not taken that far.
+DEFAULT_EPOCHS = {"heads": 200, "all": 5}
+
+
 class Fit(_Strict):
     """Minimise the objective first, until stationary or for `epochs` passes over the data at most."""
 
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None, description=f"default {DEFAULT_EPOCHS['heads']} for scope heads, {DEFAULT_EPOCHS['all']} for all"
+    )
     learning_rate: Literal["auto"] | Positive = "auto"
 
 
@@ -81,7 +100,7 @@ Method = Literal["ecif", "clip_score", "pair_loss"]
 class JobSettings(_Strict):
     """Everything of a job but the dataset that it works on."""
 
-    task: Literal["misalignment", "valuation"]
+    task: Literal["misalignment", "valuation", "removal"]
     validation: ValidationDataset | ValidationFraction | None = None
     model: Model | None = Field(
         default=None,
@@ -92,11 +111,20 @@ class JobSettings(_Strict):
     influence: Influence = Influence()
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("ecif", "clip_score")
     flag: Flag = Flag()
+    remove: RemoveKeys | RemoveFlagged | None = Field(default=None, description="for `removal`: which pairs leave")
+    verify: bool = Field(default=False, description="for `removal`: refit without them too, and report the gap")
 
     @model_validator(mode="after")
-    def _needs_validation(self) -> Self:
+    def _complete(self) -> Self:
+        if self.fit is not None and self.fit.epochs is None:
+            fit = self.fit.model_copy(update={"epochs": DEFAULT_EPOCHS[self.objective.scope]})
+            object.__setattr__(self, "fit", fit)  # frozen for everyone else; here it is still being made
         if self.task == "valuation" and "ecif" not in self.methods:
             raise ValueError("task valuation ranks by influence: methods must hold ecif")
+        if self.task == "removal" and self.remove is None:
+            raise ValueError("task removal needs `remove`: keys, or the flagged pairs of a job")
+        if self.task != "removal" and (self.remove is not None or self.verify):
+            raise ValueError("`remove` and `verify` belong to task removal")
         return self
 
 

@@ -44,6 +44,7 @@ class Phase(StrEnum):
     ENCODE = "encode"
     FIT = "fit"
     CURVATURE = "curvature"
+    EDIT = "edit"
     SCORE = "score"
     RANK = "rank"
     LOAD = "load"
@@ -55,6 +56,7 @@ PROGRESS_UNITS = {
     Phase.ENCODE: "pairs",
     Phase.FIT: "epochs",
     Phase.CURVATURE: "passes",
+    Phase.EDIT: "epochs",
     Phase.SCORE: "pairs",
     Phase.RANK: "pairs",
     Phase.LOAD: "pairs",

@@ -22,6 +22,9 @@ from store.states import DatasetStatus, JobStatus, ShardState
 
 Json = dict[str, Any]
 
+DEFAULT_TENANT = "default"
+"""Whose everything is where nobody was asked for a key."""
+
 
 class Base(DeclarativeBase):
     metadata = MetaData(
@@ -53,12 +56,13 @@ class Dataset(Base):
     __tablename__ = "datasets"
     __table_args__ = (
         _one_of("status", DatasetStatus),
-        Index(None, "created_at", "id"),
+        Index(None, "tenant", "created_at", "id"),
         Index("ix_datasets_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(Identity(), unique=True)  # short name for the rows of its pairs
+    tenant: Mapped[str] = mapped_column(server_default=DEFAULT_TENANT)
     name: Mapped[str | None]
     filename: Mapped[str | None]
     format: Mapped[str | None]  # as asked for, or as detected
@@ -120,15 +124,16 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         _one_of("status", JobStatus),
-        Index(None, "created_at", "id"),
+        Index(None, "tenant", "created_at", "id"),
         Index(None, "dataset_id"),
         Index(None, "validation_dataset_id"),
-        Index("ix_jobs_open", "created_at", postgresql_where=text("finished_at IS NULL")),
+        Index("ix_jobs_open", "tenant", "created_at", postgresql_where=text("finished_at IS NULL")),
         Index("ix_jobs_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(Identity(), unique=True)  # short name for the rows of its results
+    tenant: Mapped[str] = mapped_column(server_default=DEFAULT_TENANT)
     task: Mapped[str]
     status: Mapped[str]
     phase: Mapped[str | None]
@@ -237,3 +242,39 @@ class Secret(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[bytes]
+
+
+class ApiKey(Base):
+    """What lets a tenant in. The key itself is nowhere: only its SHA-256, and its first letters for people."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        Index("uq_api_keys_digest", "digest", unique=True),
+        Index("ix_api_keys_active", "id", postgresql_where=text("revoked_at IS NULL")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    name: Mapped[str | None]
+    prefix: Mapped[str]
+    digest: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """A request that must happen once. Claimed while it is worked on; afterwards it holds the answer to repeat."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index(None, "created_at"),)
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    endpoint: Mapped[str] = mapped_column(primary_key=True)
+    key_digest: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256 of what the client sent
+    claim: Mapped[str]  # who works on it, or did: fences the answer
+    lease_until: Mapped[datetime]  # of the claim; afterwards another may take it over
+    fingerprint: Mapped[bytes | None]  # of the content that was asked for
+    status: Mapped[int | None]  # null while claimed
+    headers: Mapped[Json | None]
+    body: Mapped[str | None]  # to the byte, so no JSONB
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

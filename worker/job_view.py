@@ -89,8 +89,9 @@ _READ: dict[Phase, tuple[Phase, ...]] = {
     Phase.ENCODE: (),
     Phase.FIT: (Phase.PLAN, Phase.ENCODE),
     Phase.CURVATURE: (Phase.PLAN, Phase.ENCODE, Phase.FIT),
+    Phase.EDIT: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE),
     Phase.SCORE: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE),
-    Phase.RANK: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE, Phase.SCORE),
+    Phase.RANK: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE, Phase.EDIT, Phase.SCORE),
     Phase.LOAD: (Phase.RANK,),
 }
 

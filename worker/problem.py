@@ -10,12 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ecif import Batch, Objective, cut_batches
+from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
 from ecif.parameters import Params
 from store.states import Phase
 from worker.job_view import DatasetView, JobView
 from worker.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model
 from worker.records import PartBlob, RecordTable
+from worker.removed import get_removed
 from worker.roster import Roster
 from worker.task import Task
 from worker.tensors import get_tensors
@@ -117,6 +118,19 @@ def open_problem(task: Task) -> Iterator[Problem]:
         for table in tables:
             if table is not None:
                 table.close()
+
+
+def set_gradient(problem: Problem) -> Tensor:
+    """∇(Σ_R Pos + Neg_R), (P,) float64, of the pairs that a removal takes out, averaged over the partitions."""
+    removed = get_removed(problem.task, problem.view.plan["removed_blob"])
+    total = torch.zeros_like(flatten(problem.params), dtype=torch.float64)
+    for partition in range(len(problem.roster.partitions)):
+        for places in problem.roster.batches(partition):
+            if bool(removed[places].any()):
+                problem.task.lease.check()
+                leaving = removed[places].to(problem.device)
+                total += removal_gradient(problem.objective, problem.params, problem.batch(places), leaving)
+    return total / len(problem.roster.partitions)
 
 
 def _table(task: Task, view: JobView, dataset: DatasetView, encoded: bool) -> RecordTable:

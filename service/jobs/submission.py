@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 from service.problems import MalformedError
 from store import datasets, jobs
 from store.catalogue import check_model
-from store.errors import InvalidError
+from store.errors import InvalidError, NotFoundError
 from store.ids import new_id
-from store.specification import JobSettings, JobSpec, ValidationDataset
+from store.specification import JobSettings, JobSpec, RemoveFlagged, ValidationDataset
 from store.specification_defaults import fill_for_kind
+from store.states import JobStatus
 from store.tables import Dataset, Job
 from store.version import CODE_VERSION
 
@@ -57,6 +58,17 @@ def _storable(value: Any) -> bool:
     return True
 
 
+def _check_flagged_by(session: Session, spec: JobSpec, remove: RemoveFlagged) -> None:
+    try:
+        earlier = jobs.get(session, remove.job)
+    except NotFoundError as error:
+        raise InvalidError("unknown_job", error.message, "remove.job") from None
+    if earlier.dataset_id != spec.dataset:
+        raise InvalidError("other_dataset", f"job {remove.job} worked on dataset {earlier.dataset_id}", "remove.job")
+    if earlier.status != JobStatus.SUCCEEDED or not earlier.flagged_count:
+        raise InvalidError("nothing_flagged", f"job {remove.job} is {earlier.status} and flagged no pair", "remove.job")
+
+
 def submit(session: Session, spec: JobSpec) -> Job:
     """Promise a job whose datasets exist already.
 
@@ -79,6 +91,8 @@ def submit(session: Session, spec: JobSpec) -> Job:
             "valuation measures influence on a validation loss: name a validation dataset or a fraction",
             "validation",
         )
+    if isinstance(spec.remove, RemoveFlagged):
+        _check_flagged_by(session, spec, spec.remove)
     if spec.model is not None and isinstance(spec.model.architecture, str):
         check_model(spec.model.architecture, spec.model.pretrained)
     spec = fill_for_kind(spec, dataset, validation)

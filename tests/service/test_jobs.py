@@ -36,7 +36,7 @@ def test_the_answer_echoes_the_whole_specification(client, ready):
             "temperature": 0.01,
             "mask_duplicates": True,
         },
-        "fit": {"epochs": 5, "learning_rate": "auto"},
+        "fit": {"epochs": 200, "learning_rate": "auto"},
         "influence": {"negative": "exact", "damping": "auto", "curvature": "gauss_newton"},
         "methods": ["ecif", "clip_score"],
         "flag": {"false_discovery_rate": 0.05},

@@ -31,7 +31,7 @@ from store.specification import JobSpec
 from store.states import Phase
 from store.tables import Job
 from worker.checkpoints import keeper, resumed
-from worker.problem import Problem, open_problem
+from worker.problem import Problem, open_problem, set_gradient
 from worker.task import Done, Json, Task
 from worker.tensors import put_tensors
 
@@ -62,7 +62,7 @@ _EFFORT = {
 
 def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
     """One shard, or none where no method needs the curvature."""
-    return [Planned({})] if "ecif" in spec.methods else []
+    return [Planned({})] if "ecif" in spec.methods or spec.task == "removal" else []
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class _Sides:
     rhs: Tensor
     validation: int | None
     gradient: int | None
+    removal: int | None
     probes: int
 
 
@@ -97,6 +98,8 @@ def run(task: Task) -> Done:
         except NegativeCurvature as error:
             raise InvalidError("negative_curvature", str(error), "influence.curvature") from error
         directions = {"directions": _kept(sides, solution)}
+        if sides.removal is not None:
+            directions["edit"] = solution.x[sides.removal]
         method = _self_influence(problem)
         probes = sides.probes
         if method == "exact":
@@ -135,12 +138,16 @@ def _sides(problem: Problem, damping: float) -> tuple[_Sides, Json]:
         if not _effort(problem).by_diagonal:  # else the bound must do: a second solve costs as much as the first
             gradient = len(rows)
             rows.append(training_gradient)
+    removal = None
+    if problem.view.spec.task == "removal":
+        removal = len(rows)
+        rows.append(set_gradient(problem))
     P, probes = size(problem.params), 0
     sides = torch.stack(rows) if rows else torch.zeros(0, P, dtype=torch.float64, device=problem.device)
     if _self_influence(problem) == "probes":
         probes = _PROBES
         sides = torch.cat([sides, _probes(problem, probes, damping).to(sides)])
-    return _Sides(sides, validation, gradient, probes), facts
+    return _Sides(sides, validation, gradient, removal, probes), facts
 
 
 def _effort(problem: Problem) -> _Effort:
@@ -202,8 +209,8 @@ def _solve(problem: Problem, damping: float, sides: _Sides, task: Task) -> Solut
 
 
 def _kept(sides: _Sides, solution: Solution) -> Tensor:
-    """The directions to score along, (k, P): the validation's first, then the probes. The gradient's is used up."""
-    rows = [index for index in range(len(sides.rhs)) if index != sides.gradient]
+    """The directions to score along, (k, P): the validation's first, then the probes; the others are used elsewhere."""
+    rows = [index for index in range(len(sides.rhs)) if index not in (sides.gradient, sides.removal)]
     return solution.x[rows].float()
 
 

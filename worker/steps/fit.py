@@ -21,16 +21,24 @@ from worker.problem import Problem, open_problem
 from worker.task import Done, Task
 from worker.tensors import put_tensors
 
-_ADAM_SHARE: dict[str, float | Literal["auto"]] = {"heads": "auto", "all": 1.0}
+ADAM_SHARE: dict[str, float | Literal["auto"]] = {"heads": "auto", "all": 1.0}
 """Whole towers want every step they can get; a full-batch search pays off near a minimum, where heads start."""
 
-_LOOKS = 8
-"""How often along the way every pair's loss is taken; each costs one forward pass."""
+
+def looked_at(epoch: int) -> bool:
+    """Whether every pair's loss is taken at the end of this epoch: 1, 2, 3, 4, 5, 7, 9, 12, 16, 22, …
+
+    A fit may end long before its last epoch, and what tells wrong pairs apart happens early.
+    """
+    look = 1
+    while look < epoch:
+        look = max(look + 1, int(1.4 * look))
+    return look == epoch
 
 
 def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
     """One shard, or none where the model is taken as it is."""
-    return [Planned({}, spec.fit.epochs)] if spec.fit else []
+    return [Planned({}, spec.fit.epochs or 0)] if spec.fit else []
 
 
 def run(task: Task) -> Done:
@@ -38,7 +46,8 @@ def run(task: Task) -> Done:
     with open_problem(task) as problem:
         asked = problem.view.spec.fit
         assert asked is not None  # noqa: S101  planned only where asked for
-        watched = _Watched(problem, asked.epochs)
+        assert asked.epochs is not None  # noqa: S101  filled in with the specification
+        watched = _Watched(problem)
         state = resumed(task)
         if state is not None:
             watched.take_up(state)
@@ -50,7 +59,7 @@ def run(task: Task) -> Done:
             FitSettings(
                 epochs=asked.epochs,
                 learning_rate=asked.learning_rate,
-                adam_share=_ADAM_SHARE[problem.view.spec.objective.scope],
+                adam_share=ADAM_SHARE[problem.view.spec.objective.scope],
             ),
             state=state,
             on_state=lambda now: keep({**now, **watched.as_state()}),
@@ -74,14 +83,13 @@ class _Watched:
     """The mean of every training pair's loss over some of the epochs."""
 
     problem: Problem
-    epochs: int
     looks: int = 0
     total: Tensor | None = None
 
     def look(self, epoch: int, params: Params) -> None:
         """Called at the end of every epoch."""
         self.problem.task.lease.progress(epoch)
-        if epoch % max(1, self.epochs // _LOOKS) == 0:
+        if looked_at(epoch):
             self.total = pair_losses(self.problem, params) + (0 if self.total is None else self.total)
             self.looks += 1
 

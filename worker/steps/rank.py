@@ -58,6 +58,7 @@ def run(task: Task) -> Done:
             "flagging": ranking.flagging,
             "scores": {name: describe(values) for name, values in columns.items() if name != "flagged"},
             **told.methods(view),
+            "removal": told.removal(view),
             "warnings": told.warnings(view) + ranking.warnings,
         },
     }
@@ -86,7 +87,8 @@ def gather(blobs: Blobs, view: JobView, roster: Roster) -> dict[str, Tensor]:
         scores["influence"] = scores[_ROLES[0]] + scores[_ROLES[1]]
     fitted = view.output(Phase.FIT)
     if fitted is not None and fitted["looks"]:
-        scores["watched_loss"] = get_tensors(blobs, fitted["losses"])["mean"]
+        watched, looks = get_tensors(blobs, fitted["losses"])["mean"], fitted["looks"]
+        scores["watched_loss"] = (watched * looks + scores["pair_loss"]) / (looks + 1)
     return scores
 
 
@@ -107,6 +109,8 @@ def order(view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Ranking:
     columns = {name: values for name, values in scores.items() if name in asked}
     if view.spec.task == "valuation":
         return Ranking(columns, scores["influence"], "influence, most harmful first", None, [])
+    if view.spec.task == "removal":
+        return Ranking(columns, *_of_removal(columns, scores), None, [])
     parts = {"pair_loss averaged over the epochs" if "watched_loss" in scores else "pair_loss": _loss(scores)}
     if not starts_from_nothing(view.spec):
         parts["clip_score of the model as given"] = -scores["clip_score"]
@@ -115,6 +119,14 @@ def order(view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Ranking:
     flagging, warnings = _flag(view, roster, columns, _loss(scores))
     ranked_by = "suspicion: rank of " + " and ".join(parts)
     return Ranking(columns, -suspicion, ranked_by, flagging, warnings)
+
+
+def _of_removal(columns: dict[str, Tensor], scores: dict[str, Tensor]) -> tuple[Tensor, str]:
+    if "influence" in scores:
+        return scores["influence"], "influence, most harmful first"
+    if "self_influence" in columns:
+        return -columns["self_influence"], "self_influence, strongest first"
+    return scores["clip_score"], "clip_score, lowest first"
 
 
 def _loss(scores: dict[str, Tensor]) -> Tensor:
@@ -130,7 +142,7 @@ def _flag(view: JobView, roster: Roster, columns: dict[str, Tensor], loss: Tenso
         found = benjamini_hochberg(p, rate)
         columns["p_value"], columns["q_value"], columns["flagged"] = p, found.q_value, found.flagged
         flagging: Json = {"method": "conformal", "false_discovery_rate": rate, "calibration_pairs": m}
-        warning = calibration_warning(m, n, rate)
+        warning = None if bool(found.flagged.any()) else calibration_warning(m, n, rate)
         return flagging, [warning] if warning else []
     # The shape of the loss tells how many are wrong; the ranks of the suspicion tell which.
     estimate = estimate_noise_rate(loss[:n].log1p())

@@ -39,6 +39,12 @@ def methods(view: JobView) -> Json:
     return told
 
 
+def removal(view: JobView) -> Json | None:
+    """What taking pairs out did; `None` for other tasks."""
+    edited = view.output(Phase.EDIT)
+    return dict(edited["told"]) if edited is not None else None
+
+
 def _self_influence(curvature: Json) -> Json:
     method = curvature["self_influence_method"]
     if method == "exact":

@@ -1,0 +1,40 @@
+"""`/jobs/{id}/checkpoint`: the model that a removal has edited."""
+
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+
+from service.context import ServiceDep
+from service.problem_docs import problems
+from store import jobs, shards
+from store.errors import ConflictError, NotFoundError
+from store.states import JobStatus, Phase
+
+router = APIRouter(tags=["results"])
+
+_SAFETENSORS = "application/octet-stream"
+
+
+@router.get(
+    "/jobs/{job_id}/checkpoint",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {_SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}},
+            "description": "the model",
+        },
+        **problems(404, 409),
+    },
+)
+def get_checkpoint(job_id: str, service: ServiceDep) -> StreamingResponse:
+    """The edited weights as safetensors, under open_clip's own names; of a dataset of embeddings, its two heads."""
+    with service.database.transaction() as session:
+        job = jobs.get(session, job_id)
+        if job.task != "removal":
+            raise NotFoundError("no_checkpoint", f"job {job_id} is a {job.task}: only a removal leaves a checkpoint")
+        if job.status != JobStatus.SUCCEEDED:
+            raise ConflictError(
+                "no_results", f"job {job_id} is {job.status}: its checkpoint is there once it succeeded"
+            )
+        (edited,) = shards.outputs(session, Phase.EDIT, job_id=job_id)
+    headers = {"Content-Disposition": f'attachment; filename="{job_id}.safetensors"'}
+    return StreamingResponse(service.blobs.stream(edited["checkpoint"]), media_type=_SAFETENSORS, headers=headers)

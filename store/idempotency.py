@@ -1,0 +1,139 @@
+"""Requests that must happen once: all SQL over their keys (docs/decisions/0007-once.md).
+
+A request claims its key for a short lease, renews it while it works, and leaves its answer in the transaction that
+makes the job. So a crash leaves either nothing but a claim that runs out, or the job and the answer together.
+"""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from store.errors import InProgressError
+from store.tables import IdempotencyKey
+
+LEASE = timedelta(seconds=30)
+"""How long a claim outlives the process that made it."""
+
+KEPT = timedelta(hours=24)
+"""How long an answer can be had again at least."""
+
+_PURGE_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered: enough to answer it again, to the byte."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+@dataclass(frozen=True)
+class FirstAnswer:
+    """The answer that a key has had, and the fingerprint of the content that it was for."""
+
+    fingerprint: bytes
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to answer a key, until the lease runs out or another takes it over."""
+
+    tenant: str
+    endpoint: str
+    key_digest: bytes
+    token: str
+
+
+def claim(session: Session, tenant: str, endpoint: str, key: str, lease: timedelta = LEASE) -> Claim | FirstAnswer:
+    """Claim a key for one request, or find what it was answered. Commit at once: others must see the claim.
+
+    Raises:
+        InProgressError: another request with this key is being worked on.
+    """
+    mine = Claim(tenant, endpoint, hashlib.sha256(key.encode()).digest(), secrets.token_hex(16))
+    until = func.clock_timestamp() + lease
+    taken = session.scalar(
+        insert(IdempotencyKey)
+        .values(
+            tenant=tenant, endpoint=endpoint, key_digest=mine.key_digest, claim=mine.token, lease_until=until
+        )
+        .on_conflict_do_update(
+            index_elements=["tenant", "endpoint", "key_digest"],
+            set_={"claim": mine.token, "lease_until": until, "created_at": func.now()},
+            where=and_(IdempotencyKey.status.is_(None), IdempotencyKey.lease_until < func.clock_timestamp()),
+        )
+        .returning(IdempotencyKey.claim)
+    )
+    if taken is not None:
+        return mine
+    row = session.get(IdempotencyKey, (tenant, endpoint, mine.key_digest))
+    if row is None or row.status is None or row.fingerprint is None:
+        raise _in_progress()
+    return FirstAnswer(row.fingerprint, Answer(row.status, row.headers or {}, row.body or ""))
+
+
+def renew(session: Session, held: Claim, lease: timedelta = LEASE) -> bool:
+    """Hold a claim for longer; false when it is somebody else's by now."""
+    until = func.clock_timestamp() + lease
+    return _touched(session, update(IdempotencyKey).where(_held(held)).values(lease_until=until))
+
+
+def finish(session: Session, held: Claim, fingerprint: bytes, answer: Answer) -> None:
+    """Leave the answer, in the transaction that did what was asked.
+
+    Raises:
+        InProgressError: another request has taken the key over: what this one did must not be committed.
+    """
+    done = update(IdempotencyKey).where(_held(held)).values(
+        fingerprint=fingerprint, status=answer.status, headers=answer.headers, body=answer.body
+    )
+    if not _touched(session, done):
+        raise _in_progress()
+
+
+def release(session: Session, held: Claim) -> None:
+    """Give a claim back unanswered: the request was refused, and may be sent again, mended."""
+    session.execute(delete(IdempotencyKey).where(_held(held)))
+
+
+def purge_old(session: Session, kept: timedelta = KEPT) -> int:
+    """Forget some of the keys that were claimed longer ago than `kept`; return how many."""
+    key = tuple_(IdempotencyKey.tenant, IdempotencyKey.endpoint, IdempotencyKey.key_digest)
+    old = (
+        select(IdempotencyKey.tenant, IdempotencyKey.endpoint, IdempotencyKey.key_digest)
+        .where(
+            IdempotencyKey.created_at < func.now() - kept,
+            # An upload may take longer than that.
+            or_(IdempotencyKey.status.is_not(None), IdempotencyKey.lease_until < func.now()),
+        )
+        .limit(_PURGE_ROWS)
+        .with_for_update(skip_locked=True)
+    )
+    gone = session.execute(delete(IdempotencyKey).where(key.in_(old)))
+    return int(gone.rowcount)  # type: ignore[attr-defined]
+
+
+def _held(held: Claim) -> ColumnElement[bool]:
+    return and_(
+        IdempotencyKey.tenant == held.tenant,
+        IdempotencyKey.endpoint == held.endpoint,
+        IdempotencyKey.key_digest == held.key_digest,
+        IdempotencyKey.claim == held.token,
+        IdempotencyKey.status.is_(None),
+    )
+
+
+def _touched(session: Session, statement: object) -> bool:
+    return bool(session.execute(statement).rowcount)  # type: ignore[call-overload]
+
+
+def _in_progress() -> InProgressError:
+    return InProgressError("request_in_progress", "a request with this Idempotency-Key is being worked on: ask again")

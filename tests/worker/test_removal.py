@@ -1,0 +1,125 @@
+"""Task `removal`: pairs leave a fitted model without retraining, and a real refit says how well that went."""
+
+import pytest
+import torch
+from safetensors.torch import load
+
+
+def submit(client, work, **spec):
+    answer = client.post("/jobs", json={"task": "removal", **spec})
+    assert answer.status_code == 202, answer.text
+    work()
+    return client.get(f"/jobs/{answer.json()['id']}").json()
+
+
+@pytest.fixture
+def data(upload, embedding_zip, work):
+    train, clean = upload(embedding_zip(120, wrong=24)), upload(embedding_zip(40, seed=4))
+    work()
+    return {"dataset": train["id"], "validation": {"dataset": clean["id"]}}
+
+
+def test_the_edit_comes_near_the_refit(client, work, data):
+    job = submit(
+        client,
+        work,
+        **data,
+        remove={"keys": ["0", "1", "2"]},
+        verify=True,
+        objective={"batch_size": 32, "temperature": 0.2},
+        influence={"curvature": "hessian"},
+    )
+    assert job["status"] == "succeeded", job["error"]
+    removal = job["summary"]["removal"]
+    assert removal["removed"] == 3
+    assert job["summary"]["fit"]["stationary"]
+    verified = removal["verified"]
+    assert verified["stationary"]
+    assert verified["cosine_of_steps"] > 0.95
+    loss = removal["validation_loss"]
+    change = verified["validation_loss"] - loss["before"]
+    assert removal["validation_loss"]["predicted_change"] == pytest.approx(change, rel=0.25)
+    assert loss["edited"] - loss["before"] == pytest.approx(change, rel=0.25)
+
+
+def test_the_checkpoint_is_the_fitted_heads_moved_by_the_step(client, work, data):
+    job = submit(client, work, **data, remove={"keys": ["7"]})
+    answer = client.get(f"/jobs/{job['id']}/checkpoint")
+    assert answer.status_code == 200
+    weights = load(answer.content)
+    assert {name: tuple(weight.shape) for name, weight in weights.items()} == {
+        "image.weight": (8, 8),
+        "text.weight": (8, 8),
+    }
+    rows = client.get(f"/jobs/{job['id']}/results").json()
+    assert rows["total"] == 120
+    assert job["summary"]["ranked_by"].startswith("influence")
+
+
+def test_open_clip_loads_the_checkpoint_of_a_model(client, upload, image_zip, work):
+    from encoders import ModelSpec, load_model
+
+    dataset = upload(image_zip(10))
+    work()
+    job = submit(
+        client,
+        work,
+        dataset=dataset["id"],
+        remove={"keys": ["images/3.png"]},
+        model={"architecture": "tiny", "pretrained": None},
+        objective={"batch_size": 5},
+        fit={"epochs": 3},
+    )
+    assert job["status"] == "succeeded", job["error"]
+    weights = load(client.get(f"/jobs/{job['id']}/checkpoint").content)
+    model = load_model(ModelSpec("tiny", None, 0))
+    fresh = model.state_dict_with(model.heads().parameters, "heads")
+    assert weights.keys() == fresh.keys()
+    assert {name: weight.shape for name, weight in weights.items()} == {n: w.shape for n, w in fresh.items()}
+    changed = {name for name in weights if not torch.equal(weights[name], fresh[name])}
+    assert changed == {"visual.proj", "text_projection"}
+
+
+def test_what_an_earlier_job_flagged_can_be_removed(client, work, data):
+    earlier = client.post("/jobs", json={"task": "misalignment", **data, "flag": {"false_discovery_rate": 0.3}}).json()
+    work()
+    flagged = client.get(f"/jobs/{earlier['id']}").json()["summary"]["counts"]["flagged"]
+    assert flagged > 0
+    job = submit(client, work, **data, remove={"job": earlier["id"], "flagged": True})
+    assert job["status"] == "succeeded", job["error"]
+    assert job["summary"]["removal"]["removed"] == flagged
+
+
+@pytest.mark.parametrize(
+    ("remove", "code", "said"),
+    [
+        ({"keys": ["0", "nobody"]}, "unknown_key", "nobody"),
+        ({"keys": [str(i) for i in range(120)]}, "everything_removed", "no pair"),
+    ],
+)
+def test_a_removal_that_cannot_be_fails_and_says_why(client, work, data, remove, code, said):
+    job = submit(client, work, **data, remove=remove)
+    assert job["status"] == "failed"
+    assert job["error"]["code"] == code
+    assert said in job["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"remove": None},
+        {"remove": {"keys": []}},
+        {"remove": {"job": "job_x", "flagged": True}},
+        {"remove": {"job": "job_x", "flagged": False}},
+        {"task": "misalignment", "remove": {"keys": ["1"]}},
+    ],
+)
+def test_a_removal_that_is_not_well_asked_is_a_422(client, data, problem_of, change):
+    body = {"task": "removal", **data, **change}
+    assert problem_of(client.post("/jobs", json=body))["status"] == 422
+
+
+def test_other_tasks_leave_no_checkpoint(client, work, data, problem_of):
+    job = client.post("/jobs", json={"task": "misalignment", **data}).json()
+    work()
+    assert problem_of(client.get(f"/jobs/{job['id']}/checkpoint"))["status"] == 404

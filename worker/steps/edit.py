@@ -1,0 +1,109 @@
+"""Edit: take pairs out of a fitted model without retraining it, and say what that did.
+
+θ̂_{−R} ≈ θ̂ + H⁻¹∇(Σ_R Pos + Neg_R) (design section 4, task 5). The number of pairs, the batches and the prior stay as
+they were, in the edit as in the refit that verifies it.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from sqlalchemy.orm import Session
+from torch import Tensor
+
+from ecif import Batch, FitSettings, fit, flatten, unflatten
+from ecif.parameters import Params
+from encoders import ModelRefused
+from store.shards import Planned
+from store.specification import JobSpec
+from store.states import Phase
+from store.tables import Job
+from worker.models import job_model
+from worker.problem import Problem, open_problem
+from worker.removed import get_removed
+from worker.steps.fit import ADAM_SHARE
+from worker.task import Done, Json, Task
+from worker.tensors import get_tensors, put_tensors
+
+_REFIT_EPOCHS = 500
+
+
+def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
+    """One shard, for removals."""
+    return [Planned({}, _REFIT_EPOCHS if spec.verify else 0)] if spec.task == "removal" else []
+
+
+def run(task: Task) -> Done:
+    """Make the edited checkpoint of a job, and the figures that tell what it is worth."""
+    with open_problem(task) as problem:
+        solved = problem.view.output(Phase.CURVATURE)
+        assert solved is not None  # noqa: S101  a removal always has one
+        step = get_tensors(task.blobs, solved["directions"])["edit"]
+        before = flatten(problem.params).double().cpu()
+        after = unflatten((before + step.cpu()).to(flatten(problem.params)), problem.params)
+        told: Json = {
+            "removed": problem.view.plan["removed"],
+            "step_norm": float(step.norm()),
+            "relative_step_norm": float(step.norm() / before.norm()),
+            "validation_loss": _validation(problem, solved, step, after),
+            "verified": _verified(problem, step) if problem.view.spec.verify else None,
+        }
+        output = {"checkpoint": _checkpoint(problem, after), "told": told}
+    return Done(output, _REFIT_EPOCHS if problem.view.spec.verify else 0)
+
+
+def _validation(problem: Problem, solved: Json, step: Tensor, after: Params) -> Json | None:
+    """The validation loss before, as influence predicts it (∇L_val·Δθ), and of the edited model itself."""
+    n = problem.roster.n_validation
+    if not n:
+        return None
+    before, gradient = problem.objective.validation_value_and_gradient(problem.params, problem.validation_batches(), n)
+    edited, _ = problem.objective.validation_value_and_gradient(after, problem.validation_batches(), n)
+    return {"before": before, "predicted_change": float(gradient.cpu() @ step.cpu()), "edited": edited}
+
+
+def _verified(problem: Problem, step: Tensor) -> Json:
+    """A real refit without the removed pairs, started where the model stands, and how far the edit is from it."""
+    removed = get_removed(problem.task, problem.view.plan["removed_blob"])
+
+    def without() -> Iterator[Batch]:
+        for partition in range(len(problem.roster.partitions)):
+            for places in problem.roster.batches(partition):
+                problem.task.lease.check()
+                kept = places[~removed[places]]
+                if len(kept):
+                    yield problem.batch(kept)
+
+    def on_epoch(epoch: int, _: Params) -> None:
+        problem.task.lease.progress(epoch)
+
+    share = ADAM_SHARE[problem.view.spec.objective.scope]
+    settings = FitSettings(epochs=_REFIT_EPOCHS, adam_share=0.0 if share == "auto" else share)
+    result = fit(problem.objective, problem.params, without, settings, on_epoch=on_epoch)
+    moved = (flatten(result.params).double() - flatten(problem.params).double()).cpu()
+    edit = step.double().cpu()
+    told: Json = {
+        "stationary": result.stationary,
+        "epochs": result.epochs_done,
+        "step_norm": float(moved.norm()),
+        "cosine_of_steps": float(torch.nn.functional.cosine_similarity(moved, edit, dim=0)),
+        "relative_gap": float((moved - edit).norm() / moved.norm()) if float(moved.norm()) else 0.0,
+    }
+    if problem.roster.n_validation:
+        value, _ = problem.objective.validation_value_and_gradient(
+            result.params, problem.validation_batches(), problem.roster.n_validation
+        )
+        told["validation_loss"] = value
+    return told
+
+
+def _checkpoint(problem: Problem, edited: Params) -> str:
+    """The whole open_clip state dict; for embeddings, and heads that no architecture has, the heads alone."""
+    task, spec = problem.task, problem.view.spec
+    model = job_model(spec, problem.device)
+    tensors: dict[str, Tensor] = dict(edited)
+    if model is not None:
+        try:
+            tensors = model.state_dict_with(edited, spec.objective.scope)
+        except ModelRefused:  # a tower without a linear head got a square one, which open_clip has no place for
+            tensors = {f"heads.{name}": weight for name, weight in edited.items()}
+    return put_tensors(task.blobs, task.blob_name("checkpoint.safetensors"), tensors)
