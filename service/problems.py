@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from store.errors import ConflictError, CursorError, DomainError, InvalidError, NotFoundError
+from store.errors import ConflictError, CursorError, DomainError, InProgressError, InvalidError, NotFoundError
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +31,24 @@ class MalformedError(DomainError):
     """The body is not what its media type says it is."""
 
 
+class StalledError(DomainError):
+    """The body stopped coming."""
+
+
 STATUS: dict[type[DomainError], HTTPStatus] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
     InvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ConflictError: HTTPStatus.CONFLICT,
+    InProgressError: HTTPStatus.CONFLICT,
     CursorError: HTTPStatus.BAD_REQUEST,
     MalformedError: HTTPStatus.BAD_REQUEST,
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     MediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    StalledError: HTTPStatus.REQUEST_TIMEOUT,
+}
+
+HEADERS: dict[type[DomainError], dict[str, str]] = {
+    InProgressError: {"Retry-After": "1"},
 }
 
 
@@ -65,7 +75,7 @@ def problem(
 def _domain(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, DomainError)  # noqa: S101  registered for this class only
     errors = [{"loc": ["body", *error.param.split(".")], "msg": error.message}] if error.param else None
-    return problem(STATUS[type(error)], error.code, error.message, errors)
+    return problem(STATUS[type(error)], error.code, error.message, errors, HEADERS.get(type(error)))
 
 
 def _validation(_: Request, error: Exception) -> JSONResponse:

@@ -4,8 +4,9 @@ The framework's own form parser spools every file a second time and does not bou
 (docs/decisions/0004-uploads.md).
 """
 
+import asyncio
 import hashlib
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -16,11 +17,12 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from service.problems import MalformedError, MediaTypeError, TooLargeError
+from service.problems import MalformedError, MediaTypeError, StalledError, TooLargeError
 from store.errors import InvalidError
 
 MAX_FIELD_BYTES = 1024 * 1024
 _WRITE_BYTES = 4 * 1024 * 1024
+_STALL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ async def read_form(
         MediaTypeError: the body is not multipart.
         MalformedError: it is broken, or ends too early.
         TooLargeError: it is over `max_bytes`.
+        StalledError: nothing came for a minute.
         InvalidError: a field is unknown, given twice, or of the wrong kind.
     """
     media_type, options = parse_options_header(request.headers.get("content-type", ""))
@@ -167,7 +170,7 @@ async def read_form(
     reader = _Reader(boundary, folder, files, fields)
     received, pending = 0, bytearray()
     try:
-        async for chunk in request.stream():
+        async for chunk in _chunks(request):
             received += len(chunk)
             if received > max_bytes:
                 raise too_large(max_bytes)
@@ -192,14 +195,33 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
     Raises:
         TooLargeError: it is over `max_bytes`.
+        StalledError: nothing came for a minute.
+        MalformedError: the client went away.
     """
     refuse_large(request, max_bytes)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large(max_bytes)
+    try:
+        async for chunk in _chunks(request):
+            body += chunk
+            if len(body) > max_bytes:
+                raise too_large(max_bytes)
+    except ClientDisconnect:
+        raise MalformedError("body_cut_short", "the body ended early") from None
     return bytes(body)
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes, for as long as it comes: a client that fell silent holds nothing for ever."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(_STALL_SECONDS):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise StalledError("body_stalled", f"nothing came for {_STALL_SECONDS:g} seconds") from None
+        yield chunk
 
 
 def refuse_large(request: Request, max_bytes: int) -> None:

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
 from store.settings import Settings
+from store.tenancy import TENANT
 
 
 class Database:
@@ -36,6 +38,12 @@ class Database:
         if not settings.database_url:
             raise ValueError("DATABASE_URL is not set: name a PostgreSQL, or run `make serve`, which brings its own")
         return cls(settings.database_url)
+
+    def of_tenant(self, tenant: str) -> "Database":
+        """The same connections, for sessions that see and make rows of this tenant only (`store/tenancy.py`)."""
+        scoped = copy(self)
+        scoped._sessions = sessionmaker(self.engine, expire_on_commit=False, info={TENANT: tenant})
+        return scoped
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

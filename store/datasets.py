@@ -12,6 +12,7 @@ from store import jobs, shards
 from store.errors import ConflictError, InvalidError, NotFoundError
 from store.states import DatasetStatus, Phase
 from store.tables import Dataset, Job, Pair, Part
+from store.tenancy import tenant_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def create(
     """Promise to ingest an upload that is kept already, and queue its work."""
     dataset = Dataset(
         id=dataset_id,
+        tenant=tenant_of(session),
         name=name,
         filename=filename,
         format=format,

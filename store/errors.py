@@ -38,6 +38,10 @@ class ConflictError(DomainError):
     """The thing is in a state that forbids this now."""
 
 
+class InProgressError(DomainError):
+    """The same request is being worked on at this moment."""
+
+
 class CursorError(DomainError):
     """A page cursor that was not made by this service for this question."""
 

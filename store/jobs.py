@@ -11,6 +11,7 @@ from store import shards
 from store.errors import ConflictError, NotFoundError
 from store.states import DatasetStatus, JobStatus, Phase
 from store.tables import Dataset, Job, Result
+from store.tenancy import tenant_of
 
 _UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLING)
 
@@ -29,6 +30,7 @@ def create(
     """Promise a job. Its first phase opens at once, or when the datasets that it names are ready."""
     job = Job(
         id=job_id,
+        tenant=tenant_of(session),
         task=task,
         status=JobStatus.QUEUED,
         spec=spec,

@@ -20,26 +20,26 @@ def data(upload, embedding_zip, work):
 
 
 def test_the_edit_comes_near_the_refit(client, work, data):
+    """One pair of 120, so that a Newton step is a small step; a fifth of the data at once is another matter."""
     job = submit(
         client,
         work,
         **data,
-        remove={"keys": ["0", "1", "2"]},
+        remove={"keys": ["60"]},
         verify=True,
-        objective={"batch_size": 32, "temperature": 0.2},
+        objective={"batch_size": 32, "temperature": 0.2, "l2": 1.0},
         influence={"curvature": "hessian"},
     )
     assert job["status"] == "succeeded", job["error"]
     removal = job["summary"]["removal"]
-    assert removal["removed"] == 3
+    assert removal["removed"] == 1
     assert job["summary"]["fit"]["stationary"]
-    verified = removal["verified"]
+    verified, loss = removal["verified"], removal["validation_loss"]
     assert verified["stationary"]
-    assert verified["cosine_of_steps"] > 0.95
-    loss = removal["validation_loss"]
+    assert verified["cosine_of_steps"] > 0.98
     change = verified["validation_loss"] - loss["before"]
-    assert removal["validation_loss"]["predicted_change"] == pytest.approx(change, rel=0.25)
-    assert loss["edited"] - loss["before"] == pytest.approx(change, rel=0.25)
+    assert loss["predicted_change"] == pytest.approx(change, rel=0.2)
+    assert loss["edited"] - loss["before"] == pytest.approx(change, rel=0.2)
 
 
 def test_the_checkpoint_is_the_fitted_heads_moved_by_the_step(client, work, data):

@@ -1,0 +1,122 @@
+"""`Idempotency-Key`: a request that is sent again is answered again, and done once (docs/decisions/0007-keys.md)."""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import Header, Response
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from service.context import Service
+from store import idempotency
+from store.errors import InvalidError
+from store.idempotency import Answer, Claim, FirstAnswer
+
+logger = logging.getLogger(__name__)
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="any unique text; the same request under the same key is done once, and answered alike, for a day",
+    ),
+]
+
+
+class Once:
+    """A request that is done at most once under its key; one without a key is simply done."""
+
+    def __init__(self, found: Claim | FirstAnswer | None) -> None:
+        self._found = found
+
+    def first_answer(self, content: dict[str, Any]) -> Response | None:
+        """The answer that this content had under this key before; `None` if it is to be done now.
+
+        Raises:
+            InvalidError: the key was used for other content.
+        """
+        if not isinstance(self._found, FirstAnswer):
+            return None
+        if self._found.fingerprint != _fingerprint(content):
+            raise InvalidError("idempotency_key_reused", "this Idempotency-Key was used for another request")
+        return _response(self._found.answer, {"Idempotency-Replayed": "true"})
+
+    def answer(self, session: Session, content: dict[str, Any], answer: Answer) -> Response:
+        """The answer, recorded under the key in the transaction that does what was asked.
+
+        Raises:
+            InProgressError: the key was taken over meanwhile: the transaction must not be committed.
+        """
+        if isinstance(self._found, Claim):
+            idempotency.finish(session, self._found, _fingerprint(content), answer)
+        return _response(answer, {})
+
+
+@asynccontextmanager
+async def once(service: Service, tenant: str, endpoint: str, key: str | None) -> AsyncIterator[Once]:
+    """Hold the key while the block lasts; a block that raises gives it back.
+
+    Raises:
+        InProgressError: another request holds it.
+    """
+    if key is None:
+        yield Once(None)
+        return
+    lease = timedelta(seconds=service.settings.ecif_lease_seconds)
+    found = await run_in_threadpool(_claim, service, tenant, endpoint, key, lease)
+    if isinstance(found, FirstAnswer):
+        yield Once(found)
+        return
+    renewing = asyncio.create_task(_renew(service, found, lease))
+    try:
+        yield Once(found)
+    except BaseException:
+        # Of what was answered already nothing is given back; what cannot be given back now runs out with its lease.
+        with suppress(SQLAlchemyError):
+            await run_in_threadpool(_release, service, found)
+        raise
+    finally:
+        renewing.cancel()
+
+
+async def _renew(service: Service, held: Claim, lease: timedelta) -> None:
+    while True:
+        await asyncio.sleep(lease.total_seconds() / 3)
+        try:
+            await run_in_threadpool(_renew_once, service, held, lease)
+        except SQLAlchemyError as error:
+            logger.warning("claim of an Idempotency-Key not renewed: %s", error)
+
+
+def _claim(service: Service, tenant: str, endpoint: str, key: str, lease: timedelta) -> Claim | FirstAnswer:
+    with service.database.transaction() as session:
+        return idempotency.claim(session, tenant, endpoint, key, lease)
+
+
+def _renew_once(service: Service, held: Claim, lease: timedelta) -> None:
+    with service.database.transaction() as session:
+        idempotency.renew(session, held, lease)
+
+
+def _release(service: Service, held: Claim) -> None:
+    with service.database.transaction() as session:
+        idempotency.release(session, held)
+
+
+def _fingerprint(content: dict[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+
+
+def _response(answer: Answer, headers: dict[str, str]) -> Response:
+    return Response(
+        answer.body, status_code=answer.status, headers=answer.headers | headers, media_type="application/json"
+    )
