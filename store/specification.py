@@ -94,7 +94,8 @@ class Flag(_Strict):
     false_discovery_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
 
 
-Method = Literal["ecif", "clip_score", "pair_loss"]
+Method = Literal["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon"]
+NEED_VALIDATION: frozenset[str] = frozenset({"tracin", "trak", "ekfac_if"})
 
 
 class JobSettings(_Strict):

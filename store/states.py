@@ -44,6 +44,7 @@ class Phase(StrEnum):
     ENCODE = "encode"
     FIT = "fit"
     CURVATURE = "curvature"
+    BASELINES = "baselines"
     EDIT = "edit"
     SCORE = "score"
     RANK = "rank"
@@ -56,6 +57,7 @@ PROGRESS_UNITS = {
     Phase.ENCODE: "pairs",
     Phase.FIT: "epochs",
     Phase.CURVATURE: "passes",
+    Phase.BASELINES: "methods",
     Phase.EDIT: "epochs",
     Phase.SCORE: "pairs",
     Phase.RANK: "pairs",

@@ -197,6 +197,10 @@ SCORES = (
     "self_influence",
     "clip_score",
     "pair_loss",
+    "tracin",
+    "trak",
+    "ekfac_if",
+    "lemon",
     "suspicion",
     "p_value",
     "q_value",
@@ -229,6 +233,10 @@ class Result(Base):
     self_influence: Mapped[float | None]
     clip_score: Mapped[float | None]
     pair_loss: Mapped[float | None]
+    tracin: Mapped[float | None]
+    trak: Mapped[float | None]
+    ekfac_if: Mapped[float | None]
+    lemon: Mapped[float | None]
     suspicion: Mapped[float | None]
     p_value: Mapped[float | None]
     q_value: Mapped[float | None]

@@ -89,9 +89,10 @@ _READ: dict[Phase, tuple[Phase, ...]] = {
     Phase.ENCODE: (),
     Phase.FIT: (Phase.PLAN, Phase.ENCODE),
     Phase.CURVATURE: (Phase.PLAN, Phase.ENCODE, Phase.FIT),
+    Phase.BASELINES: (Phase.PLAN, Phase.ENCODE, Phase.FIT),
     Phase.EDIT: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE),
-    Phase.SCORE: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE),
-    Phase.RANK: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE, Phase.EDIT, Phase.SCORE),
+    Phase.SCORE: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE, Phase.BASELINES),
+    Phase.RANK: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE, Phase.BASELINES, Phase.EDIT, Phase.SCORE),
     Phase.LOAD: (Phase.RANK,),
 }
 

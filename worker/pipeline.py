@@ -10,7 +10,7 @@ from store.shards import Planned
 from store.specification import JobSpec
 from store.states import JobStatus, Phase
 from store.tables import Job
-from worker.steps import curvature, edit, encode, fit, ingest, load, plan, rank, score
+from worker.steps import baselines, curvature, edit, encode, fit, ingest, load, plan, rank, score
 from worker.task import Done, Task
 
 
@@ -28,6 +28,7 @@ JOB_STEPS = (
     Step(Phase.ENCODE, encode.run, encode.shards),
     Step(Phase.FIT, fit.run, fit.shards),
     Step(Phase.CURVATURE, curvature.run, curvature.shards),
+    Step(Phase.BASELINES, baselines.run, baselines.shards),
     Step(Phase.EDIT, edit.run, edit.shards),
     Step(Phase.SCORE, score.run, score.shards),
     Step(Phase.RANK, rank.run, rank.shards),

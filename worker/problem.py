@@ -14,7 +14,7 @@ from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
 from ecif.parameters import Params
 from store.states import Phase
 from worker.job_view import DatasetView, JobView
-from worker.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model
+from worker.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model, starts_from_nothing
 from worker.records import PartBlob, RecordTable
 from worker.removed import get_removed
 from worker.roster import Roster
@@ -37,6 +37,12 @@ class Problem:
     device: torch.device
     tables: tuple[RecordTable | None, RecordTable | None]
     task: Task
+
+    @property
+    def as_given(self) -> Params:
+        """The weights that embeddings are compared by: those the user brought, before a fit on wrong pairs drew those
+        together; the fitted ones where the model started from random weights and knew nothing before."""
+        return self.params if starts_from_nothing(self.view.spec) else self.initial
 
     def batch(self, places: Tensor) -> Batch:
         """The training pairs at these places of the roster."""

@@ -132,6 +132,10 @@ def upgrade() -> None:
         sa.Column("self_influence", sa.Double(), nullable=True),
         sa.Column("clip_score", sa.Double(), nullable=True),
         sa.Column("pair_loss", sa.Double(), nullable=True),
+        sa.Column("tracin", sa.Double(), nullable=True),
+        sa.Column("trak", sa.Double(), nullable=True),
+        sa.Column("ekfac_if", sa.Double(), nullable=True),
+        sa.Column("lemon", sa.Double(), nullable=True),
         sa.Column("suspicion", sa.Double(), nullable=True),
         sa.Column("p_value", sa.Double(), nullable=True),
         sa.Column("q_value", sa.Double(), nullable=True),
@@ -173,6 +177,34 @@ def upgrade() -> None:
         ["job", "pair_loss", "rank"],
         unique=False,
         postgresql_where=sa.text("pair_loss IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_results_tracin",
+        "results",
+        ["job", "tracin", "rank"],
+        unique=False,
+        postgresql_where=sa.text("tracin IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_results_trak",
+        "results",
+        ["job", "trak", "rank"],
+        unique=False,
+        postgresql_where=sa.text("trak IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_results_ekfac_if",
+        "results",
+        ["job", "ekfac_if", "rank"],
+        unique=False,
+        postgresql_where=sa.text("ekfac_if IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_results_lemon",
+        "results",
+        ["job", "lemon", "rank"],
+        unique=False,
+        postgresql_where=sa.text("lemon IS NOT NULL"),
     )
     op.create_index(
         "ix_results_positive_influence",
@@ -282,6 +314,10 @@ def downgrade() -> None:
         postgresql_where=sa.text("positive_influence IS NOT NULL"),
     )
     op.drop_index("ix_results_pair_loss", table_name="results", postgresql_where=sa.text("pair_loss IS NOT NULL"))
+    op.drop_index("ix_results_tracin", table_name="results", postgresql_where=sa.text("tracin IS NOT NULL"))
+    op.drop_index("ix_results_trak", table_name="results", postgresql_where=sa.text("trak IS NOT NULL"))
+    op.drop_index("ix_results_ekfac_if", table_name="results", postgresql_where=sa.text("ekfac_if IS NOT NULL"))
+    op.drop_index("ix_results_lemon", table_name="results", postgresql_where=sa.text("lemon IS NOT NULL"))
     op.drop_index("ix_results_p_value", table_name="results", postgresql_where=sa.text("p_value IS NOT NULL"))
     op.drop_index(
         "ix_results_negative_influence",

@@ -19,9 +19,7 @@ def upgrade() -> None:
         op.create_index(op.f(f"ix_{table}_tenant_created_at_id"), table, ["tenant", "created_at", "id"])
         op.drop_index(op.f(f"ix_{table}_created_at_id"), table_name=table)
     op.drop_index("ix_jobs_open", table_name="jobs")
-    op.create_index(
-        "ix_jobs_open", "jobs", ["tenant", "created_at"], postgresql_where=sa.text("finished_at IS NULL")
-    )
+    op.create_index("ix_jobs_open", "jobs", ["tenant", "created_at"], postgresql_where=sa.text("finished_at IS NULL"))
     op.create_table(
         "api_keys",
         sa.Column("id", sa.Text(), nullable=False),

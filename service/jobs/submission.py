@@ -12,7 +12,7 @@ from store import datasets, jobs
 from store.catalogue import check_model
 from store.errors import InvalidError, NotFoundError
 from store.ids import new_id
-from store.specification import JobSettings, JobSpec, RemoveFlagged, ValidationDataset
+from store.specification import NEED_VALIDATION, JobSettings, JobSpec, RemoveFlagged, ValidationDataset
 from store.specification_defaults import fill_for_kind
 from store.states import JobStatus
 from store.tables import Dataset, Job
@@ -89,6 +89,13 @@ def submit(session: Session, spec: JobSpec) -> Job:
         raise InvalidError(
             "validation_required",
             "valuation measures influence on a validation loss: name a validation dataset or a fraction",
+            "validation",
+        )
+    needing = sorted(NEED_VALIDATION.intersection(spec.methods))
+    if needing and spec.validation is None:
+        raise InvalidError(
+            "validation_required",
+            f"{', '.join(needing)}: measured on a validation loss: name a validation dataset or a fraction",
             "validation",
         )
     if isinstance(spec.remove, RemoveFlagged):

@@ -14,6 +14,10 @@ SortKey = Literal[
     "self_influence",
     "clip_score",
     "pair_loss",
+    "tracin",
+    "trak",
+    "ekfac_if",
+    "lemon",
     "suspicion",
     "p_value",
     "q_value",
@@ -44,6 +48,10 @@ class ResultOut(BaseModel):
     self_influence: float | None = Field(description="how hard the pair pulls the model; never negative")
     clip_score: float | None = Field(description="cosine of image and caption")
     pair_loss: float | None = Field(description="the pair's own contrastive loss")
+    tracin: float | None = Field(description="as influence: positive role, identity curvature, over the checkpoints")
+    trak: float | None = Field(description="as influence: positive-role margins, random projection, Fisher inverse")
+    ekfac_if: float | None = Field(description="as influence: positive role, EKFAC curvature")
+    lemon: float | None = Field(description="disagreement with the nearest neighbours; high is suspicious")
     suspicion: float | None = Field(description="how likely the pair is misaligned; `summary.ranked_by` says how")
     p_value: float | None
     q_value: float | None

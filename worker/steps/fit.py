@@ -11,7 +11,7 @@ import torch
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from ecif import FitSettings, State, fit, positive
+from ecif import FitSettings, State, fit, flatten, positive
 from ecif.parameters import Params
 from store.shards import Planned
 from store.specification import JobSpec
@@ -65,7 +65,9 @@ def run(task: Task) -> Done:
             on_state=lambda now: keep({**now, **watched.as_state()}),
             on_epoch=watched.look,
         )
+        kept = torch.stack([flatten(checkpoint) for checkpoint in result.checkpoints])
         output = {
+            "checkpoints": put_tensors(task.blobs, task.blob_name("checkpoints.safetensors"), {"checkpoints": kept}),
             "params": put_tensors(task.blobs, task.blob_name("params.safetensors"), result.params),
             "losses": put_tensors(task.blobs, task.blob_name("losses.safetensors"), {"mean": watched.mean()}),
             "looks": watched.looks,

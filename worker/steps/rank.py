@@ -19,6 +19,7 @@ from worker.job_view import JobView, single
 from worker.models import starts_from_nothing
 from worker.roster import Roster
 from worker.steps import told
+from worker.steps.baselines import METHODS
 from worker.task import Done, Json, Task
 from worker.tensors import get_tensors, put_tensors
 
@@ -27,6 +28,7 @@ _ASKED_FOR = {
     "ecif": ("influence", *_ROLES, "self_influence"),
     "clip_score": ("clip_score",),
     "pair_loss": ("pair_loss",),
+    **{method: (method,) for method in METHODS},
 }
 
 
@@ -85,6 +87,9 @@ def gather(blobs: Blobs, view: JobView, roster: Roster) -> dict[str, Tensor]:
     scores = {name: values / len(roster.partitions) for name, values in columns.items()}
     if _ROLES[0] in scores:
         scores["influence"] = scores[_ROLES[0]] + scores[_ROLES[1]]
+    prepared = view.output(Phase.BASELINES)
+    if prepared is not None and "lemon" in prepared["methods"]:
+        scores["lemon"] = get_tensors(blobs, prepared["prepared"])["lemon"]
     fitted = view.output(Phase.FIT)
     if fitted is not None and fitted["looks"]:
         watched, looks = get_tensors(blobs, fitted["losses"])["mean"], fitted["looks"]

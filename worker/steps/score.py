@@ -13,8 +13,8 @@ from store.specification import JobSpec
 from store.states import Phase
 from store.tables import Job
 from worker.job_view import single
-from worker.models import starts_from_nothing
 from worker.problem import Problem, open_problem
+from worker.steps.baseline_scores import Baselines
 from worker.task import Done, Json, Task
 from worker.tensors import get_tensors, put_tensors
 
@@ -41,13 +41,15 @@ def run(task: Task) -> Done:
     payload = task.claim.payload
     with open_problem(task) as problem:
         directions = _Directions.load(problem)
+        baselines = Baselines(problem)
         mine = problem.roster.batches(payload["partition"])[payload["first"] : payload["last"]]
         total = sum(len(places) for places in mine)
         columns: dict[str, list[Tensor]] = {}
         done = 0
         for places in mine:
             task.lease.progress(done)
-            for name, values in _score(problem, directions, problem.batch(places)).items():
+            batch = problem.batch(places)
+            for name, values in (_score(problem, directions, batch) | baselines.score(batch)).items():
                 columns.setdefault(name, []).append(values.double().cpu())
             done += len(places)
         tensors = {name: torch.cat(values) for name, values in columns.items()}
@@ -106,10 +108,6 @@ def _probes_of(scores: BatchScores, probes: int) -> BatchScores:
 
 @torch.no_grad()
 def _clip_score(problem: Problem, batch: Batch) -> Tensor:
-    """The cosine by the model that the user brought; by the fitted one where it started from random weights.
-
-    A fit on wrong pairs draws them together, which is what this score is there to tell.
-    """
-    params = problem.params if starts_from_nothing(problem.view.spec) else problem.initial
-    text, image = problem.objective.embed(params, batch.images, batch.texts)
+    """(B,), the cosine of each pair's two embeddings."""
+    text, image = problem.objective.embed(problem.as_given, batch.images, batch.texts)
     return (normalise(text) * normalise(image)).sum(1)

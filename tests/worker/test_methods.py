@@ -1,0 +1,62 @@
+"""Every method in any job: the same machine with other parts."""
+
+import numpy as np
+import pytest
+
+METHODS = ["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon"]
+
+
+@pytest.fixture
+def data(upload, embedding_zip, work):
+    train, clean = upload(embedding_zip(150, wrong=30, width=16)), upload(embedding_zip(60, width=16, seed=9))
+    work()
+    return {"dataset": train["id"], "validation": {"dataset": clean["id"]}}
+
+
+def finished(client, work, **spec):
+    answer = client.post("/jobs", json=spec)
+    assert answer.status_code == 202, answer.text
+    work()
+    job = client.get(f"/jobs/{answer.json()['id']}").json()
+    assert job["status"] == "succeeded", job["error"]
+    return client.get(f"/jobs/{job['id']}/results", params={"limit": 1000}).json()["items"]
+
+
+def test_all_methods_at_once_and_each_tells_wrong_pairs_its_own_way(client, work, data):
+    rows = finished(
+        client, work, task="misalignment", **data, methods=METHODS, objective={"batch_size": 50, "temperature": 0.1}
+    )
+    wrong = np.array([int(row["key"]) < 30 for row in rows])
+
+    def area(scores):
+        above = scores[wrong][:, None] > scores[~wrong][None]
+        return above.mean()
+
+    high = {"lemon": 1, "pair_loss": 1, "clip_score": -1, "suspicion": 1, "self_influence": 1}
+    found = {name: area(sign * np.array([row[name] for row in rows])) for name, sign in high.items()}
+    assert min(found.values()) > 0.9, found
+    influences = {name: np.array([row[name] for row in rows]) for name in ("tracin", "trak", "ekfac_if")}
+    positive = np.array([row["positive_influence"] for row in rows])
+    for name, values in influences.items():
+        assert np.isfinite(values).all()
+        # All of them estimate what the positive role does to the same validation loss, each with its own curvature.
+        assert np.corrcoef(np.argsort(np.argsort(values)), np.argsort(np.argsort(positive)))[0, 1] > 0.5, name
+
+
+def test_a_method_that_was_not_asked_for_is_null(client, work, data):
+    rows = finished(client, work, task="valuation", **data)
+    assert all(row[name] is None for row in rows for name in ("tracin", "trak", "ekfac_if", "lemon", "pair_loss"))
+
+
+def test_tracin_of_an_unfitted_model_is_identity_influence_of_the_positive_role(client, work, data):
+    spec = {"task": "valuation", **data, "fit": None, "methods": ["ecif", "tracin"]}
+    for row in finished(client, work, **spec, influence={"curvature": "identity"}):
+        assert row["tracin"] == pytest.approx(row["positive_influence"], rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["tracin", "trak", "ekfac_if"])
+def test_a_method_that_needs_validation_says_so(client, data, problem_of, method):
+    body = {"task": "misalignment", "dataset": data["dataset"], "methods": [method]}
+    problem = problem_of(client.post("/jobs", json=body))
+    assert (problem["status"], problem["code"]) == (422, "validation_required")
+    assert method in problem["detail"]

@@ -1,0 +1,120 @@
+"""Baselines: what the methods beside ECIF need before batches are scored. The same machine with other parts.
+
+docs/methods.md says which role, gradient and curvature each of them is.
+"""
+
+import math
+
+import torch
+from sqlalchemy.orm import Session
+from torch import Tensor
+
+from ecif import Ekfac, Projection
+from ecif.methods import lemon, trak_features, trak_kernel
+from ecif.parameters import Params, size, unflatten
+from store.errors import InvalidError
+from store.shards import Planned
+from store.specification import JobSpec
+from store.states import Phase
+from store.tables import Job
+from worker.problem import Problem, open_problem
+from worker.task import Done, Task
+from worker.tensors import get_tensors, put_tensors
+
+METHODS = ("tracin", "trak", "ekfac_if", "lemon")
+_LARGEST_LEMON = 100_000  # pairs: it compares each with all others, and holds their embeddings
+_PROJECTION_NUMBERS = 2**27  # what a projection may hold: 1 GiB in float64
+_SIDE = 12
+
+
+def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
+    """One shard where any of them is asked for."""
+    asked = [method for method in METHODS if method in spec.methods]
+    return [Planned({"methods": asked}, len(asked))] if asked else []
+
+
+def run(task: Task) -> Done:
+    """Prepare every baseline that was asked for.
+
+    Raises:
+        InvalidError: one of them is not made for data or models of this size.
+    """
+    tensors: dict[str, Tensor] = {}
+    asked = task.claim.payload["methods"]
+    with open_problem(task) as problem:
+        for done, method in enumerate(asked):
+            task.lease.progress(done)
+            tensors |= _PREPARE[method](problem)
+        blob = put_tensors(task.blobs, task.blob_name("baselines.safetensors"), tensors)
+    return Done({"prepared": blob, "methods": asked}, len(asked))
+
+
+def checkpoints(problem: Problem) -> list[Params]:
+    """The weights along the fit that TracIn sums over; where nothing was fitted, those of the model."""
+    fitted = problem.view.output(Phase.FIT)
+    if fitted is None:
+        return [problem.params]
+    kept = get_tensors(problem.task.blobs, fitted["checkpoints"])["checkpoints"]
+    return [unflatten(row.to(problem.device), problem.params) for row in kept]
+
+
+def _validation_gradient(problem: Problem, params: Params) -> Tensor:
+    return problem.objective.validation_gradient(params, problem.validation_batches(), problem.roster.n_validation)
+
+
+def _tracin(problem: Problem) -> dict[str, Tensor]:
+    return {"tracin": torch.stack([_validation_gradient(problem, params).float() for params in checkpoints(problem)])}
+
+
+def _ekfac_if(problem: Problem) -> dict[str, Tensor]:
+    curvature = Ekfac.of(
+        problem.objective, problem.params, problem.training_batches, seed=problem.view.spec.objective.seed
+    )
+    gradient = _validation_gradient(problem, problem.params)
+    return {"ekfac_if": curvature.solve(gradient[None]).x.float()}
+
+
+def projection_of(problem: Problem) -> Projection:
+    """TRAK's random projection: drawn again wherever it is needed, from the job's seed.
+
+    Raises:
+        InvalidError: the model has too many trained weights for it.
+    """
+    side = min(_SIDE, math.isqrt(_PROJECTION_NUMBERS // (size(problem.params) * len(problem.params))))
+    if side < 2:
+        raise InvalidError(
+            "too_many_weights", "trak is for scope heads: it projects every weight's gradient", "methods"
+        )
+    return Projection.draw(problem.params, side, problem.view.spec.objective.seed)
+
+
+def _trak(problem: Problem) -> dict[str, Tensor]:
+    projection = projection_of(problem)
+    features = (
+        trak_features(problem.objective, problem.params, batch, projection).features
+        for batch in problem.training_batches()
+    )
+    kernel = trak_kernel(features) / len(problem.roster.partitions)
+    query = projection.down(_validation_gradient(problem, problem.params)[None])
+    return {"trak_kernel": kernel, "trak_query": query}
+
+
+@torch.no_grad()
+def _lemon(problem: Problem) -> dict[str, Tensor]:
+    n = problem.roster.n_pairs
+    if n > _LARGEST_LEMON:
+        raise InvalidError(
+            "too_many_pairs", f"lemon compares all pairs: at most {_LARGEST_LEMON:,}, not {n:,}", "methods"
+        )
+    if n < 2:
+        return {"lemon": torch.zeros(n, dtype=torch.float64)}
+    texts, images = [], []
+    for places in torch.split(torch.arange(n), 1024):
+        batch = problem.batch(places)
+        text, image = problem.objective.embed(problem.as_given, batch.images, batch.texts)
+        texts.append(text.float())
+        images.append(image.float())
+    return {"lemon": lemon(torch.cat(images), torch.cat(texts)).double()}
+
+
+_PREPARE = {"tracin": _tracin, "trak": _trak, "ekfac_if": _ekfac_if, "lemon": _lemon}
