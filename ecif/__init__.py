@@ -53,6 +53,7 @@ from ecif.noise_rate import NoiseEstimate, estimate_noise_rate
 from ecif.objective import Batches, Embed, Objective
 from ecif.parameters import Params, flatten, unflatten
 from ecif.projection import Projection
+from ecif.queries import QueryLoss, candidate_scores, query_gradients, query_losses
 from ecif.relative import relative_influence, relative_influence_from_products, role_gradients
 from ecif.removal import removal_gradient, score_removals
 from ecif.role_derivatives import negative_derivative, positive_derivative
@@ -99,12 +100,14 @@ __all__ = [
     "Projected",
     "ProjectedBatch",
     "Projection",
+    "QueryLoss",
     "SelfInfluence",
     "Solution",
     "Spectrum",
     "State",
     "benjamini_hochberg",
     "calibration_warning",
+    "candidate_scores",
     "choose_damping",
     "conformal_p_values",
     "conjugate_gradients",
@@ -132,6 +135,8 @@ __all__ = [
     "project_batch",
     "pull",
     "push",
+    "query_gradients",
+    "query_losses",
     "random_subsets",
     "relative_influence",
     "relative_influence_from_products",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 _ITERATIONS = 200
 _REACH = 10.0  # interquartile ranges from the median beyond which a score counts as being there
+_APART = 2.0
 _FLOOR = 1e-2  # least standard deviation of a component, in interquartile ranges
 
 
@@ -21,6 +22,13 @@ class NoiseEstimate:
     rate: float
     posterior: Tensor
     flagged: Tensor
+
+    def count_at(self, rate: float) -> int:
+        """How many of the most suspicious pairs may be flagged so that, by this estimate, at most a fraction `rate`
+        of them is right after all: the largest k whose mean of 1 − posterior stays within it."""
+        doubt = (1 - self.posterior).sort().values.cumsum(0) / torch.arange(1, self.posterior.numel() + 1)
+        within = (doubt <= rate).nonzero()
+        return int(within[-1]) + 1 if len(within) else 0
 
 
 def estimate_noise_rate(scores: Tensor) -> NoiseEstimate:
@@ -75,7 +83,7 @@ def _em(x: Tensor, upper: Tensor) -> tuple[Tensor, float, float] | None:
     log_likelihood, lower_mean = -float("inf"), 0.0
     for _ in range(_ITERATIONS):
         logs = []
-        means = []
+        means, variances = [], []
         for weight in (1 - upper, upper):
             total = weight.sum()
             if float(total) < 2:
@@ -83,13 +91,16 @@ def _em(x: Tensor, upper: Tensor) -> tuple[Tensor, float, float] | None:
             mean = (weight * x).sum() / total
             deviation = ((weight * (x - mean).square()).sum() / total).sqrt().clamp(min=_FLOOR)
             means.append(float(mean))
+            variances.append(float(deviation.square()))
             logs.append(_log_normal(x, mean, deviation) + (total / x.numel()).log())
         both = torch.stack(logs)
         upper = both.softmax(0)[1]
         before, log_likelihood, lower_mean = log_likelihood, float(both.logsumexp(0).sum()), means[0]
         if log_likelihood - before < 1e-6 * x.numel():
             break
-    return (upper, log_likelihood, lower_mean) if means[1] > means[0] else None
+    # Two groups, and not one skewed one: Ashman's D (1994), whose bound of 2 is where two equal normals part.
+    apart = (means[1] - means[0]) / math.sqrt((variances[0] + variances[1]) / 2)
+    return (upper, log_likelihood, lower_mean) if apart >= _APART else None
 
 
 def _log_normal(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

@@ -17,12 +17,16 @@ EXCLUDED = -1e30
 def normalise(embedding: Tensor) -> Tensor:
     """Rows of (B, E) scaled to unit length, in float32 or wider.
 
-    A row of zero length (its square underflows) stays zero and has zero derivative of every order: its
+    A row of zeros stays zero and has zero derivative of every order: its
     similarity to everything is 0, and it pulls nothing.
     """
     wide = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
+    # Direction is all that counts, so a constant factor brings rows of any size to where squares neither under- nor
+    # overflow.
+    largest = wide.detach().abs().amax(-1, keepdim=True)
+    wide = wide / torch.where(largest > 0, largest, 1.0)
     squared = wide.square().sum(-1, keepdim=True)
-    zero = squared <= torch.finfo(wide.dtype).tiny
+    zero = largest == 0
     # The inner where keeps rsqrt away from 0, the outer one cuts its derivative.
     return torch.where(zero, 0.0, wide * torch.where(zero, 1.0, squared).rsqrt())
 

@@ -1,5 +1,6 @@
 """The application: `uvicorn service.app:create_app --factory`."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -8,24 +9,29 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from doorbell.application import celery_application
 from doorbell.bell import Bell
-from service import health, problems
+from service import health, problem_docs, problems
+from service.access import HOW_TO_MAKE_A_KEY
 from service.checkpoints import endpoints as checkpoints_endpoints
 from service.context import Service
 from service.cursors import Cursors
 from service.datasets import endpoints as datasets_endpoints
 from service.jobs import endpoints as jobs_endpoints
-from service.problem_docs import Problem
+from service.limits import RequestRate
 from service.results import endpoints as results_endpoints
+from store import api_keys
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
 from store.shared_secrets import cursor_key
 from store.specification import JobSettings, JobSpec
 from store.version import CODE_VERSION
+
+logger = logging.getLogger("uvicorn.error")  # the one that is seen wherever the API runs
 
 _DESCRIPTION = """
 Which image-text pairs are hurting my CLIP model? Upload a dataset, submit a job, read the ranking.
@@ -62,7 +68,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             with database.transaction() as session:
                 return cursor_key(session)
 
-        app.state.service = Service(settings, database, Blobs.from_settings(settings), bell, Cursors(fetch_cursor_key))
+        app.state.service = Service(
+            settings=settings,
+            database=database,
+            blobs=Blobs.from_settings(settings),
+            bell=bell,
+            cursors=Cursors(fetch_cursor_key),
+            rate=RequestRate(settings.ecif_requests_per_minute),
+        )
+        _say_who_may_ask(database, settings)
         yield
         bell.close()
         database.close()
@@ -75,11 +89,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         jobs_endpoints.router,
         results_endpoints.router,
         checkpoints_endpoints.router,
-        health.router,
     ):
-        app.include_router(router)
+        app.include_router(router, responses=problem_docs.problems(400, 401, 403, 422, 429, 500, 503))
+    app.include_router(health.router, responses=problem_docs.problems(400))
     _document_hand_read_bodies(app)
     return app
+
+
+def _say_who_may_ask(database: Database, settings: Settings) -> None:
+    try:
+        with database.transaction() as session:
+            keys = api_keys.any_made(session)
+    except SQLAlchemyError:
+        return  # /readyz tells; each request is asked for its key anyway
+    if not keys:
+        whom = "everybody who reaches it" if settings.ecif_open else "every user of this machine, and to nobody else"
+        logger.warning("there are no API keys: open to %s. %s", whom, HOW_TO_MAKE_A_KEY)
 
 
 def _document_hand_read_bodies(app: FastAPI) -> None:
@@ -90,7 +115,7 @@ def _document_hand_read_bodies(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = generate()
             _, extra = models_json_schema(
-                [(JobSpec, "validation"), (JobSettings, "validation"), (Problem, "serialization")],
+                [(JobSpec, "validation"), (JobSettings, "validation"), (problem_docs.Problem, "serialization")],
                 ref_template="#/components/schemas/{model}",
             )
             document["components"]["schemas"].update(extra["$defs"])

@@ -1,12 +1,14 @@
 """What an endpoint is given: the database, the blobs, the bell and the settings of this process."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
 from doorbell.bell import Bell
+from service.access import Credentials, caller_of
 from service.cursors import Cursors
+from service.limits import UNLIMITED, Limits, RequestRate
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
@@ -21,10 +23,25 @@ class Service:
     blobs: Blobs
     bell: Bell
     cursors: Cursors
+    rate: RequestRate
+    limits: Limits = UNLIMITED
 
 
-def _service(request: Request) -> Service:
+def _process(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
+ProcessDep = Annotated[Service, Depends(_process)]
+"""Without a question who asks: for what is open to everybody and tells nothing of anybody."""
+
+
+def _service(request: Request, process: ProcessDep, credentials: Credentials) -> Service:
+    caller = caller_of(request, process.database, process.settings, credentials)
+    if caller.limited:
+        process.rate.count(caller.tenant)
+    limits = Limits.from_settings(process.settings) if caller.limited else UNLIMITED
+    return replace(process, database=process.database.of_tenant(caller.tenant), limits=limits)
+
+
 ServiceDep = Annotated[Service, Depends(_service)]
+"""For the tenant who asks: the sessions of its database see and make rows of that tenant only."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.context import ServiceDep
+from service.context import ProcessDep
 
 router = APIRouter(tags=["health"])
 
@@ -32,10 +32,10 @@ async def healthz() -> Liveness:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "PostgreSQL is unreachable"}})
-def readyz(service: ServiceDep, response: Response) -> Readiness:
+def readyz(process: ProcessDep, response: Response) -> Readiness:
     """Whether this process can do its work."""
     try:
-        with service.database.transaction() as session:
+        with process.database.transaction() as session:
             session.execute(text("SELECT 1"))
         postgres: Literal["ok", "unreachable"] = "ok"
     except SQLAlchemyError:
@@ -43,7 +43,7 @@ def readyz(service: ServiceDep, response: Response) -> Readiness:
         response.status_code = 503
     broker: Literal["ok", "unreachable"]
     try:
-        with redis.Redis.from_url(service.settings.redis_url, socket_timeout=1, socket_connect_timeout=1) as connection:
+        with redis.Redis.from_url(process.settings.redis_url, socket_timeout=1, socket_connect_timeout=1) as connection:
             connection.ping()
         broker = "ok"
     except redis.RedisError:

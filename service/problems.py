@@ -11,8 +11,19 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
-from store.errors import ConflictError, CursorError, DomainError, InProgressError, InvalidError, NotFoundError
+from store.errors import (
+    ConflictError,
+    CursorError,
+    DomainError,
+    ForbiddenError,
+    InProgressError,
+    InvalidError,
+    LimitError,
+    NotFoundError,
+    UnauthenticatedError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +47,8 @@ class StalledError(DomainError):
 
 
 STATUS: dict[type[DomainError], HTTPStatus] = {
+    UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
+    ForbiddenError: HTTPStatus.FORBIDDEN,
     NotFoundError: HTTPStatus.NOT_FOUND,
     InvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ConflictError: HTTPStatus.CONFLICT,
@@ -45,10 +58,12 @@ STATUS: dict[type[DomainError], HTTPStatus] = {
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     MediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     StalledError: HTTPStatus.REQUEST_TIMEOUT,
+    LimitError: HTTPStatus.TOO_MANY_REQUESTS,
 }
 
 HEADERS: dict[type[DomainError], dict[str, str]] = {
     InProgressError: {"Retry-After": "1"},
+    UnauthenticatedError: {"WWW-Authenticate": 'Bearer realm="ecif"'},
 }
 
 
@@ -75,7 +90,10 @@ def problem(
 def _domain(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, DomainError)  # noqa: S101  registered for this class only
     errors = [{"loc": ["body", *error.param.split(".")], "msg": error.message}] if error.param else None
-    return problem(STATUS[type(error)], error.code, error.message, errors, HEADERS.get(type(error)))
+    headers = HEADERS.get(type(error))
+    if isinstance(error, LimitError):
+        headers = {"Retry-After": str(error.retry_after)}
+    return problem(STATUS[type(error)], error.code, error.message, errors, headers)
 
 
 def _validation(_: Request, error: Exception) -> JSONResponse:
@@ -87,11 +105,24 @@ def _validation(_: Request, error: Exception) -> JSONResponse:
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", f"{where}: {first['msg']}{more}", errors)
 
 
-def _http(_: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     status = HTTPStatus(error.status_code)
     code = status.name.lower()
-    return problem(status, code, str(error.detail), headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods(request))
+    return problem(status, code, str(error.detail), headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What this path takes. The framework names the methods of the first route that has the path only."""
+    scope = {"type": "http", "path": request.url.path, "headers": [], "root_path": "", "query_string": b""}
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 def _database(request: Request, error: Exception) -> JSONResponse:

@@ -21,6 +21,8 @@ from store.idempotency import Answer, Claim, FirstAnswer
 
 logger = logging.getLogger(__name__)
 
+REPLAYED = "`true` where this answers a repeated request"
+
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -37,6 +39,11 @@ class Once:
 
     def __init__(self, found: Claim | FirstAnswer | None) -> None:
         self._found = found
+
+    @property
+    def repeated(self) -> bool:
+        """Whether there is an answer already, for some content."""
+        return isinstance(self._found, FirstAnswer)
 
     def first_answer(self, content: dict[str, Any]) -> Response | None:
         """The answer that this content had under this key before; `None` if it is to be done now.
@@ -62,7 +69,7 @@ class Once:
 
 
 @asynccontextmanager
-async def once(service: Service, tenant: str, endpoint: str, key: str | None) -> AsyncIterator[Once]:
+async def once(service: Service, endpoint: str, key: str | None) -> AsyncIterator[Once]:
     """Hold the key while the block lasts; a block that raises gives it back.
 
     Raises:
@@ -72,7 +79,7 @@ async def once(service: Service, tenant: str, endpoint: str, key: str | None) ->
         yield Once(None)
         return
     lease = timedelta(seconds=service.settings.ecif_lease_seconds)
-    found = await run_in_threadpool(_claim, service, tenant, endpoint, key, lease)
+    found = await run_in_threadpool(_claim, service, endpoint, key, lease)
     if isinstance(found, FirstAnswer):
         yield Once(found)
         return
@@ -97,9 +104,9 @@ async def _renew(service: Service, held: Claim, lease: timedelta) -> None:
             logger.warning("claim of an Idempotency-Key not renewed: %s", error)
 
 
-def _claim(service: Service, tenant: str, endpoint: str, key: str, lease: timedelta) -> Claim | FirstAnswer:
+def _claim(service: Service, endpoint: str, key: str, lease: timedelta) -> Claim | FirstAnswer:
     with service.database.transaction() as session:
-        return idempotency.claim(session, tenant, endpoint, key, lease)
+        return idempotency.claim(session, endpoint, key, lease)
 
 
 def _renew_once(service: Service, held: Claim, lease: timedelta) -> None:

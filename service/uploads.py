@@ -42,6 +42,10 @@ class Form:
     files: dict[str, UploadedFile] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
 
+    def content(self) -> dict[str, str]:
+        """What was sent, whatever the boundaries and the names of the files: digests of files, fields as they are."""
+        return {name: file.digest for name, file in self.files.items()} | self.fields
+
 
 @dataclass
 class _Part:

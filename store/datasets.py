@@ -98,6 +98,11 @@ def count(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(Dataset).where(Dataset.deleted_at.is_(None))) or 0
 
 
+def stored_bytes(session: Session) -> int:
+    """The size of all uploads that are kept."""
+    return int(session.scalar(select(func.sum(Dataset.size_bytes)).where(Dataset.deleted_at.is_(None))) or 0)
+
+
 def mark_deleted(session: Session, dataset_id: str) -> None:
     """Make it invisible now; the sweeper purges what it holds.
 
@@ -167,7 +172,9 @@ def to_purge(session: Session) -> str | None:
     Its images went when it was deleted. Keys and captions stay for the results that show them, until the last
     job that used it is deleted too.
     """
-    named = select(Job.id).where(or_(Job.dataset_id == Dataset.id, Job.validation_dataset_id == Dataset.id))
+    named = select(Job.id).where(
+        or_(*(column == Dataset.id for column in (Job.dataset_id, Job.validation_dataset_id, Job.queries_dataset_id)))
+    )
     return session.scalar(
         select(Dataset.id)
         .where(Dataset.deleted_at.is_not(None), ~named.exists())

@@ -34,6 +34,14 @@ class InvalidError(DomainError):
     """The request is well formed and asks for something that cannot be."""
 
 
+class UnauthenticatedError(DomainError):
+    """Nobody that this service knows asks."""
+
+
+class ForbiddenError(DomainError):
+    """Whoever asks may not ask like this."""
+
+
 class ConflictError(DomainError):
     """The thing is in a state that forbids this now."""
 
@@ -44,6 +52,21 @@ class InProgressError(DomainError):
 
 class CursorError(DomainError):
     """A page cursor that was not made by this service for this question."""
+
+
+class LimitError(DomainError):
+    """Too much for one tenant, for now.
+
+    Attributes:
+        retry_after: seconds until it is worth asking again.
+    """
+
+    def __init__(self, code: str, message: str, retry_after: int) -> None:
+        super().__init__(code, message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.code, self.message, self.retry_after))
 
 
 class LostLeaseError(Exception):

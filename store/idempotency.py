@@ -15,9 +15,7 @@ from sqlalchemy.orm import Session
 
 from store.errors import InProgressError
 from store.tables import IdempotencyKey
-
-LEASE = timedelta(seconds=30)
-"""How long a claim outlives the process that made it."""
+from store.tenancy import tenant_of
 
 KEPT = timedelta(hours=24)
 """How long an answer can be had again at least."""
@@ -52,19 +50,18 @@ class Claim:
     token: str
 
 
-def claim(session: Session, tenant: str, endpoint: str, key: str, lease: timedelta = LEASE) -> Claim | FirstAnswer:
+def claim(session: Session, endpoint: str, key: str, lease: timedelta) -> Claim | FirstAnswer:
     """Claim a key for one request, or find what it was answered. Commit at once: others must see the claim.
 
     Raises:
         InProgressError: another request with this key is being worked on.
     """
+    tenant = tenant_of(session)
     mine = Claim(tenant, endpoint, hashlib.sha256(key.encode()).digest(), secrets.token_hex(16))
     until = func.clock_timestamp() + lease
     taken = session.scalar(
         insert(IdempotencyKey)
-        .values(
-            tenant=tenant, endpoint=endpoint, key_digest=mine.key_digest, claim=mine.token, lease_until=until
-        )
+        .values(tenant=tenant, endpoint=endpoint, key_digest=mine.key_digest, claim=mine.token, lease_until=until)
         .on_conflict_do_update(
             index_elements=["tenant", "endpoint", "key_digest"],
             set_={"claim": mine.token, "lease_until": until, "created_at": func.now()},
@@ -80,7 +77,7 @@ def claim(session: Session, tenant: str, endpoint: str, key: str, lease: timedel
     return FirstAnswer(row.fingerprint, Answer(row.status, row.headers or {}, row.body or ""))
 
 
-def renew(session: Session, held: Claim, lease: timedelta = LEASE) -> bool:
+def renew(session: Session, held: Claim, lease: timedelta) -> bool:
     """Hold a claim for longer; false when it is somebody else's by now."""
     until = func.clock_timestamp() + lease
     return _touched(session, update(IdempotencyKey).where(_held(held)).values(lease_until=until))
@@ -92,8 +89,10 @@ def finish(session: Session, held: Claim, fingerprint: bytes, answer: Answer) ->
     Raises:
         InProgressError: another request has taken the key over: what this one did must not be committed.
     """
-    done = update(IdempotencyKey).where(_held(held)).values(
-        fingerprint=fingerprint, status=answer.status, headers=answer.headers, body=answer.body
+    done = (
+        update(IdempotencyKey)
+        .where(_held(held))
+        .values(fingerprint=fingerprint, status=answer.status, headers=answer.headers, body=answer.body)
     )
     if not _touched(session, done):
         raise _in_progress()

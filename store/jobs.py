@@ -25,6 +25,7 @@ def create(
     code_version: str,
     dataset_id: str,
     validation_dataset_id: str | None,
+    queries_dataset_id: str | None = None,
     dataset_digest: str,
 ) -> Job:
     """Promise a job. Its first phase opens at once, or when the datasets that it names are ready."""
@@ -37,6 +38,7 @@ def create(
         code_version=code_version,
         dataset_id=dataset_id,
         validation_dataset_id=validation_dataset_id,
+        queries_dataset_id=queries_dataset_id,
         dataset_digest=dataset_digest,
     )
     session.add(job)
@@ -72,6 +74,11 @@ def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -
 
 def count(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(Job).where(Job.deleted_at.is_(None))) or 0
+
+
+def count_unfinished(session: Session) -> int:
+    """Jobs that are still to end, deleted ones too."""
+    return session.scalar(select(func.count()).select_from(Job).where(Job.finished_at.is_(None))) or 0
 
 
 def unfinished_on(session: Session, dataset_id: str) -> Sequence[str]:
@@ -208,7 +215,9 @@ def _no_job(job_id: str) -> NotFoundError:
 
 
 def _uses(dataset_id: str) -> Any:
-    return or_(Job.dataset_id == dataset_id, Job.validation_dataset_id == dataset_id)
+    return or_(
+        Job.dataset_id == dataset_id, Job.validation_dataset_id == dataset_id, Job.queries_dataset_id == dataset_id
+    )
 
 
 def _waiting(dataset_id: str) -> Select[Job]:
@@ -221,7 +230,7 @@ def _waiting(dataset_id: str) -> Select[Job]:
 
 
 def _start_if_ready(session: Session, job: Job) -> None:
-    needed = {job.dataset_id, job.validation_dataset_id} - {None}
+    needed = set(job.named_datasets())
     # Locked in share mode: a dataset that becomes ready meanwhile does so before or after, never in between.
     ready = session.scalars(
         select(Dataset.status).where(Dataset.id.in_(needed)).order_by(Dataset.id).with_for_update(read=True)

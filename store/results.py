@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.copying import copy_rows
 from store.tables import SCORES, Pair, Result
 
 SORTS = ("rank", *SCORES)
-COLUMNS = ("job", "rank", "position", *SCORES, "flagged")
-_TYPES = ("int8", "int8", "int8", *("float8" for _ in SCORES), "bool")
+COLUMNS = ("job", "rank", "position", "query", *SCORES, "flagged")
+_TYPES = ("int8", "int8", "int8", "text", *("float8" for _ in SCORES), "bool")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def page(
     after: Place | None,
     flagged: bool | None,
     key: str | None,
+    traced: str | None = None,
 ) -> list[ScoredPair]:
     """One page of a job's results.
 
@@ -62,6 +63,8 @@ def page(
         query = query.where(Result.flagged.is_(flagged))
     if key is not None:
         query = query.where(Pair.key == key)
+    if traced is not None:
+        query = query.where(Result.query == traced)
     if sort == "rank":
         if after is not None:
             query = query.where(Result.rank < after.rank if descending else Result.rank > after.rank)
@@ -84,6 +87,17 @@ def page(
         rest = unscored.order_by(Result.rank).limit(limit - len(found))
         found += [ScoredPair(*row) for row in session.execute(rest)]
     return found
+
+
+def count_of(session: Session, job: int, dataset: int, *, key: str | None, traced: str | None) -> int:
+    """How many results a key, a query or both name: few, and found by index."""
+    wanted = select(func.count()).select_from(Result).where(Result.job == job)
+    if traced is not None:
+        wanted = wanted.where(Result.query == traced)
+    if key is not None:
+        position = select(Pair.position).where(Pair.dataset == dataset, Pair.key == key, Pair.error.is_(None))
+        wanted = wanted.where(Result.position.in_(position))
+    return session.scalar(wanted) or 0
 
 
 def flagged_rows(session: Session, job: int, dataset: int) -> list[int]:

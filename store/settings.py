@@ -21,7 +21,14 @@ class Settings(BaseSettings):
     redis_url: str = Field(default="", description="Redis broker; `make serve` starts its own where empty")
     blob_url: str = Field(default="", description="file:///folder or s3://bucket/prefix; default ECIF_HOME/blobs")
 
+    ecif_open: bool = Field(
+        default=False, description="while there are no API keys, answer not only this machine: others ask who it is"
+    )
     ecif_max_upload_bytes: Annotated[int, Field(gt=0)] = 100 * GiB
+    # For each tenant with keys. Without keys there is one tenant, on its own machine, and no limit.
+    ecif_requests_per_minute: Annotated[int, Field(gt=0)] = 1200
+    ecif_max_unfinished_jobs: Annotated[int, Field(gt=0)] = 1000
+    ecif_max_stored_bytes: Annotated[int, Field(gt=0)] = 1024 * GiB
     ecif_max_image_pixels: Annotated[int, Field(gt=0)] = 64_000_000
     ecif_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     ecif_heartbeat_seconds: Annotated[float, Field(gt=0)] = 1.0

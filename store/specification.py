@@ -40,6 +40,19 @@ class RemoveFlagged(_Strict):
     flagged: Literal[True]
 
 
+class Queries(_Strict):
+    """Test images with their true texts, each to be traced back to training pairs."""
+
+    dataset: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        description="its captions are the true texts; a column `predicted` may hold what was predicted instead"
+    )
+    candidates: Annotated[tuple[str, ...], Field(min_length=2)] | None = Field(
+        default=None, description="the texts that a query is classified among; default: all that the queries name"
+    )
+    loss: Literal["cross_entropy", "margin"] = "cross_entropy"
+    top: Annotated[int, Field(ge=1, le=10_000)] = Field(default=20, description="training pairs kept for each query")
+
+
 class Model(_Strict):
     """An open_clip model. `tiny` is a small architecture for trials on 32-pixel images."""
 
@@ -85,7 +98,7 @@ class Influence(_Strict):
 
     negative: Literal["exact", "taylor"] = "exact"
     damping: Literal["auto"] | NotNegative = Field(default="auto", description="λ per pair")
-    curvature: Literal["gauss_newton", "hessian", "identity"] = "gauss_newton"
+    curvature: Literal["gauss_newton", "hessian", "ekfac", "identity"] = "gauss_newton"
 
 
 class Flag(_Strict):
@@ -101,7 +114,7 @@ NEED_VALIDATION: frozenset[str] = frozenset({"tracin", "trak", "ekfac_if"})
 class JobSettings(_Strict):
     """Everything of a job but the dataset that it works on."""
 
-    task: Literal["misalignment", "valuation", "removal"]
+    task: Literal["misalignment", "valuation", "traceback", "removal"]
     validation: ValidationDataset | ValidationFraction | None = None
     model: Model | None = Field(
         default=None,
@@ -112,6 +125,7 @@ class JobSettings(_Strict):
     influence: Influence = Influence()
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("ecif", "clip_score")
     flag: Flag = Flag()
+    queries: Queries | None = Field(default=None, description="for `traceback`: what to explain")
     remove: RemoveKeys | RemoveFlagged | None = Field(default=None, description="for `removal`: which pairs leave")
     verify: bool = Field(default=False, description="for `removal`: refit without them too, and report the gap")
 
@@ -122,6 +136,10 @@ class JobSettings(_Strict):
             object.__setattr__(self, "fit", fit)  # frozen for everyone else; here it is still being made
         if self.task == "valuation" and "ecif" not in self.methods:
             raise ValueError("task valuation ranks by influence: methods must hold ecif")
+        if self.objective.l2 == 0 and self.influence.damping == 0 and self.influence.curvature != "identity":
+            raise ValueError("objective.l2 and influence.damping are both 0: the curvature is singular; raise one")
+        if (self.task == "traceback") != (self.queries is not None):
+            raise ValueError("task traceback needs `queries`, and no other task takes them")
         if self.task == "removal" and self.remove is None:
             raise ValueError("task removal needs `remove`: keys, or the flagged pairs of a job")
         if self.task != "removal" and (self.remove is not None or self.verify):

@@ -46,6 +46,7 @@ class Phase(StrEnum):
     CURVATURE = "curvature"
     BASELINES = "baselines"
     EDIT = "edit"
+    TRACE = "trace"
     SCORE = "score"
     RANK = "rank"
     LOAD = "load"
@@ -59,6 +60,7 @@ PROGRESS_UNITS = {
     Phase.CURVATURE: "passes",
     Phase.BASELINES: "methods",
     Phase.EDIT: "epochs",
+    Phase.TRACE: "pairs",
     Phase.SCORE: "pairs",
     Phase.RANK: "pairs",
     Phase.LOAD: "pairs",

@@ -127,6 +127,7 @@ class Job(Base):
         Index(None, "tenant", "created_at", "id"),
         Index(None, "dataset_id"),
         Index(None, "validation_dataset_id"),
+        Index(None, "queries_dataset_id"),
         Index("ix_jobs_open", "tenant", "created_at", postgresql_where=text("finished_at IS NULL")),
         Index("ix_jobs_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
@@ -141,6 +142,7 @@ class Job(Base):
     code_version: Mapped[str]
     dataset_id: Mapped[str]
     validation_dataset_id: Mapped[str | None]
+    queries_dataset_id: Mapped[str | None]
     dataset_digest: Mapped[str]
     outputs: Mapped[Json] = mapped_column(server_default=text("'{}'"))  # by phase: what the next phases need
     result_count: Mapped[int] = mapped_column(server_default=text("0"))
@@ -151,6 +153,10 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
+
+    def named_datasets(self) -> list[str]:
+        """The datasets that the job works on, its own first."""
+        return [id_ for id_ in (self.dataset_id, self.validation_dataset_id, self.queries_dataset_id) if id_]
 
 
 class Shard(Base):
@@ -213,7 +219,8 @@ class Result(Base):
 
     __tablename__ = "results"
     __table_args__ = (
-        Index("uq_results_position", "job", "position", unique=True),
+        Index("ix_results_position", "job", "position"),
+        Index("ix_results_query", "job", "query", "rank", postgresql_where=text("query IS NOT NULL")),
         Index("ix_results_flagged", "job", "rank", postgresql_where=text("flagged")),
         *(
             Index(f"ix_results_{score}", "job", score, "rank", postgresql_where=text(f"{score} IS NOT NULL"))
@@ -226,6 +233,7 @@ class Result(Base):
         primary_key=True, autoincrement=False
     )  # 1 is the first that a person should look at
     position: Mapped[int]  # of the pair in the job's dataset
+    query: Mapped[str | None]  # of a traceback: the key of the query that this pair is held responsible for
     influence: Mapped[float | None]
     positive_influence: Mapped[float | None]
     negative_influence: Mapped[float | None]
@@ -256,10 +264,7 @@ class ApiKey(Base):
     """What lets a tenant in. The key itself is nowhere: only its SHA-256, and its first letters for people."""
 
     __tablename__ = "api_keys"
-    __table_args__ = (
-        Index("uq_api_keys_digest", "digest", unique=True),
-        Index("ix_api_keys_active", "id", postgresql_where=text("revoked_at IS NULL")),
-    )
+    __table_args__ = (Index("uq_api_keys_digest", "digest", unique=True),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]

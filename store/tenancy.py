@@ -4,7 +4,7 @@ A query that forgets whose rows it wants is then a query for the caller's own, n
 blobs are reached only through the row of their dataset or job. Sessions of workers are of no tenant, and see all.
 """
 
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from store.tables import DEFAULT_TENANT, Dataset, Job
@@ -12,10 +12,20 @@ from store.tables import DEFAULT_TENANT, Dataset, Job
 TENANT = "tenant"
 """The key in `Session.info`."""
 
+_LIMITS = 0x0EC1F  # the first half of an advisory lock of our own
+
 
 def tenant_of(session: Session) -> str:
     """Whose rows this session makes."""
     return str(session.info.get(TENANT, DEFAULT_TENANT))
+
+
+def one_at_a_time(session: Session) -> None:
+    """Hold back other transactions of the same tenant that ask for this too, until this one ends: what is counted
+    against a limit stays counted. Before any row is locked, so that nobody waits in a circle."""
+    session.execute(text("SELECT pg_advisory_xact_lock(:kind, hashtext(:tenant))"), {
+        "kind": _LIMITS, "tenant": tenant_of(session),
+    })  # fmt: skip
 
 
 @event.listens_for(Session, "do_orm_execute")

@@ -39,6 +39,7 @@ class JobView:
     spec: JobSpec
     dataset: DatasetView
     validation: DatasetView | None
+    queries: DatasetView | None
     outputs: dict[Phase, list[Json]]
 
     @classmethod
@@ -58,6 +59,7 @@ class JobView:
                 spec=JobSpec.model_validate(job.spec),
                 dataset=_dataset(session, job.dataset_id),
                 validation=_dataset(session, job.validation_dataset_id) if job.validation_dataset_id else None,
+                queries=_dataset(session, job.queries_dataset_id) if job.queries_dataset_id else None,
                 outputs={phase: shards.outputs(session, phase, job_id=job.id) for phase in _READ[task.claim.phase]},
             )
 
@@ -91,8 +93,18 @@ _READ: dict[Phase, tuple[Phase, ...]] = {
     Phase.CURVATURE: (Phase.PLAN, Phase.ENCODE, Phase.FIT),
     Phase.BASELINES: (Phase.PLAN, Phase.ENCODE, Phase.FIT),
     Phase.EDIT: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE),
+    Phase.TRACE: (Phase.PLAN, Phase.ENCODE, Phase.FIT),
     Phase.SCORE: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE, Phase.BASELINES),
-    Phase.RANK: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE, Phase.BASELINES, Phase.EDIT, Phase.SCORE),
+    Phase.RANK: (
+        Phase.PLAN,
+        Phase.ENCODE,
+        Phase.FIT,
+        Phase.CURVATURE,
+        Phase.BASELINES,
+        Phase.EDIT,
+        Phase.TRACE,
+        Phase.SCORE,
+    ),
     Phase.LOAD: (Phase.RANK,),
 }
 

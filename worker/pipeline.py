@@ -10,7 +10,7 @@ from store.shards import Planned
 from store.specification import JobSpec
 from store.states import JobStatus, Phase
 from store.tables import Job
-from worker.steps import baselines, curvature, edit, encode, fit, ingest, load, plan, rank, score
+from worker.steps import baselines, curvature, edit, encode, fit, ingest, load, plan, rank, score, trace
 from worker.task import Done, Task
 
 
@@ -30,6 +30,7 @@ JOB_STEPS = (
     Step(Phase.CURVATURE, curvature.run, curvature.shards),
     Step(Phase.BASELINES, baselines.run, baselines.shards),
     Step(Phase.EDIT, edit.run, edit.shards),
+    Step(Phase.TRACE, trace.run, trace.shards),
     Step(Phase.SCORE, score.run, score.shards),
     Step(Phase.RANK, rank.run, rank.shards),
     Step(Phase.LOAD, load.run, load.shards),

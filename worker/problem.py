@@ -17,7 +17,7 @@ from worker.job_view import DatasetView, JobView
 from worker.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model, starts_from_nothing
 from worker.records import PartBlob, RecordTable
 from worker.removed import get_removed
-from worker.roster import Roster
+from worker.roster import QUERIES, Roster
 from worker.task import Task
 from worker.tensors import get_tensors
 
@@ -35,7 +35,7 @@ class Problem:
     initial: Params
     params: Params
     device: torch.device
-    tables: tuple[RecordTable | None, RecordTable | None]
+    tables: tuple[RecordTable | None, ...]
     task: Task
 
     @property
@@ -60,6 +60,10 @@ class Problem:
         for places in cut_batches(torch.arange(self.roster.n_validation), self.roster.batch_size):
             self.task.lease.check()
             yield self._read(self.roster.validation_source[places], self.roster.validation_row[places])
+
+    def queries(self, rows: Tensor) -> Batch:
+        """The queries of a traceback at these rows of their dataset."""
+        return self._read(torch.full_like(rows, QUERIES), rows)
 
     def _read(self, source: Tensor, row: Tensor) -> Batch:
         sources, rows = source.numpy(), row.numpy()
@@ -117,6 +121,7 @@ def open_problem(task: Task) -> Iterator[Problem]:
     tables = (
         _table(task, view, view.dataset, model is not None),
         _table(task, view, view.validation, model is not None) if view.validation else None,
+        _table(task, view, view.queries, model is not None) if view.queries else None,
     )
     try:
         yield Problem(view, roster, objective, embedder.parameters, params, device, tables, task)

@@ -9,7 +9,7 @@ from ecif import cut_batches
 from store.blobs import Blobs
 from worker.tensors import get_tensors, put_tensors
 
-DATASET, VALIDATION = 0, 1
+DATASET, VALIDATION, QUERIES = 0, 1, 2
 """Where a pair comes from."""
 
 

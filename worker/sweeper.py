@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from doorbell.application import celery_application
 from doorbell.bell import Bell
-from store import datasets, jobs, owners, shards
+from store import datasets, idempotency, jobs, owners, shards
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
@@ -29,6 +29,8 @@ def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> N
         bell.ring(waiting)
     _purge_job(database, blobs)
     _purge_dataset(database, blobs)
+    with database.transaction() as session:
+        idempotency.purge_old(session)
 
 
 def _take_back(database: Database, settings: Settings) -> None:

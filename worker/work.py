@@ -1,10 +1,14 @@
 """One shard from claim to end. Every way in which an attempt can end is here."""
 
 import logging
+import math
 import os
 import socket
 import traceback
 from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from store import jobs, owners, shards
 from store.blobs import Blobs
@@ -83,11 +87,29 @@ def _record(place: Workplace, claim: Claim, done: Done) -> None:
     with place.database.transaction() as session:
         # The owner's row first, so that two last shards of a phase cannot both think another is still running.
         job = jobs.lock(session, claim.job_id) if claim.job_id else None
-        last = shards.complete(session, claim, done.output, units=done.units)
+        last = shards.complete(session, claim, _finite(done.output), units=done.units)
         done.write(session)
         if job is not None and last:
             pipeline.advance(session, job, claim.phase)
     logger.info("%s %s-%s attempt %s: done", claim.owner, claim.phase, claim.index, claim.attempt)
+
+
+def _finite(value: Any) -> Any:
+    """JSON that PostgreSQL takes: a number that is none becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _for_people(error: Exception) -> str:
+    """What a user is told of an error that is ours: of the database's, no statement and no parameter."""
+    if isinstance(error, SQLAlchemyError):
+        return f"{type(error).__name__}, see the worker's log"
+    return f"{type(error).__name__}: {error}"[:2000]
 
 
 def _give_up(place: Workplace, claim: Claim) -> None:
@@ -113,7 +135,7 @@ def _fail_owner(place: Workplace, claim: Claim, error: Json) -> None:
 def _retry_or_fail(place: Workplace, claim: Claim, error: Exception) -> None:
     told = {
         "code": "shard_failed",
-        "message": f"{claim.phase} shard {claim.index} failed: {type(error).__name__}: {error}"[:2000],
+        "message": f"{claim.phase} shard {claim.index} failed: {_for_people(error)}",
         "param": None,
     }
     try:

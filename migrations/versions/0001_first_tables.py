@@ -55,6 +55,7 @@ def upgrade() -> None:
         sa.Column("code_version", sa.Text(), nullable=False),
         sa.Column("dataset_id", sa.Text(), nullable=False),
         sa.Column("validation_dataset_id", sa.Text(), nullable=True),
+        sa.Column("queries_dataset_id", sa.Text(), nullable=True),
         sa.Column("dataset_digest", sa.Text(), nullable=False),
         sa.Column(
             "outputs",
@@ -86,6 +87,7 @@ def upgrade() -> None:
         "ix_jobs_open", "jobs", ["created_at"], unique=False, postgresql_where=sa.text("finished_at IS NULL")
     )
     op.create_index(op.f("ix_jobs_validation_dataset_id"), "jobs", ["validation_dataset_id"], unique=False)
+    op.create_index(op.f("ix_jobs_queries_dataset_id"), "jobs", ["queries_dataset_id"], unique=False)
     op.create_table(
         "pairs",
         sa.Column("dataset", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -125,6 +127,7 @@ def upgrade() -> None:
         sa.Column("job", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("rank", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("query", sa.Text(), nullable=True),
         sa.Column("influence", sa.Double(), nullable=True),
         sa.Column("positive_influence", sa.Double(), nullable=True),
         sa.Column("negative_influence", sa.Double(), nullable=True),
@@ -241,7 +244,14 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("suspicion IS NOT NULL"),
     )
-    op.create_index("uq_results_position", "results", ["job", "position"], unique=True)
+    op.create_index("ix_results_position", "results", ["job", "position"], unique=False)
+    op.create_index(
+        "ix_results_query",
+        "results",
+        ["job", "query", "rank"],
+        unique=False,
+        postgresql_where=sa.text("query IS NOT NULL"),
+    )
     op.create_table(
         "secrets",
         sa.Column("name", sa.Text(), nullable=False),
@@ -297,7 +307,8 @@ def downgrade() -> None:
     op.drop_index("ix_shards_queued", table_name="shards", postgresql_where=sa.text("state = 'queued'"))
     op.drop_table("shards")
     op.drop_table("secrets")
-    op.drop_index("uq_results_position", table_name="results")
+    op.drop_index("ix_results_query", table_name="results", postgresql_where=sa.text("query IS NOT NULL"))
+    op.drop_index("ix_results_position", table_name="results")
     op.drop_index("ix_results_suspicion", table_name="results", postgresql_where=sa.text("suspicion IS NOT NULL"))
     op.drop_index(
         "ix_results_self_influence", table_name="results", postgresql_where=sa.text("self_influence IS NOT NULL")
@@ -333,6 +344,7 @@ def downgrade() -> None:
     op.drop_index("ix_pairs_rejected", table_name="pairs", postgresql_where=sa.text("error IS NOT NULL"))
     op.drop_table("pairs")
     op.drop_index(op.f("ix_jobs_validation_dataset_id"), table_name="jobs")
+    op.drop_index(op.f("ix_jobs_queries_dataset_id"), table_name="jobs")
     op.drop_index("ix_jobs_open", table_name="jobs", postgresql_where=sa.text("finished_at IS NULL"))
     op.drop_index("ix_jobs_deleted", table_name="jobs", postgresql_where=sa.text("deleted_at IS NOT NULL"))
     op.drop_index(op.f("ix_jobs_dataset_id"), table_name="jobs")

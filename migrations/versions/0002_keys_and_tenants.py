@@ -32,7 +32,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
     )
     op.create_index("uq_api_keys_digest", "api_keys", ["digest"], unique=True)
-    op.create_index("ix_api_keys_active", "api_keys", ["id"], postgresql_where=sa.text("revoked_at IS NULL"))
     op.create_table(
         "idempotency_keys",
         sa.Column("tenant", sa.Text(), nullable=False),

@@ -11,11 +11,13 @@ from service.datasets import thumbnails
 from service.datasets.keeping import keep_upload, new_dataset
 from service.datasets.schemas import DatasetOut, ErrorOut, PairOut
 from service.listing import newest_first
-from service.pages import MAX_LIMIT, Cursor, Limit, Page, link_next
-from service.problem_docs import problems
+from service.pages import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
+from service.problem_docs import headers, problems
+from service.repeats import REPLAYED, IdempotencyKey, Once, once
 from service.uploads import Form, read_form
 from store import datasets, pairs
 from store.errors import InvalidError, NotFoundError
+from store.idempotency import Answer
 from store.tables import Dataset
 
 router = APIRouter(tags=["datasets"])
@@ -53,30 +55,40 @@ def dataset_out(dataset: Dataset) -> DatasetOut:
     "/datasets",
     status_code=201,
     response_model=DatasetOut,
-    responses=problems(400, 413, 415, 422),
+    responses={
+        201: {"headers": headers(Location="the dataset") | headers(False, Idempotency_Replayed=REPLAYED)},
+        **problems(408, 409, 413, 415, 507),
+    },
     openapi_extra=_UPLOAD_BODY,
 )
-async def upload_dataset(request: Request, response: Response, service: ServiceDep) -> DatasetOut:
+async def upload_dataset(request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None) -> Response:
     """Stream an upload in. Ingest goes on after the answer: poll until `status` is `ready` or `failed`."""
     limit = service.settings.ecif_max_upload_bytes
-    with service.blobs.staging() as folder:
-        form = await read_form(request, folder, files=["file"], fields=["name", "format"], max_bytes=limit)
-        dataset = await run_in_threadpool(_create, service, form)
-    response.headers["Location"] = f"/datasets/{dataset.id}"
-    return dataset
+    async with once(service, "POST /datasets", idempotency_key) as upload:
+        if not upload.repeated:
+            await run_in_threadpool(service.limits.early, service.database, request.headers)
+        with service.blobs.staging() as folder:
+            form = await read_form(request, folder, files=["file"], fields=["name", "format"], max_bytes=limit)
+            return await run_in_threadpool(_create, service, form, upload)
 
 
-def _create(service: Service, form: Form) -> DatasetOut:
+def _create(service: Service, form: Form, upload: Once) -> Response:
     if "file" not in form.files:
         raise InvalidError("missing_field", "form field 'file' is missing", "file")
+    content = form.content()
+    if (answered := upload.first_answer(content)) is not None:
+        return answered
     kept = keep_upload(service.blobs, form.files["file"], "file", form.fields.get("name"), form.fields.get("format"))
     with kept.forgotten_on_error(service.blobs), service.database.transaction() as session:
+        service.limits.room_for_bytes(session, kept.upload.size_bytes)
         created = dataset_out(new_dataset(session, kept))
+        location = {"Location": f"/datasets/{created.id}"}
+        answer = upload.answer(session, content, Answer(201, location, created.model_dump_json()))
     service.bell.ring()
-    return created
+    return answer
 
 
-@router.get("/datasets", responses=problems(400, 422))
+@router.get("/datasets", responses=LINKED)
 def list_datasets(
     request: Request, response: Response, service: ServiceDep, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[DatasetOut]:
@@ -103,7 +115,7 @@ def delete_dataset(dataset_id: str, service: ServiceDep) -> None:
     service.blobs.delete_prefix(f"datasets/{dataset_id}")
 
 
-@router.get("/datasets/{dataset_id}/pairs", responses=problems(400, 404, 422))
+@router.get("/datasets/{dataset_id}/pairs", responses={**LINKED, **problems(404)})
 def list_pairs(
     dataset_id: str,
     request: Request,
@@ -133,7 +145,7 @@ def list_pairs(
 @router.get(
     "/datasets/{dataset_id}/pairs/{key:path}/image",
     response_class=RawResponse,
-    responses={200: {"content": {"image/*": {}}, "description": "the image"}, **problems(404, 422)},
+    responses={200: {"content": {"image/*": {}}, "description": "the image"}, **problems(404)},
 )
 def get_image(
     dataset_id: str,
@@ -152,9 +164,9 @@ def get_image(
     media_type = f"image/{pair.image_format.lower()}"
     if size is not None:
         content, media_type = thumbnails.make(content, size, pair.image_format)
-    headers = {
+    guarded = {
         "Cache-Control": "private, max-age=31536000, immutable",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
-    return RawResponse(content, media_type=media_type, headers=headers)
+    return RawResponse(content, media_type=media_type, headers=guarded)

@@ -3,9 +3,9 @@
 import hashlib
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -15,12 +15,14 @@ from service.datasets.schemas import ErrorOut
 from service.jobs.schemas import JobOut, ProgressOut
 from service.jobs.submission import parse, submit
 from service.listing import newest_first
-from service.pages import Cursor, Limit, Page, link_next
-from service.problem_docs import problems
+from service.pages import LINKED, Cursor, Limit, Page, link_next
+from service.problem_docs import headers, problems
 from service.problems import MediaTypeError
+from service.repeats import REPLAYED, IdempotencyKey, Once, once
 from service.uploads import MAX_FIELD_BYTES, Form, read_body, read_form
 from store import jobs, shards
 from store.errors import InvalidError
+from store.idempotency import Answer
 from store.specification import JobSettings, JobSpec
 from store.states import PROGRESS_UNITS, JobStatus, Phase
 from store.tables import Job
@@ -48,6 +50,8 @@ _SUBMIT_BODY = {
     }
 }
 
+_POLLED = headers(ETag="of this state") | headers(False, Retry_After="seconds until it is worth asking again")
+
 _SOON, _LATER, _YOUNG_SECONDS = 1, 5, 60
 
 
@@ -72,7 +76,7 @@ def _progress(session: Session, job: Job) -> ProgressOut | None:
         return ProgressOut(done=job.result_count, total=job.result_count, unit="pairs") if job.result_count else None
     owners: list[dict[str, str]] = [{"job_id": job.id}]
     if phase == Phase.INGEST:
-        owners = [{"dataset_id": id_} for id_ in (job.dataset_id, job.validation_dataset_id) if id_]
+        owners = [{"dataset_id": id_} for id_ in job.named_datasets()]
     found = [shards.progress(session, phase, **owner) for owner in owners]
     return ProgressOut(
         done=sum(progress.done for progress in found),
@@ -81,48 +85,71 @@ def _progress(session: Session, job: Job) -> ProgressOut | None:
     )
 
 
-def _retry_after(job: JobOut, response: Response) -> None:
-    if not job.status.ended:
-        young = (datetime.now(UTC) - job.created_at).total_seconds() < _YOUNG_SECONDS
-        response.headers["Retry-After"] = str(_SOON if young else _LATER)
+def _retry_after(job: JobOut) -> dict[str, str]:
+    if job.status.ended:
+        return {}
+    young = (datetime.now(UTC) - job.created_at).total_seconds() < _YOUNG_SECONDS
+    return {"Retry-After": str(_SOON if young else _LATER)}
 
 
 @router.post(
-    "/jobs", status_code=202, response_model=JobOut, responses=problems(400, 413, 415, 422), openapi_extra=_SUBMIT_BODY
+    "/jobs",
+    status_code=202,
+    response_model=JobOut,
+    responses={
+        202: {
+            "headers": headers(Location="the job", Retry_After="seconds until it is worth looking")
+            | headers(False, Idempotency_Replayed=REPLAYED)
+        },
+        **problems(408, 409, 413, 415, 507),
+    },
+    openapi_extra=_SUBMIT_BODY,
 )
-async def submit_job(request: Request, response: Response, service: ServiceDep) -> JobOut:
+async def submit_job(request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None) -> Response:
     """Promise a job: a JSON specification that names a dataset, or the dataset itself beside a `spec` in one form."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type == "application/json":
-        body = await read_body(request, MAX_FIELD_BYTES)
-        job = await run_in_threadpool(_submit_json, service, body)
-    elif media_type == "multipart/form-data":
+    if media_type not in ("application/json", "multipart/form-data"):
+        raise MediaTypeError("unsupported_media_type", "send application/json or multipart/form-data")
+    async with once(service, "POST /jobs", idempotency_key) as submission:
+        if media_type == "application/json":
+            body = await read_body(request, MAX_FIELD_BYTES)
+            return await run_in_threadpool(_submit_json, service, body, submission)
+        if not submission.repeated:
+            await run_in_threadpool(service.limits.early, service.database, request.headers)
         with service.blobs.staging() as folder:
             limit = service.settings.ecif_max_upload_bytes
             form = await read_form(request, folder, files=["dataset", "validation"], fields=["spec"], max_bytes=limit)
-            job = await run_in_threadpool(_submit_form, service, form)
-    else:
-        raise MediaTypeError("unsupported_media_type", "send application/json or multipart/form-data")
-    response.headers["Location"] = f"/jobs/{job.id}"
-    _retry_after(job, response)
-    return job
+            return await run_in_threadpool(_submit_form, service, form, submission)
 
 
-def _submit_json(service: Service, body: bytes) -> JobOut:
+def _promise(session: Session, spec: JobSpec, content: dict[str, Any], submission: Once) -> Response:
+    job = job_out(session, submit(session, spec))
+    told = {"Location": f"/jobs/{job.id}", **_retry_after(job)}
+    return submission.answer(session, content, Answer(202, told, job.model_dump_json()))
+
+
+def _submit_json(service: Service, body: bytes, submission: Once) -> Response:
     spec: JobSpec = parse(body, JobSpec, ("body",))
+    content = {"spec": spec.model_dump(mode="json", exclude_defaults=True)}  # the same after an upgrade, too
+    if (answered := submission.first_answer(content)) is not None:
+        return answered
     with service.database.transaction() as session:
-        job = job_out(session, submit(session, spec))
+        service.limits.room_for_job(session)
+        answer = _promise(session, spec, content, submission)
     service.bell.ring()
-    return job
+    return answer
 
 
-def _submit_form(service: Service, form: Form) -> JobOut:
+def _submit_form(service: Service, form: Form, submission: Once) -> Response:
     for name, given in (("dataset", form.files), ("spec", form.fields)):
         if name not in given:
             raise InvalidError("missing_field", f"form field {name!r} is missing", name)
     settings: JobSettings = parse(form.fields["spec"], JobSettings, ("body", "spec"))
     if "validation" in form.files and settings.validation is not None:
         raise InvalidError("validation_twice", "validation is given as a file and in the spec", "validation")
+    sent = form.content() | {"spec": settings.model_dump(mode="json", exclude_defaults=True)}
+    if (answered := submission.first_answer(sent)) is not None:
+        return answered
     with ExitStack() as kept_or_forgotten:
         ids: dict[str, str] = {}
         kept_uploads = []
@@ -137,14 +164,16 @@ def _submit_form(service: Service, form: Form) -> JobOut:
             content["validation"] = {"dataset": ids["validation"]}
         spec = JobSpec.model_validate(content)
         with service.database.transaction() as session:
+            service.limits.room_for_job(session)
+            service.limits.room_for_bytes(session, sum(kept.upload.size_bytes for kept in kept_uploads))
             for kept in kept_uploads:
                 new_dataset(session, kept)
-            job = job_out(session, submit(session, spec))
+            answer = _promise(session, spec, sent, submission)
     service.bell.ring(len(ids))
-    return job
+    return answer
 
 
-@router.get("/jobs", responses=problems(400, 422))
+@router.get("/jobs", responses=LINKED)
 def list_jobs(
     request: Request, response: Response, service: ServiceDep, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[JobOut]:
@@ -157,16 +186,27 @@ def list_jobs(
 
 
 @router.get(
-    "/jobs/{job_id}", response_model=JobOut, responses={304: {"description": "Not changed since"}, **problems(404)}
+    "/jobs/{job_id}",
+    response_model=JobOut,
+    responses={
+        200: {"headers": _POLLED},
+        304: {"description": "Not changed since", "headers": _POLLED},
+        **problems(404),
+    },
 )
-def get_job(job_id: str, request: Request, response: Response, service: ServiceDep) -> Any:
+def get_job(
+    job_id: str,
+    response: Response,
+    service: ServiceDep,
+    if_none_match: Annotated[str | None, Header(description="`ETag` of an earlier answer")] = None,
+) -> Any:
     """One job. While it is unfinished, `Retry-After` says when to ask again; `If-None-Match` saves the body."""
     with service.database.transaction() as session:
         job = job_out(session, jobs.get(session, job_id))
     etag = f'"{hashlib.sha256(job.model_dump_json().encode()).hexdigest()[:32]}"'
     response.headers["ETag"] = etag
-    _retry_after(job, response)
-    asked = request.headers.get("if-none-match", "")
+    response.headers.update(_retry_after(job))
+    asked = if_none_match or ""
     if etag in (tag.strip().removeprefix("W/") for tag in asked.split(",")) or asked.strip() == "*":
         return Response(status_code=304, headers=dict(response.headers))
     return job

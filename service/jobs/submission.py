@@ -100,6 +100,9 @@ def submit(session: Session, spec: JobSpec) -> Job:
         )
     if isinstance(spec.remove, RemoveFlagged):
         _check_flagged_by(session, spec, spec.remove)
+    queries: Dataset | None = None
+    if spec.queries is not None:
+        queries = datasets.usable(session, spec.queries.dataset, "queries.dataset")
     if spec.model is not None and isinstance(spec.model.architecture, str):
         check_model(spec.model.architecture, spec.model.pretrained)
     spec = fill_for_kind(spec, dataset, validation)
@@ -111,5 +114,6 @@ def submit(session: Session, spec: JobSpec) -> Job:
         code_version=CODE_VERSION,
         dataset_id=dataset.id,
         validation_dataset_id=validation.id if validation else None,
+        queries_dataset_id=queries.id if queries else None,
         dataset_digest=dataset.digest,
     )

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request, Response
 
 from service.context import ServiceDep
-from service.pages import MAX_LIMIT, Cursor, Limit, Page, link_next
+from service.pages import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
 from service.problem_docs import problems
 from service.results.schemas import Order, ResultOut, SortKey
 from store import datasets, jobs, results
@@ -24,6 +24,7 @@ def _out(job: Job, found: results.ScoredPair) -> ResultOut:
         image_url = f"/datasets/{job.dataset_id}/pairs/{quote(found.key, safe='')}/image"
     return ResultOut(
         rank=result.rank,
+        query=result.query,
         key=found.key,
         caption=found.caption,
         image_url=image_url,
@@ -32,7 +33,7 @@ def _out(job: Job, found: results.ScoredPair) -> ResultOut:
     )
 
 
-@router.get("/jobs/{job_id}/results", responses=problems(400, 404, 409, 422))
+@router.get("/jobs/{job_id}/results", responses={**LINKED, **problems(404, 409)})
 def list_results(
     job_id: str,
     request: Request,
@@ -44,26 +45,32 @@ def list_results(
     cursor: Cursor = None,
     flagged: Annotated[bool | None, Query(description="only the flagged, or only the others")] = None,
     key: Annotated[str | None, Query(max_length=1000, description="only the pair of this key")] = None,
+    query: Annotated[str | None, Query(max_length=1000, description="of a traceback: only this query's pairs")] = None,
 ) -> Page[ResultOut]:
     """Scored pairs of a job that succeeded. A deep page costs the same as the first."""
     limit = min(limit, MAX_LIMIT)
-    question = {"results": job_id, "sort": sort, "order": order, "flagged": flagged, "key": key}
+    question = {"results": job_id, "sort": sort, "order": order, "flagged": flagged, "key": key, "query": query}
     after = results.Place(*service.cursors.read(question, cursor)) if cursor else None
     with service.database.transaction() as session:
         job = jobs.get(session, job_id)
         if job.status != JobStatus.SUCCEEDED:
             raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
+        dataset = datasets.number(session, job.dataset_id)
         found = results.page(
             session,
             job.number,
-            datasets.number(session, job.dataset_id),
+            dataset,
             sort=sort,
             descending=order is Order.DESC,
             limit=limit + 1,
             after=after,
             flagged=flagged,
             key=key,
+            traced=query,
         )
+        narrow = None
+        if key is not None or query is not None:
+            narrow = results.count_of(session, job.number, dataset, key=key, traced=query)
     following = None
     if len(found) > limit:
         last = found[limit - 1].result
@@ -71,12 +78,10 @@ def list_results(
         following = service.cursors.make(question, [place, last.rank])
     link_next(request, response, following)
     items = [_out(job, scored) for scored in found[:limit]]
-    return Page(items=items, next_cursor=following, total=_total(job, flagged, key, items))
+    return Page(items=items, next_cursor=following, total=_total(job, flagged) if narrow is None else narrow)
 
 
-def _total(job: Job, flagged: bool | None, key: str | None, items: list[ResultOut]) -> int:
-    if key is not None:
-        return len(items)  # a key names one pair at most
+def _total(job: Job, flagged: bool | None) -> int:
     if flagged is None:
         return job.result_count
     if job.flagged_count is None:

@@ -36,6 +36,7 @@ class ResultOut(BaseModel):
     """One pair's scores. What was not computed is null."""
 
     rank: int = Field(description="1 is the first that a person should look at")
+    query: str | None = Field(default=None, description="of a traceback: the query that the pair is responsible for")
     key: str | None
     caption: str | None
     image_url: str | None

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 _COLUMNS = 5
 _PICTURE = 128
-_TEXT_SIZE = 14
+_TEXT_SIZE = 12
 _LINE = 18
 _MARGIN = 14
 _PAPER, _INK, _WRONG = "white", "black", "crimson"

@@ -15,17 +15,21 @@ Json = dict[str, Any]
 
 def pairs_table(rows: Sequence[Json], pairs: Mapping[str, Pair]) -> Table:
     """The most suspicious pairs, with what the demo knows and the service does not."""
-    table = Table(title="The pairs to look at first", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("rank", "key", "caption", "shows", "suspicion", "influence", "clip_score", "planted"):
-        table.add_column(name, justify="left" if name in ("key", "caption") else "right", no_wrap=True)
+    # Eighty columns hold it: the headline of the first command that anybody runs must not be cut.
+    table = Table(
+        title="The pairs to look at first", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
+    for name in ("rank", "caption", "shows", "suspicion", "influence", "clip_score", "planted"):
+        table.add_column(name, justify="left" if name == "caption" else "right", no_wrap=True)
     for row in rows:
         pair = pairs[row["key"]]
         table.add_row(
             str(row["rank"]),
-            row["key"],
             row["caption"],
             str(pair.digit),
-            *(_number(row[name]) for name in ("suspicion", "influence", "clip_score")),
+            _number(row["suspicion"]),
+            "" if row["influence"] is None else f"{row['influence']:+.1e}",
+            _number(row["clip_score"]),
             "yes" if pair.planted else "no",
         )
     return table

@@ -40,6 +40,9 @@ def test_the_answer_echoes_the_whole_specification(client, ready):
         "influence": {"negative": "exact", "damping": "auto", "curvature": "gauss_newton"},
         "methods": ["ecif", "clip_score"],
         "flag": {"false_discovery_rate": 0.05},
+        "remove": None,
+        "verify": False,
+        "queries": None,
     }
 
 

@@ -90,7 +90,13 @@ def test_images_through_a_model(upload, image_zip, work, run, scope):
 
 @pytest.mark.parametrize(
     "influence",
-    [{"curvature": "hessian", "damping": 50}, {"curvature": "identity"}, {"negative": "taylor"}, {"damping": 1.0}],
+    [
+        {"curvature": "hessian", "damping": 50},
+        {"curvature": "identity"},
+        {"curvature": "ekfac"},
+        {"negative": "taylor"},
+        {"damping": 1.0},
+    ],
 )
 def test_every_way_of_inverting_gives_a_finite_answer(upload, embedding_zip, work, run, influence):
     train, clean = upload(embedding_zip(40)), upload(embedding_zip(16, seed=2))

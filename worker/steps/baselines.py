@@ -29,7 +29,7 @@ _SIDE = 12
 
 def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
     """One shard where any of them is asked for."""
-    asked = [method for method in METHODS if method in spec.methods]
+    asked = [method for method in METHODS if method in spec.methods and spec.task != "traceback"]
     return [Planned({"methods": asked}, len(asked))] if asked else []
 
 

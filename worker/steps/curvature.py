@@ -1,6 +1,8 @@
 """Curvature: one block solve turns the validation gradient, and the probes for self-influence, into directions."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +15,7 @@ from ecif import (
     DampingChoice,
     Dense,
     Diagonal,
+    Ekfac,
     GaussNewton,
     Hessian,
     Identity,
@@ -62,7 +65,25 @@ _EFFORT = {
 
 def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
     """One shard, or none where no method needs the curvature."""
+    if spec.task == "traceback":  # its right-hand sides are the queries'
+        return []
     return [Planned({})] if "ecif" in spec.methods or spec.task == "removal" else []
+
+
+@contextmanager
+def refused_curvature(asked: str) -> Iterator[None]:
+    """Tell a curvature that cannot be inverted as what it is: a setting that does not fit these data.
+
+    Raises:
+        InvalidError: instead of NegativeCurvature.
+    """
+    try:
+        yield
+    except NegativeCurvature as error:
+        if asked == "hessian":
+            raise InvalidError("negative_curvature", str(error), "influence.curvature") from error
+        message = f"the {asked} matrix is singular to rounding: raise objective.l2 or influence.damping"
+        raise InvalidError("singular_curvature", message, "influence.damping") from error
 
 
 @dataclass(frozen=True)
@@ -89,21 +110,20 @@ def run(task: Task) -> Done:
             problem.objective,
             problem.params,
             problem.training_batches,
-            largest_condition=_effort(problem).largest_condition,
+            largest_condition=effort(problem).largest_condition,
             seed=problem.view.spec.objective.seed,
         )
         sides, facts = _sides(problem, damping.value)
-        try:
+        with refused_curvature(asked.curvature):
             solution = _solve(problem, damping.value, sides, task)
-        except NegativeCurvature as error:
-            raise InvalidError("negative_curvature", str(error), "influence.curvature") from error
+            method = _self_influence(problem)
+            dense = Dense.of(_matrix(problem, damping.value)) if method == "exact" else None
         directions = {"directions": _kept(sides, solution)}
         if sides.removal is not None:
             directions["edit"] = solution.x[sides.removal]
-        method = _self_influence(problem)
         probes = sides.probes
-        if method == "exact":
-            directions["factor"] = Dense.of(_matrix(problem, damping.value)).factor
+        if dense is not None:
+            directions["factor"] = dense.factor
         elif method == "diagonal":
             probes = _DIAGONAL_PROBES
             drawn = _diagonal(problem, damping.value).probes(probes, problem.view.spec.objective.seed)
@@ -135,7 +155,7 @@ def _sides(problem: Problem, damping: float) -> tuple[_Sides, Json]:
         value, training_gradient = problem.objective.value_and_gradient(problem.params, problem.training_batches())
         norm = float(training_gradient.norm())
         facts |= {"objective": value, "gradient_norm": norm, "decrement_bound": _bound(problem, damping, norm)}
-        if not _effort(problem).by_diagonal:  # else the bound must do: a second solve costs as much as the first
+        if not effort(problem).by_diagonal:  # else the bound must do: a second solve costs as much as the first
             gradient = len(rows)
             rows.append(training_gradient)
     removal = None
@@ -150,7 +170,8 @@ def _sides(problem: Problem, damping: float) -> tuple[_Sides, Json]:
     return _Sides(sides, validation, gradient, removal, probes), facts
 
 
-def _effort(problem: Problem) -> _Effort:
+def effort(problem: Problem) -> _Effort:
+    """How far solves go for this job."""
     return _EFFORT[problem.view.spec.objective.scope]
 
 
@@ -159,7 +180,7 @@ def _self_influence(problem: Problem) -> Literal["exact", "probes", "diagonal"]:
     if problem.view.spec.influence.curvature != "identity":
         if size(problem.params) <= LARGEST_DENSE:
             return "exact"
-        if _effort(problem).by_diagonal:
+        if effort(problem).by_diagonal:
             return "diagonal"
     return "probes"
 
@@ -190,15 +211,24 @@ def _matrix(problem: Problem, damping: float) -> GaussNewton | Hessian:
         problem.params,
         problem.training_batches,
         damping=damping,
-        tolerance=_effort(problem).tolerance,
-        max_iterations=_effort(problem).max_passes,
+        tolerance=effort(problem).tolerance,
+        max_iterations=effort(problem).max_passes,
     )
+
+
+def solver(problem: Problem, damping: float) -> Curvature:
+    """The curvature that this job asked for."""
+    wanted = problem.view.spec.influence.curvature
+    if wanted == "identity":
+        return Identity()
+    if wanted == "ekfac":
+        seed = problem.view.spec.objective.seed
+        return Ekfac.of(problem.objective, problem.params, problem.training_batches, damping=damping, seed=seed)
+    return _matrix(problem, damping)
 
 
 def _solve(problem: Problem, damping: float, sides: _Sides, task: Task) -> Solution:
-    curvature: Curvature = (
-        Identity() if problem.view.spec.influence.curvature == "identity" else _matrix(problem, damping)
-    )
+    curvature = solver(problem, damping)
     keep: OnState = keeper(task)
 
     def on_state(state: State) -> None:

@@ -27,9 +27,7 @@ def shards(session: Session, job: Job, spec: JobSpec) -> list[Planned]:
     if spec.model is None:
         return []
     planned = []
-    for dataset_id in (job.dataset_id, job.validation_dataset_id):
-        if dataset_id is None:
-            continue
+    for dataset_id in job.named_datasets():
         number = session.get_one(Dataset, dataset_id).number
         for part in datasets.parts(session, dataset_id):
             payload = {

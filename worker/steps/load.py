@@ -33,7 +33,9 @@ def run(task: Task) -> Done:
     (ranked,) = view.outputs[Phase.RANK]
     content = get_tensors(task.blobs, ranked["ranked"])
     first, last = task.claim.payload["first"], task.claim.payload["last"]
-    rows = _rows(view.number, first, {name: values[first:last] for name, values in content.items()})
+    rows = _rows(
+        view.number, first, {name: values[first:last] for name, values in content.items()}, ranked.get("queries", [])
+    )
 
     def write(session: Session) -> None:
         results.load(session, rows)
@@ -41,13 +43,16 @@ def run(task: Task) -> Done:
     return Done({}, last - first, write)
 
 
-def _rows(job: int, first: int, columns: dict[str, torch.Tensor]) -> Iterator[tuple[object, ...]]:
+def _rows(job: int, first: int, columns: dict[str, torch.Tensor], names: list[str]) -> Iterator[tuple[object, ...]]:
     n = len(columns["position"])
     nothing = [None] * n
     # Not finite is not a score: null sorts last, NaN would sort anywhere.
     scores = [_finite(columns[name]) if name in columns else nothing for name in SCORES]
+    queries = [names[place] for place in columns["query"].tolist()] if "query" in columns else nothing
     flagged = columns["flagged"].tolist() if "flagged" in columns else nothing
-    return zip([job] * n, range(first + 1, first + n + 1), columns["position"].tolist(), *scores, flagged, strict=True)
+    return zip(
+        [job] * n, range(first + 1, first + n + 1), columns["position"].tolist(), queries, *scores, flagged, strict=True
+    )
 
 
 def _finite(column: torch.Tensor) -> list[float | None]:

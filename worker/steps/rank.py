@@ -24,6 +24,7 @@ from worker.task import Done, Json, Task
 from worker.tensors import get_tensors, put_tensors
 
 _ROLES = ("positive_influence", "negative_influence")
+_LISTED_QUERIES = 1000
 _ASKED_FOR = {
     "ecif": ("influence", *_ROLES, "self_influence"),
     "clip_score": ("clip_score",),
@@ -35,13 +36,15 @@ _ASKED_FOR = {
 def shards(session: Session, job: Job, _spec: JobSpec) -> list[Planned]:
     """One shard: an order is of all pairs."""
     plan = single(session, job, Phase.PLAN) or {}
-    return [Planned({}, plan["pairs"])]
+    return [Planned({}, plan["pairs"])]  # a traceback's too: it gathers what every query's shard found
 
 
 def run(task: Task) -> Done:
     """Order and flag the pairs of a job."""
     view = JobView.of(task)
     roster = Roster.load(task.blobs, view.plan["roster"])
+    if view.spec.task == "traceback":
+        return _traced(task, view, roster)
     scores = gather(task.blobs, view, roster)
     ranking = order(view, roster, scores)
     position = _positions(task, view)[roster.row[: roster.scored]]
@@ -62,6 +65,36 @@ def run(task: Task) -> Done:
             **told.methods(view),
             "removal": told.removal(view),
             "warnings": told.warnings(view) + ranking.warnings,
+        },
+    }
+    return Done(output, roster.n_pairs)
+
+
+def _traced(task: Task, view: JobView, roster: Roster) -> Done:
+    """The rows of a traceback: for each query in turn the pairs most responsible for it."""
+    position = _positions(task, view)[roster.row[: roster.scored]]
+    found = [get_tensors(task.blobs, output["traced"]) for output in view.outputs[Phase.TRACE]]
+    queries = [query for output in view.outputs[Phase.TRACE] for query in output["queries"]]
+    places = torch.cat([content.pop("places") for content in found])  # (q, top)
+    columns = {name: torch.cat([content[name] for content in found]).flatten() for name in found[0]}
+    kept = {
+        **columns,
+        "position": position[places.flatten()],
+        "query": torch.arange(len(queries)).repeat_interleave(places.shape[1]),
+    }
+    output = {
+        "ranked": put_tensors(task.blobs, task.blob_name("ranked.safetensors"), kept),
+        "queries": [query["key"] for query in queries],
+        "results": places.numel(),
+        "flagged": None,
+        "summary": {
+            "counts": told.counts(view, None) | {"queries": len(queries)},
+            "ranked_by": "query, then relative_influence, most responsible first",
+            "queries": queries[:_LISTED_QUERIES],
+            "scores": {name: describe(values) for name, values in columns.items()},
+            **told.methods(view),
+            "curvature": view.outputs[Phase.TRACE][0]["solver"],
+            "warnings": told.warnings(view),
         },
     }
     return Done(output, roster.n_pairs)
@@ -121,7 +154,7 @@ def order(view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Ranking:
         parts["clip_score of the model as given"] = -scores["clip_score"]
     suspicion = fuse_ranks(list(parts.values()))
     columns["suspicion"] = suspicion
-    flagging, warnings = _flag(view, roster, columns, _loss(scores))
+    flagging, warnings = _flag(view, roster, columns, scores["clip_score"])
     ranked_by = "suspicion: rank of " + " and ".join(parts)
     return Ranking(columns, -suspicion, ranked_by, flagging, warnings)
 
@@ -138,7 +171,7 @@ def _loss(scores: dict[str, Tensor]) -> Tensor:
     return scores["watched_loss"] if "watched_loss" in scores else scores["pair_loss"]
 
 
-def _flag(view: JobView, roster: Roster, columns: dict[str, Tensor], loss: Tensor) -> tuple[Json, list[str]]:
+def _flag(view: JobView, roster: Roster, columns: dict[str, Tensor], cosine: Tensor) -> tuple[Json, list[str]]:
     suspicion, n = columns["suspicion"], roster.scored
     rate = view.spec.flag.false_discovery_rate
     m = roster.n_pairs - n
@@ -149,13 +182,22 @@ def _flag(view: JobView, roster: Roster, columns: dict[str, Tensor], loss: Tenso
         flagging: Json = {"method": "conformal", "false_discovery_rate": rate, "calibration_pairs": m}
         warning = None if bool(found.flagged.any()) else calibration_warning(m, n, rate)
         return flagging, [warning] if warning else []
-    # The shape of the loss tells how many are wrong; the ranks of the suspicion tell which.
-    estimate = estimate_noise_rate(loss[:n].log1p())
+    # Cosines of right and of wrong pairs are near normal, where losses are not: their mixture tells how many are
+    # wrong, and the suspicion which.
+    estimate = estimate_noise_rate(-cosine[:n])
+    count = estimate.count_at(rate)
     flagged = torch.zeros(n, dtype=torch.bool)
-    flagged[torch.argsort(suspicion[:n], descending=True, stable=True)[: round(estimate.rate * n)]] = True
+    flagged[torch.argsort(suspicion[:n], descending=True, stable=True)[:count]] = True
     columns["flagged"] = flagged
-    reason = "no clean validation set: no p-values; flagged by an estimated noise rate, which is an estimate only"
-    return {"method": "estimate", "estimated_noise_rate": estimate.rate}, [reason]
+    seen = (
+        f"{estimate.rate:.0%} of the pairs look wrong" if estimate.rate else "no separate group of wrong pairs is seen"
+    )
+    reason = (
+        f"no clean validation set, so no p-values and no promise: by an estimate only, {seen}, and {count} of {n} "
+        "are flagged; name a validation dataset that you trust to have the false discovery rate controlled"
+    )
+    flagging = {"method": "estimate", "estimated_noise_rate": estimate.rate, "false_discovery_rate": rate}
+    return flagging, [reason]
 
 
 def _positions(task: Task, view: JobView) -> Tensor:

@@ -1,0 +1,165 @@
+"""Who is answered: whoever shows a key, and nobody but this machine where there are none."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+
+from service import keys
+from service.app import create_app
+from store import api_keys
+from store.tables import ApiKey
+
+LOOPBACK = "http://127.0.0.1:8000"
+
+
+@pytest.fixture
+def asking(settings):
+    """A client that comes from an address, as a server would tell it."""
+    opened = []
+
+    def make(peer="127.0.0.1", base_url=LOOPBACK, **changes):
+        app = create_app(settings.model_copy(update=changes))
+        client = TestClient(app, base_url=base_url, client=(peer, 50000), raise_server_exceptions=False)
+        opened.append(client.__enter__())
+        return client
+
+    yield make
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def key(database):
+    def make(tenant="default"):
+        with database.transaction() as session:
+            return api_keys.create(session, tenant, None)[1]
+
+    return make
+
+
+def bearer(secret):
+    return {"Authorization": f"Bearer {secret}"}
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_without_keys_this_machine_is_answered_unasked(asking, peer):
+    assert asking(peer).get("/jobs").status_code == 200
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.5", "93.184.216.34", "2001:db8::1", "fe80::1%eth0", "no address"])
+def test_without_keys_others_are_told_how_to_make_one(asking, problem_of, peer):
+    answer = asking(peer).get("/jobs")
+    problem = problem_of(answer)
+    assert (problem["status"], problem["code"]) == (401, "no_keys_yet")
+    assert "python -m service.keys create" in problem["detail"]
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_without_keys_others_are_answered_where_the_settings_say_so(asking):
+    assert asking("10.0.0.5", ecif_open=True).get("/jobs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "rebound.example"},
+        {"Host": "127.0.0.1.example"},
+        {"Host": "[::1"},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:9999"},
+    ],
+)
+def test_without_keys_pages_of_other_sites_cannot_use_the_browser_of_this_machine(asking, problem_of, headers):
+    assert problem_of(asking().post("/jobs", json={}, headers=headers))["status"] == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000", "ecif.localhost"])
+def test_without_keys_pages_of_its_own_are_answered(asking, host):
+    assert asking().get("/jobs", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "10.0.0.5"])
+def test_from_the_first_key_on_everybody_shows_one(asking, key, problem_of, peer):
+    client, secret = asking(peer), key()
+    for headers, code in [
+        ({}, "missing_key"),
+        ({"Authorization": "Basic eDp5"}, "missing_key"),
+        (bearer("ecif_wrong"), "invalid_key"),
+        (bearer(secret.upper()), "invalid_key"),
+        ({"Authorization": "Bearer é".encode("latin-1")}, "invalid_key"),
+    ]:
+        answer = client.get("/jobs", headers=headers)
+        assert (problem_of(answer)["status"], problem_of(answer)["code"]) == (401, code)
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert client.get("/jobs", headers=bearer(secret)).status_code == 200
+    assert client.get("/jobs", headers={"Authorization": f"bearer {secret}"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json"])
+def test_some_pages_are_open_to_everybody(asking, key, path):
+    key()
+    assert asking("10.0.0.5").get(path).status_code == 200
+
+
+def test_a_refused_upload_is_not_read(asking, key, settings):
+    key()
+
+    def body():
+        pytest.fail("read")
+        yield b""
+
+    assert asking().post("/datasets", content=body(), headers={"content-type": "text/plain"}).status_code == 401
+
+
+def test_a_revoked_key_ends_at_once_and_the_last_one_does_not_open_the_doors(asking, key, database):
+    client, secret = asking(), key()
+    assert client.get("/jobs", headers=bearer(secret)).status_code == 200
+    with database.transaction() as session:
+        api_keys.revoke(session, secret[:11])
+    assert client.get("/jobs", headers=bearer(secret)).status_code == 401
+    assert client.get("/jobs").status_code == 401
+
+
+def test_the_log_says_at_the_start_that_it_is_open(asking, key, caplog):
+    with caplog.at_level(logging.WARNING):
+        asking()
+        assert "no API keys: open to every user of this machine" in caplog.text
+        caplog.clear()
+        key()
+        asking()
+        assert "API keys" not in caplog.text
+
+
+def test_the_command_makes_lists_and_revokes(settings, database):
+    def run(*arguments):
+        command = [sys.executable, "-m", "service.keys", *arguments]
+        environment = os.environ | {"DATABASE_URL": settings.database_url}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    made = run("create", "--tenant", "lab", "--name", "nightly run")
+    secret = made.stdout.strip()
+    assert (made.returncode, len(secret)) == (0, len("ecif_") + 32)
+    with database.transaction() as session:
+        assert api_keys.tenant_of(session, secret) == "lab"
+        row = session.scalars(select(ApiKey)).one()
+        assert secret not in repr(vars(row))
+    listed = run("list").stdout
+    assert secret not in listed
+    assert listed.split("\t")[1:3] == [f"{secret[:11]}…", "lab"]
+    assert run("revoke", row.id).returncode == 0
+    assert "revoked" in run("list").stdout
+    assert run("revoke", "key_nothing").returncode == 2
+
+
+def test_the_command_refuses_what_cannot_be(monkeypatch, settings, capsys):
+    monkeypatch.setattr(keys, "get_settings", lambda: settings)
+    assert keys.main(["create", "--tenant", "No Tenant"]) == 2
+    assert "a-z" in capsys.readouterr().err
+    monkeypatch.setattr(keys, "get_settings", lambda: settings.model_copy(update={"database_url": ""}))
+    assert keys.main(["list"]) == 2

@@ -1,0 +1,198 @@
+"""`Idempotency-Key`: a request that is sent again is done once, whatever happens in between."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import httpx
+import pytest
+from sqlalchemy import func, select, update
+
+from store import idempotency
+from store.tables import IdempotencyKey, Job
+from tests.service.serving import in_a_process, in_a_thread
+
+SPEC = {"task": "misalignment", "fit": None}
+KEY = {"Idempotency-Key": "one and the same"}
+
+
+@pytest.fixture
+def dataset(upload, embedding_zip):
+    return upload(embedding_zip(4))["id"]
+
+
+def form(content, **spec):
+    return {"dataset": ("a.zip", content), "spec": (None, json.dumps({**SPEC, **spec}))}
+
+
+def same(answer, first):
+    return (answer.status_code, answer.content, answer.headers["location"]) == (
+        first.status_code,
+        first.content,
+        first.headers["location"],
+    )
+
+
+def test_a_repeated_job_is_answered_again_and_made_once(client, dataset):
+    first = client.post("/jobs", json={**SPEC, "dataset": dataset}, headers=KEY)
+    assert first.status_code == 202
+    assert "idempotency-replayed" not in first.headers
+    # The same content in other words: defaults spelled out, fields in another order.
+    again = client.post("/jobs", json={"dataset": dataset, "methods": ["ecif", "clip_score"], **SPEC}, headers=KEY)
+    assert same(again, first)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert client.get("/jobs").json()["total"] == 1
+
+
+def test_another_body_under_the_same_key_is_a_422(client, dataset, problem_of):
+    client.post("/jobs", json={**SPEC, "dataset": dataset}, headers=KEY)
+    other = problem_of(client.post("/jobs", json={"task": "misalignment", "dataset": dataset}, headers=KEY))
+    assert (other["status"], other["code"]) == (422, "idempotency_key_reused")
+    assert client.get("/jobs").json()["total"] == 1
+
+
+def test_forms_are_the_same_by_their_parts_not_by_their_boundaries(client, embedding_zip, blobs, settings, problem_of):
+    content = embedding_zip(4)
+    first = client.post("/jobs", files=form(content), headers=KEY)
+    again = client.post("/jobs", files=form(content), headers=KEY)
+    assert first.request.headers["content-type"] != again.request.headers["content-type"]
+    assert same(again, first)
+    assert problem_of(client.post("/jobs", files=form(embedding_zip(5)), headers=KEY))["status"] == 422
+    assert problem_of(client.post("/jobs", files=form(content, fit={"epochs": 1}), headers=KEY))["status"] == 422
+    assert client.get("/datasets").json()["total"] == 1
+    assert len([path for path in (settings.ecif_home / "blobs").rglob("*") if path.is_file()]) == 1
+
+
+def test_a_repeated_upload_is_answered_again_and_kept_once(client, image_zip, problem_of):
+    files = {"file": ("a.zip", image_zip(2))}
+    first = client.post("/datasets", files=files, data={"name": "a"}, headers=KEY)
+    assert same(client.post("/datasets", files=files, data={"name": "a"}, headers=KEY), first)
+    assert problem_of(client.post("/datasets", files=files, data={"name": "b"}, headers=KEY))["status"] == 422
+    assert client.get("/datasets").json()["total"] == 1
+
+
+def test_a_key_is_of_its_own_endpoint_and_a_refused_request_does_not_use_it_up(client, upload, embedding_zip, dataset):
+    assert client.post("/jobs", json={**SPEC, "dataset": "ds_nothing"}, headers=KEY).status_code == 422
+    assert client.post("/jobs", json={**SPEC, "dataset": dataset}, headers=KEY).status_code == 202
+    assert client.post("/datasets", files={"file": ("a.zip", b"x")}, headers=KEY).status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256])
+def test_a_key_of_no_or_too_many_letters_is_a_422(client, problem_of, key):
+    problem = problem_of(client.post("/jobs", json=SPEC, headers={"Idempotency-Key": key}))
+    assert problem["status"] == 422
+    assert problem["errors"][0]["loc"] == ["header", "Idempotency-Key"]
+
+
+def test_a_key_is_not_kept_as_it_came(client, dataset, database):
+    client.post("/jobs", json={**SPEC, "dataset": dataset}, headers=KEY)
+    with database.transaction() as session:
+        assert len(session.scalars(select(IdempotencyKey.key_digest)).one()) == 32
+
+
+def test_while_the_first_is_still_coming_a_repeat_is_a_409_that_says_when_to_ask_again(
+    settings, embedding_zip, problem_of
+):
+    body = httpx.Request("POST", "http://x", files={"file": ("a.zip", embedding_zip(4))})
+    content = body.read()
+    with in_a_thread(settings.model_copy(update={"ecif_lease_seconds": 0.6})) as url:
+        seen = []
+
+        def slowly():
+            yield content[:-100]
+            time.sleep(1.5)  # longer than the lease: it is renewed
+            seen.append(httpx.post(f"{url}/datasets", content=content, headers=headers, trust_env=False))
+            yield content[-100:]
+
+        headers = {"content-type": body.headers["content-type"], **KEY}
+        first = httpx.post(f"{url}/datasets", content=slowly(), headers=headers, trust_env=False)
+        assert first.status_code == 201
+        problem = problem_of(seen[0])
+        assert (problem["status"], problem["code"]) == (409, "request_in_progress")
+        assert int(seen[0].headers["retry-after"]) > 0
+        assert same(httpx.post(f"{url}/datasets", content=content, headers=headers, trust_env=False), first)
+
+
+def test_a_body_that_stops_coming_is_a_408_and_lets_its_key_go(settings, embedding_zip, problem_of, monkeypatch):
+    monkeypatch.setattr("service.uploads._STALL_SECONDS", 0.3)
+    body = httpx.Request("POST", "http://x", files={"file": ("a.zip", embedding_zip(4))})
+    content, headers = body.read(), {"content-type": body.headers["content-type"], **KEY}
+
+    def stalling():
+        yield content[:-100]
+        time.sleep(1.5)
+        yield content[-100:]
+
+    with in_a_thread(settings) as url:
+        answer = httpx.post(f"{url}/datasets", content=stalling(), headers=headers, trust_env=False)
+        assert (problem_of(answer)["status"], problem_of(answer)["code"]) == (408, "body_stalled")
+        again = httpx.post(f"{url}/datasets", content=content, headers=headers, trust_env=False)
+    assert again.status_code == 201
+    assert list((settings.ecif_home / "blobs" / ".staging").iterdir()) == []
+
+
+def test_a_hundred_at_once_make_one_job(settings, database, dataset):
+    with in_a_thread(settings) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+
+        def post(_):
+            while True:
+                answer = client.post("/jobs", json={**SPEC, "dataset": dataset}, headers=KEY)
+                if answer.status_code != 409:
+                    return answer
+                time.sleep(0.05)
+
+        with ThreadPoolExecutor(100) as pool:
+            answers = list(pool.map(post, range(100)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.content for answer in answers}) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+    with database.transaction() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == 1
+
+
+@pytest.mark.parametrize(
+    ("dies_in", "jobs_left"),
+    [
+        ("service.jobs.endpoints.submit", 0),  # the key is claimed
+        ("store.idempotency.finish", 0),  # the job is written, not committed
+        ("doorbell.bell.Bell.ring", 1),  # committed, not answered
+    ],
+)
+def test_a_crash_at_any_step_makes_no_second_job_and_blocks_no_key_for_ever(
+    settings, database, dataset, dies_in, jobs_left
+):
+    settings = settings.model_copy(update={"ecif_lease_seconds": 2.0})
+    request = {"json": {**SPEC, "dataset": dataset}, "headers": KEY, "trust_env": False}
+    with in_a_process(settings, dies_in) as url, pytest.raises(httpx.TransportError):
+        httpx.post(f"{url}/jobs", **request)
+    with database.transaction() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == jobs_left
+    with in_a_thread(settings) as url:
+        deadline = time.monotonic() + 10
+        while (answer := httpx.post(f"{url}/jobs", **request)).status_code == 409:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert answer.status_code == 202
+    with database.transaction() as session:
+        assert session.scalar(select(Job.id)) == answer.json()["id"]
+        assert session.scalar(select(func.count()).select_from(Job)) == 1
+
+
+def test_whose_claim_was_taken_over_commits_nothing(client, database, dataset, monkeypatch, problem_of):
+    """The first holder was silent for longer than its lease, and comes back."""
+    finish = idempotency.finish
+
+    def late(session, held, fingerprint, answer):
+        with database.transaction() as other:
+            other.execute(update(IdempotencyKey).values(lease_until=func.now() - timedelta(seconds=1)))
+        with database.transaction() as other:
+            idempotency.claim(other, "POST /jobs", KEY["Idempotency-Key"], timedelta(seconds=0))
+        finish(session, held, fingerprint, answer)
+
+    monkeypatch.setattr(idempotency, "finish", late)
+    request = {"json": {**SPEC, "dataset": dataset}, "headers": KEY}
+    assert problem_of(client.post("/jobs", **request))["code"] == "request_in_progress"
+    assert client.get("/jobs").json()["total"] == 0
+    monkeypatch.setattr(idempotency, "finish", finish)
+    assert client.post("/jobs", **request).status_code == 202

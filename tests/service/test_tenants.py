@@ -1,0 +1,115 @@
+"""What belongs to another tenant is not there: not by its id, not in a list, not in a count."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from store import api_keys
+
+SPEC = {"task": "misalignment", "fit": None, "objective": {"batch_size": 16}}
+
+
+@pytest.fixture
+def tenants(client, database, settings):
+    """A client for each of two tenants."""
+    with database.transaction() as session:
+        secrets = [api_keys.create(session, tenant, None)[1] for tenant in ("ours", "theirs")]
+    return [TestClient(client.app, headers={"Authorization": f"Bearer {secret}"}) for secret in secrets]
+
+
+@pytest.fixture
+def theirs(tenants, image_zip, embedding_zip, work):
+    """Ids of a dataset of images, one of embeddings, and a job that succeeded on the latter."""
+    client = tenants[1]
+    sent = [client.post("/datasets", files={"file": ("x.zip", content)}) for content in (image_zip(2), embedding_zip())]
+    images, embeddings = [answer.json()["id"] for answer in sent]
+    job = client.post("/jobs", json={**SPEC, "dataset": embeddings}).json()["id"]
+    work()
+    assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
+    return {"dataset_id": images, "embeddings": embeddings, "job_id": job, "key": "images/0.png"}
+
+
+def test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(client, tenants, theirs, problem_of):
+    ours, _ = tenants
+    nothing = {"dataset_id": "ds_nothing", "job_id": "job_nothing", "key": "images/0.png"}
+    walked = 0
+    for path, operations in client.app.openapi()["paths"].items():
+        if "{" not in path:
+            continue
+        for method in operations:
+            told, of_nothing = (problem_of(ours.request(method, path.format(**ids))) for ids in (theirs, nothing))
+            assert told["status"] == 404, (method, path)
+            for name in ("dataset_id", "job_id"):
+                told["detail"] = told["detail"].replace(theirs[name], nothing[name])
+            assert told == of_nothing
+            walked += 1
+    assert walked >= 9
+
+
+def test_no_route_but_the_open_ones_answers_without_a_key(client, tenants, theirs, problem_of):
+    for path, operations in client.app.openapi()["paths"].items():
+        for method in operations:
+            if path not in ("/healthz", "/readyz"):
+                assert problem_of(client.request(method, path.format(**theirs)))["status"] == 401, (method, path)
+
+
+def test_the_walk_left_everything_where_it_was(client, tenants, theirs, problem_of):
+    test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(client, tenants, theirs, problem_of)
+    _, them = tenants
+    assert them.get(f"/datasets/{theirs['dataset_id']}").json()["status"] == "ready"
+    assert them.get(f"/jobs/{theirs['job_id']}").json()["status"] == "succeeded"
+    assert them.get(f"/datasets/{theirs['dataset_id']}/pairs/images%2F0.png/image").status_code == 200
+    assert them.get(f"/jobs/{theirs['job_id']}/results").json()["total"] == 40
+
+
+def test_lists_and_their_counts_are_of_the_tenant(tenants, theirs, image_zip):
+    ours, them = tenants
+    for path, total in (("/datasets", 2), ("/jobs", 1)):
+        assert ours.get(path).json() == {"items": [], "next_cursor": None, "total": 0}
+        assert them.get(path).json()["total"] == len(them.get(path).json()["items"]) == total
+    assert ours.post("/datasets", files={"file": ("x.zip", image_zip(1))}).status_code == 201
+    assert (ours.get("/datasets").json()["total"], them.get("/datasets").json()["total"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "param"),
+    [
+        ({"dataset": "{embeddings}"}, "dataset"),
+        ({"dataset": "{ours}", "validation": {"dataset": "{embeddings}"}}, "validation.dataset"),
+        ({"dataset": "{ours}", "task": "removal", "validation": {"fraction": 0.5},
+          "remove": {"job": "{job_id}", "flagged": True}}, "remove.job"),
+    ],
+)  # fmt: skip
+def test_a_job_cannot_name_what_another_tenant_has(tenants, theirs, embedding_zip, work, problem_of, spec, param):
+    ours, _ = tenants
+    ids = theirs | {"ours": ours.post("/datasets", files={"file": ("x.zip", embedding_zip())}).json()["id"]}
+    work()
+
+    def filled(value):
+        if isinstance(value, dict):
+            return {name: filled(item) for name, item in value.items()}
+        return value.format(**ids) if isinstance(value, str) else value
+
+    problem = problem_of(ours.post("/jobs", json=filled({**SPEC, **spec})))
+    assert (problem["status"], ".".join(problem["errors"][0]["loc"][1:])) == (422, param)
+    assert problem["code"] in ("unknown_dataset", "unknown_job")
+    assert ours.get("/jobs").json()["total"] == 0
+
+
+def test_a_key_of_a_request_is_of_its_tenant(tenants, image_zip):
+    files, key = {"file": ("x.zip", image_zip(1))}, {"Idempotency-Key": "1"}
+    first, second = (client.post("/datasets", files=files, headers=key).json()["id"] for client in tenants)
+    assert first != second
+
+
+def test_what_was_made_without_keys_belongs_to_the_default_tenant(client, upload, image_zip, database):
+    dataset = upload(image_zip(1))["id"]
+    with database.transaction() as session:
+        secret = api_keys.create(session, "default", None)[1]
+    assert client.get(f"/datasets/{dataset}").status_code == 401
+    assert client.get(f"/datasets/{dataset}", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+
+
+def test_cursors_of_another_tenant_show_nothing_of_them(tenants, theirs):
+    ours, them = tenants
+    cursor = them.get("/datasets", params={"limit": 1}).json()["next_cursor"]
+    assert ours.get("/datasets", params={"cursor": cursor}).json()["items"] == []
