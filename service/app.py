@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from fastapi_swagger import patch_fastapi
 from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -81,7 +82,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         bell.close()
         database.close()
 
-    app = FastAPI(title="ECIF", version=CODE_VERSION, description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="ECIF",
+        version=CODE_VERSION,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    # The pages come from here: the framework's own load their scripts from a CDN, and are blank without it.
+    patch_fastapi(app, swagger_ui_parameters={"displayRequestDuration": True})
     app.add_middleware(_NoNul)
     problems.install(app)
     for router in (

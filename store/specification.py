@@ -136,6 +136,8 @@ class JobSettings(_Strict):
             object.__setattr__(self, "fit", fit)  # frozen for everyone else; here it is still being made
         if self.task == "valuation" and "ecif" not in self.methods:
             raise ValueError("task valuation ranks by influence: methods must hold ecif")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError("methods names one of them twice")
         if self.objective.l2 == 0 and self.influence.damping == 0 and self.influence.curvature != "identity":
             raise ValueError("objective.l2 and influence.damping are both 0: the curvature is singular; raise one")
         if (self.task == "traceback") != (self.queries is not None):

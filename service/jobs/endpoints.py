@@ -65,6 +65,14 @@ def job_out(session: Session, job: Job) -> JobOut:
     )
 
 
+def _without_histograms(job: JobOut) -> JobOut:
+    """For listings, which a page of distributions would drown."""
+    if job.summary is None:
+        return job
+    summary = {name: value for name, value in job.summary.items() if name != "scores"}
+    return job.model_copy(update={"summary": summary})
+
+
 def _phase(job: Job) -> str | None:
     # Before its own first phase a job waits for the ingest of what it names.
     return Phase.INGEST if job.phase is None and job.status == JobStatus.QUEUED else job.phase
@@ -177,10 +185,10 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
 def list_jobs(
     request: Request, response: Response, service: ServiceDep, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[JobOut]:
-    """Jobs, newest first."""
+    """Jobs, newest first, their summaries without the distributions of the scores."""
     with service.database.transaction() as session:
         found, following, total = newest_first(jobs, session, service.cursors, "jobs", limit, cursor)
-        items = [job_out(session, job) for job in found]
+        items = [_without_histograms(job_out(session, job)) for job in found]
     link_next(request, response, following)
     return Page(items=items, next_cursor=following, total=total)
 

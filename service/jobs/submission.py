@@ -27,7 +27,7 @@ def parse(text: bytes | str, into: type[JobSettings] | type[JobSpec], loc: tuple
         RequestValidationError: a field is unknown, missing or out of bounds; each is named.
     """
     try:
-        content = json.loads(text, parse_constant=_no_constant)
+        content = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
     except (ValueError, RecursionError) as error:
         raise MalformedError("malformed_json", f"not JSON: {error}", loc[-1] if len(loc) > 1 else None) from None
     if not _storable(content):
@@ -40,6 +40,14 @@ def parse(text: bytes | str, into: type[JobSettings] | type[JobSpec], loc: tuple
             {**item, "loc": (*loc, *item["loc"])} for item in error.errors(include_url=False, include_context=False)
         ]
         raise RequestValidationError(located) from None
+
+
+def _no_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members):
+        names = [name for name, _ in members]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
 
 
 def _no_constant(name: str) -> Any:

@@ -17,7 +17,11 @@ def pairs_table(rows: Sequence[Json], pairs: Mapping[str, Pair]) -> Table:
     """The most suspicious pairs, with what the demo knows and the service does not."""
     # Eighty columns hold it: the headline of the first command that anybody runs must not be cut.
     table = Table(
-        title="The pairs to look at first", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+        title="The pairs to look at first",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     for name in ("rank", "caption", "shows", "suspicion", "influence", "clip_score", "planted"):
         table.add_column(name, justify="left" if name == "caption" else "right", no_wrap=True)

@@ -107,6 +107,8 @@ def test_a_job_on_an_upload_that_fails_fails_with_its_reason(client, work):
         ({"objective": {"l2": -1}}, "objective.l2", "0"),
         ({"task": "miracle"}, "task", "misalignment"),
         ({"methods": ["clip"]}, "methods", "clip_score"),
+        ({"methods": ["ecif", "ecif"]}, "", "twice"),
+        ({"objective": {"l2": 0}, "influence": {"damping": 0}}, "", "singular"),
         ({"dataset": "ds_nothing"}, "dataset", "no dataset"),
         ({"validation": {"dataset": "ds_nothing"}}, "validation.dataset", "no dataset"),
         ({"task": "valuation"}, "validation", "validation"),
@@ -129,6 +131,11 @@ def test_a_specification_that_cannot_be_names_its_field(client, ready, problem_o
     [
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "malformed_json"),
         ({"content": b'{"task": NaN}', "headers": {"content-type": "application/json"}}, 400, "malformed_json"),
+        (
+            {"content": b'{"task":"x","task":"y"}', "headers": {"content-type": "application/json"}},
+            400,
+            "malformed_json",
+        ),
         ({"content": b"[]", "headers": {"content-type": "application/json"}}, 422, "invalid_request"),
         ({"content": b"task=x", "headers": {"content-type": "application/x-www-form-urlencoded"}}, 415, None),
         ({"files": {"spec": (None, "{}")}}, 422, "missing_field"),
