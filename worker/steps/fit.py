@@ -17,6 +17,7 @@ from store.shards import Planned
 from store.specification import JobSpec
 from store.tables import Job
 from worker.checkpoints import keeper, resumed
+from worker.models import starts_from_nothing
 from worker.problem import Problem, open_problem
 from worker.task import Done, Task
 from worker.tensors import put_tensors
@@ -34,6 +35,11 @@ def looked_at(epoch: int) -> bool:
     while look < epoch:
         look = max(look + 1, int(1.4 * look))
     return look == epoch
+
+
+def look_weight(spec: JobSpec, last: int, epoch: int) -> int:
+    """What a look after `epoch` epochs weighs in the mean, the one before having been after `last`."""
+    return epoch - last if starts_from_nothing(spec) else 1
 
 
 def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
@@ -70,7 +76,8 @@ def run(task: Task) -> Done:
             "checkpoints": put_tensors(task.blobs, task.blob_name("checkpoints.safetensors"), {"checkpoints": kept}),
             "params": put_tensors(task.blobs, task.blob_name("params.safetensors"), result.params),
             "losses": put_tensors(task.blobs, task.blob_name("losses.safetensors"), {"mean": watched.mean()}),
-            "looks": watched.looks,
+            "last_look": watched.last_look,
+            "look_weight": watched.weight,
             "epochs": result.epochs_done,
             "objective": result.objective,
             "gradient_norm": result.gradient_norm,
@@ -82,33 +89,41 @@ def run(task: Task) -> Done:
 
 @dataclass
 class _Watched:
-    """The mean of every training pair's loss over some of the epochs."""
+    """The mean of every training pair's loss over looks along the fit.
+
+    A model from random weights learns right pairs before wrong ones, but first of all it must learn: a look then weighs
+    as many epochs as have passed since the one before. One that knew something starts well and only unlearns: there
+    all looks weigh the same, and those stand closer at the beginning.
+    """
 
     problem: Problem
-    looks: int = 0
+    last_look: int = 0
+    weight: int = 0
     total: Tensor | None = None
 
     def look(self, epoch: int, params: Params) -> None:
         """Called at the end of every epoch."""
         self.problem.task.lease.progress(epoch)
         if looked_at(epoch):
-            self.total = pair_losses(self.problem, params) + (0 if self.total is None else self.total)
-            self.looks += 1
+            weight = look_weight(self.problem.view.spec, self.last_look, epoch)
+            seen = weight * pair_losses(self.problem, params)
+            self.total = seen if self.total is None else self.total + seen
+            self.last_look, self.weight = epoch, self.weight + weight
 
     def mean(self) -> Tensor:
-        """(N,) float64; zeros where the fit ended before the first look."""
+        """(N,) float64 up to the last look; zeros where the fit ended before the first."""
         if self.total is None:
             return torch.zeros(self.problem.roster.n_pairs, dtype=torch.float64)
-        return self.total / self.looks
+        return self.total / self.weight
 
     def as_state(self) -> State:
         if self.total is None:
             return {}
-        return {"watched.total": self.total, "watched.looks": torch.tensor(self.looks)}
+        return {"watched.total": self.total, "watched.looked": torch.tensor([self.last_look, self.weight])}
 
     def take_up(self, state: State) -> None:
         self.total = state.pop("watched.total", None)
-        self.looks = int(state.pop("watched.looks", torch.tensor(0)))
+        self.last_look, self.weight = state.pop("watched.looked", torch.zeros(2, dtype=torch.int64)).tolist()
 
 
 @torch.no_grad()

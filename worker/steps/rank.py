@@ -20,6 +20,7 @@ from worker.models import starts_from_nothing
 from worker.roster import Roster
 from worker.steps import told
 from worker.steps.baselines import METHODS
+from worker.steps.fit import look_weight
 from worker.task import Done, Json, Task
 from worker.tensors import get_tensors, put_tensors
 
@@ -124,9 +125,10 @@ def gather(blobs: Blobs, view: JobView, roster: Roster) -> dict[str, Tensor]:
     if prepared is not None and "lemon" in prepared["methods"]:
         scores["lemon"] = get_tensors(blobs, prepared["prepared"])["lemon"]
     fitted = view.output(Phase.FIT)
-    if fitted is not None and fitted["looks"]:
-        watched, looks = get_tensors(blobs, fitted["losses"])["mean"], fitted["looks"]
-        scores["watched_loss"] = (watched * looks + scores["pair_loss"]) / (looks + 1)
+    if fitted is not None and fitted["last_look"]:
+        watched, weight = get_tensors(blobs, fitted["losses"])["mean"], fitted["look_weight"]
+        end = look_weight(view.spec, fitted["last_look"], fitted["epochs"])
+        scores["watched_loss"] = (watched * weight + scores["pair_loss"] * end) / (weight + end)
     return scores
 
 

@@ -31,7 +31,7 @@ def methods(view: JobView) -> Json:
         told["model"] = {"digest": view.outputs[Phase.ENCODE][0]["model_digest"]}
     fitted = view.output(Phase.FIT)
     if fitted is not None:
-        told["fit"] = _without(fitted, "params", "losses", "checkpoints")
+        told["fit"] = _without(fitted, "params", "losses", "checkpoints", "last_look", "look_weight")
     curvature = view.output(Phase.CURVATURE)
     if curvature is not None:
         told["curvature"] = _without(curvature, "directions", "has_validation", "probes", "self_influence_method")
