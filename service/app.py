@@ -21,6 +21,7 @@ from service.checkpoints import endpoints as checkpoints_endpoints
 from service.context import Service
 from service.cursors import Cursors
 from service.datasets import endpoints as datasets_endpoints
+from service.exports import endpoints as exports_endpoints
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
 from service.results import endpoints as results_endpoints
@@ -99,6 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         datasets_endpoints.router,
         jobs_endpoints.router,
         results_endpoints.router,
+        exports_endpoints.router,
         checkpoints_endpoints.router,
     ):
         app.include_router(router, responses=problem_docs.problems(400, 401, 403, 422, 429, 500, 503))
