@@ -1,11 +1,11 @@
 """What exports read: the results of a job beside everything that came with their pairs, in pieces of bounded size."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Integer, Numeric, Row, Select, Text, and_, case, cast, func, select, true
+from sqlalchemy import ColumnElement, Integer, Numeric, Row, Select, Text, and_, case, cast, func, select, true
 from sqlalchemy.orm import Session
 
 from store.tables import SCORES, Pair, Part, Result
@@ -30,10 +30,10 @@ class ExtraColumn:
     """
 
     name: str
-    kinds: frozenset[str]
-    whole: bool
-    least: Decimal | None
-    most: Decimal | None
+    kinds: frozenset[str] = frozenset()
+    whole: bool = False
+    least: Decimal | None = None
+    most: Decimal | None = None
 
 
 def piece(session: Session, job: int, dataset: int, *, flagged: bool | None, after: int) -> list[Exported]:
@@ -53,46 +53,44 @@ def piece(session: Session, job: int, dataset: int, *, flagged: bool | None, aft
     return found
 
 
-def extra_columns(session: Session, dataset: int, *, most: int, longest: int) -> Sequence[ExtraColumn]:
-    """The other columns of a dataset's usable pairs in the order of their names, `most` of them at most.
+def extra_names(session: Session, dataset: int, *, most: int, longest: int) -> list[str]:
+    """The names of the other columns of a dataset's usable pairs, `most` of them at most, cut after `longest`
+    characters."""
+    names = func.jsonb_object_keys(Pair.extra).table_valued("name")
+    query = select(func.left(names.c.name, longest)).select_from(Pair).join(names, true()).where(*_usable(dataset))
+    return sorted(session.scalars(query.distinct().limit(most)))
 
-    Names are cut after `longest` characters.
-    """
-    entry = func.jsonb_each(Pair.extra).table_valued("key", "value").lateral("entry")
+
+def extra_columns(session: Session, dataset: int) -> list[ExtraColumn]:
+    """The other columns of a dataset's usable pairs, in the order of their names; those only ever null too."""
+    entry = func.jsonb_each(Pair.extra).table_valued("key", "value")
     kind = func.jsonb_typeof(entry.c.value)
-    text = cast(entry.c.value, Text)
-    number = case((kind == "number", cast(text, Numeric)))
-    name = func.left(entry.c.key, longest).collate("C")
-    # An object of its own in each row would be an aggregate of any size: only kinds are gathered.
-    kinds = [func.bool_or(kind == each) for each in _KINDS]
-    query = (
-        select(
-            name,
-            *kinds,
-            func.bool_and(case((kind == "number", text.regexp_match("^-?[0-9]+$")))),
-            func.min(number),
-            func.max(number),
-        )
+    number = case((kind == "number", cast(entry.c.value, Numeric)))
+    each = (
+        select(entry.c.key.label("name"), kind.label("kind"), number.label("number"))
         .select_from(Pair)
         .join(entry, true())
-        .where(Pair.dataset == dataset, Pair.error.is_(None), Pair.extra.is_not(None))
-        .group_by(name)
-        .order_by(name)
-        .limit(most)
+        .where(*_usable(dataset))
+        .subquery()
     )
-    return [
-        ExtraColumn(
-            row[0],
-            frozenset(each for each, seen in zip(_KINDS, row[1:], strict=False) if seen),
-            bool(row[-3]),
-            row[-2],
-            row[-1],
-        )
-        for row in session.execute(query)
-    ]
+    query = select(
+        each.c.name,
+        each.c.kind,
+        func.bool_and(func.scale(each.c.number) == 0),
+        func.min(each.c.number),
+        func.max(each.c.number),
+    ).group_by(each.c.name, each.c.kind)
+    found: dict[str, ExtraColumn] = {}
+    for name, seen, whole, least, most in session.execute(query):
+        known = found.get(name, ExtraColumn(name))
+        if seen == "number":
+            known = replace(known, whole=whole, least=least, most=most)
+        found[name] = known if seen == "null" else replace(known, kinds=known.kinds | {seen})
+    return [found[name] for name in sorted(found)]
 
 
-_KINDS = ("string", "number", "boolean", "array", "object")
+def _usable(dataset: int) -> tuple[ColumnElement[bool], ...]:
+    return Pair.dataset == dataset, Pair.error.is_(None), Pair.extra.is_not(None)
 
 
 def count_uids(session: Session, job: int, dataset: int, *, flagged: bool | None) -> tuple[int, int]:

@@ -78,21 +78,31 @@ class Source:
         if seen != self.expected:
             raise RuntimeError(f"export of {self.job_id}: {seen} of {self.expected} rows: was it deleted meanwhile?")
 
-    def extra_columns(self) -> list[ExtraColumn]:
-        """The other columns of the dataset.
+    def extra_names(self) -> list[str]:
+        """The names of the other columns of the dataset.
 
         Raises:
             ConflictError: they are too many, or too long, to be the columns of one table.
         """
         with self.database.transaction() as session:
-            found = exports.extra_columns(session, self.dataset, most=_MOST_COLUMNS + 1, longest=_LONGEST_NAME + 1)
-        if len(found) > _MOST_COLUMNS or any(len(column.name) > _LONGEST_NAME for column in found):
+            found = exports.extra_names(session, self.dataset, most=_MOST_COLUMNS + 1, longest=_LONGEST_NAME + 1)
+        if len(found) > _MOST_COLUMNS or any(len(name) > _LONGEST_NAME for name in found):
             raise ConflictError(
                 "too_many_columns",
                 f"its pairs came with more than {_MOST_COLUMNS} different columns, or with a name of more than "
                 f"{_LONGEST_NAME} characters: take format=jsonl, where each row names its own",
             )
-        return list(found)
+        return found
+
+    def extra_columns(self) -> list[ExtraColumn]:
+        """The same with what they hold.
+
+        Raises:
+            ConflictError: they are too many, or too long, to be the columns of one table.
+        """
+        self.extra_names()
+        with self.database.transaction() as session:
+            return exports.extra_columns(session, self.dataset)
 
     def image_parts(self, what: str) -> dict[int, str]:
         """The blobs of the images, by part.

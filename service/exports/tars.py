@@ -45,7 +45,7 @@ def open_clip_chunks(source: Source) -> Iterator[bytes]:
     people. Every cell is exact, as a trainer needs it, and so not safe for a spreadsheet."""
     parts = source.image_parts("open_clip")
     ours = ("filepath", "title", *(name for name in RESULT_COLUMNS if name != "caption"))
-    names = own_names((column.name for column in source.extra_columns()), ours)
+    names = own_names(source.extra_names(), ours)
 
     def chunks() -> Iterator[bytes]:
         # A member's size comes before its content, so the table waits in a file until the last row is known.

@@ -27,7 +27,7 @@ def safe(value: Any) -> Any:
 
 def csv_chunks(source: Source) -> Iterator[str]:
     """RFC 4180 in UTF-8, with a header. What is not there is an empty cell."""
-    names = own_names(column.name for column in source.extra_columns())
+    names = own_names(source.extra_names())
 
     def chunks() -> Iterator[str]:
         out = io.StringIO(newline="")
