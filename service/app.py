@@ -21,6 +21,8 @@ from service.checkpoints import endpoints as checkpoints_endpoints
 from service.context import Service
 from service.cursors import Cursors
 from service.datasets import endpoints as datasets_endpoints
+from service.events import endpoints as events_endpoints
+from service.events.streams import Streams
 from service.exports import endpoints as exports_endpoints
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
@@ -77,9 +79,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             bell=bell,
             cursors=Cursors(fetch_cursor_key),
             rate=RequestRate(settings.ecif_requests_per_minute),
+            streams=(streams := Streams(settings.ecif_max_streams)),
         )
         _say_who_may_ask(database, settings)
-        yield
+        with streams.told_by_signals():
+            yield
         bell.close()
         database.close()
 
@@ -99,6 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (
         datasets_endpoints.router,
         jobs_endpoints.router,
+        events_endpoints.router,
         results_endpoints.router,
         exports_endpoints.router,
         checkpoints_endpoints.router,
