@@ -26,6 +26,7 @@ from service.events.streams import Streams
 from service.exports import endpoints as exports_endpoints
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
+from service.metrics import endpoints as metrics_endpoints
 from service.results import endpoints as results_endpoints
 from store import api_keys
 from store.blobs import Blobs
@@ -99,6 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The pages come from here: the framework's own load their scripts from a CDN, and are blank without it.
     patch_fastapi(app, swagger_ui_parameters={"displayRequestDuration": True})
     app.add_middleware(_NoNul)
+    metrics_endpoints.install(app)
     problems.install(app)
     for router in (
         datasets_endpoints.router,
@@ -107,6 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         results_endpoints.router,
         exports_endpoints.router,
         checkpoints_endpoints.router,
+        metrics_endpoints.router,
     ):
         app.include_router(router, responses=problem_docs.problems(400, 401, 403, 422, 429, 500, 503))
     app.include_router(health.router, responses=problem_docs.problems(400))
