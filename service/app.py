@@ -27,6 +27,7 @@ from service.exports import endpoints as exports_endpoints
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
 from service.metrics import endpoints as metrics_endpoints
+from service.report import endpoints as report_endpoints
 from service.results import endpoints as results_endpoints
 from store import api_keys
 from store.blobs import Blobs
@@ -108,6 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         events_endpoints.router,
         results_endpoints.router,
         exports_endpoints.router,
+        report_endpoints.router,
         checkpoints_endpoints.router,
         metrics_endpoints.router,
     ):

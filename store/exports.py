@@ -5,7 +5,22 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Numeric, Row, Select, Text, and_, case, cast, func, select, true
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Double,
+    Integer,
+    Numeric,
+    Row,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    select,
+    true,
+)
 from sqlalchemy.orm import Session
 
 from store.tables import SCORES, Pair, Part, Result
@@ -51,6 +66,27 @@ def piece(session: Session, job: int, dataset: int, *, flagged: bool | None, aft
             if held > _TEXT:
                 break
     return found
+
+
+def at_ranks(session: Session, job: int, dataset: int, ranks: Sequence[int]) -> Sequence[Exported]:
+    """The results of these ranks, in rank order."""
+    return session.execute(_exported(job, dataset, None).where(Result.rank.in_(ranks)).order_by(Result.rank)).all()
+
+
+def flagged_histogram(session: Session, job: int, score: str, edges: Sequence[float]) -> list[int]:
+    """How many of the flagged pairs are in each bin of a score: from an edge to just before the next, the last edge
+    included."""
+    column = getattr(Result, score)
+    bin_ = func.width_bucket(column, cast(list(edges), ARRAY(Double)))
+    query = (
+        select(bin_, func.count())
+        .where(Result.job == job, Result.flagged.is_(True), column.is_not(None))
+        .group_by(bin_)
+    )
+    counts = [0] * (len(edges) - 1)
+    for number, count in session.execute(query):
+        counts[min(max(number, 1), len(counts)) - 1] += count
+    return counts
 
 
 def extra_names(session: Session, dataset: int, *, most: int, longest: int) -> list[str]:

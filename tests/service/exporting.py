@@ -37,6 +37,9 @@ ROWS[1]["caption"] = '=HYPERLINK("http://example.com";"x")'
 ROWS[2]["caption"] = 'tab\there, "quotes",\nand a new line'
 ROWS[3]["caption"] = "-3.5"
 ROWS[4]["caption"] = "@SUM(A1) – naïve 🐈"
+ROWS[6]["caption"] = '<script>alert(1)</script><img src=x onerror="alert(1)">'
+ROWS[7]["caption"] = '" onmouseover="alert(1)" x="{{ 7 * 7 }}'
+ROWS[8]["caption"] = "long " * 500 + "end"
 ROWS[5]["+formula"] = "\r=1+1"
 
 

@@ -12,51 +12,14 @@ from fastapi.testclient import TestClient
 from pyarrow import parquet
 from sqlalchemy import func, update
 
-from service.app import create_app
 from service.exports import columns
 from service.exports.text import safe
 from store import exports
-from store.blobs import Blobs
-from store.database import Database
-from store.settings import Settings
 from store.tables import SCORES, Dataset
-from tests.service.exporting import ROWS, UIDS, World, images_zip
+from tests.service.exporting import ROWS, UIDS
 from tests.service_fixtures import picture
 
-TINY = {"model": {"architecture": "tiny", "pretrained": None}}
 CAPTIONS = {row["file_name"]: row["caption"] for row in ROWS}
-
-
-@pytest.fixture(scope="module")
-def world(new_database, tmp_path_factory):
-    settings = Settings(
-        ecif_home=tmp_path_factory.mktemp("exports"),
-        database_url=new_database(),
-        redis_url="redis://127.0.0.1:1/0",
-        ecif_device="cpu",
-        ecif_shard_pairs=5,  # so that a dataset has parts
-    )
-    database = Database.from_settings(settings)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        yield World(client, settings, database, Blobs.from_settings(settings))
-    database.close()
-
-
-@pytest.fixture(scope="module")
-def job(world):
-    return world.job(dataset=world.upload(images_zip()), **TINY)
-
-
-@pytest.fixture(scope="module")
-def embeddings(world, embedding_zip):
-    """A job that flags some of 60 pairs, on embeddings without captions."""
-    clean = world.upload(embedding_zip(100, seed=3))
-    return world.job(
-        dataset=world.upload(embedding_zip(60, wrong=12)),
-        validation={"dataset": clean},
-        objective={"batch_size": 32},
-        flag={"false_discovery_rate": 0.3},
-    )
 
 
 def jsonl(content):
@@ -191,24 +154,19 @@ def test_formats_that_make_no_sense_are_refused_with_the_reason(world, embedding
     assert (problem["status"], problem["code"]) == (409, code)
 
 
-def test_keeping_what_nobody_flagged_is_refused(world, embeddings, problem_of):
-    dataset = world.client.get(f"/jobs/{embeddings}").json()["spec"]["dataset"]
-    valuation = world.job(task="valuation", dataset=dataset, validation={"fraction": 0.2})
+def test_keeping_what_nobody_flagged_is_refused(world, valuation, problem_of):
     for keep in ("clean", "flagged"):
         problem = problem_of(world.client.get(f"/jobs/{valuation}/export", params={"keep": keep}))
         assert (problem["status"], problem["code"]) == (409, "nothing_flagged")
     assert len(jsonl(world.export(valuation, "jsonl"))) == 48
 
 
-def test_a_traceback_is_a_list_by_query_and_no_dataset(world, embeddings, problem_of):
-    spec = world.client.get(f"/jobs/{embeddings}").json()["spec"]
-    queries = {"dataset": spec["validation"]["dataset"], "top": 3}
-    job = world.job(task="traceback", dataset=spec["dataset"], queries=queries)
-    rows = jsonl(world.export(job, "jsonl"))
+def test_a_traceback_is_a_list_by_query_and_no_dataset(world, traceback, problem_of):
+    rows = jsonl(world.export(traceback, "jsonl"))
     assert len(rows) == 300
     assert [row["query"] for row in rows[:4]] == ["0", "0", "0", "1"]
     for form in ("npy", "webdataset", "open_clip"):
-        problem = problem_of(world.client.get(f"/jobs/{job}/export", params={"format": form}))
+        problem = problem_of(world.client.get(f"/jobs/{traceback}/export", params={"format": form}))
         assert (problem["status"], problem["code"]) == (409, "not_a_dataset")
 
 
@@ -244,7 +202,7 @@ def test_a_job_that_has_not_succeeded_has_nothing_to_export(world, embeddings, p
     told = [problem_of(world.client.get(f"/jobs/{job}/{what}")) for what in ("results", "export")]
     assert told[0] == told[1]
     assert told[0]["status"] == 409
-    world.work()
+    world.client.delete(f"/jobs/{job}")
 
 
 def test_names_that_a_result_has_too_are_set_apart():
