@@ -98,7 +98,7 @@ class Influence(_Strict):
 
     negative: Literal["exact", "taylor"] = "exact"
     damping: Literal["auto"] | NotNegative = Field(default="auto", description="λ per pair")
-    curvature: Literal["gauss_newton", "hessian", "ekfac", "identity"] = "gauss_newton"
+    curvature: Literal["gauss_newton", "hessian", "ekfac", "projected", "identity"] = "gauss_newton"
 
 
 class Flag(_Strict):

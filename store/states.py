@@ -43,6 +43,10 @@ class Phase(StrEnum):
     PLAN = "plan"
     ENCODE = "encode"
     FIT = "fit"
+    FACTORS = "factors"
+    BASES = "bases"
+    EIGENVALUES = "eigenvalues"
+    PROJECT = "project"
     CURVATURE = "curvature"
     BASELINES = "baselines"
     EDIT = "edit"
@@ -57,6 +61,10 @@ PROGRESS_UNITS = {
     Phase.PLAN: "pairs",
     Phase.ENCODE: "pairs",
     Phase.FIT: "epochs",
+    Phase.FACTORS: "pairs",
+    Phase.BASES: "bases",
+    Phase.EIGENVALUES: "pairs",
+    Phase.PROJECT: "pairs",
     Phase.CURVATURE: "passes",
     Phase.BASELINES: "methods",
     Phase.EDIT: "epochs",

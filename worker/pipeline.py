@@ -10,7 +10,21 @@ from store.shards import Planned
 from store.specification import JobSpec
 from store.states import JobStatus, Phase
 from store.tables import Job
-from worker.steps import baselines, curvature, edit, encode, fit, ingest, load, plan, rank, score, trace
+from worker.steps import (
+    baselines,
+    curvature,
+    edit,
+    encode,
+    fit,
+    ingest,
+    kronecker,
+    load,
+    plan,
+    project,
+    rank,
+    score,
+    trace,
+)
 from worker.task import Done, Task
 
 
@@ -27,6 +41,10 @@ JOB_STEPS = (
     Step(Phase.PLAN, plan.run, lambda *_: [Planned({})]),
     Step(Phase.ENCODE, encode.run, encode.shards),
     Step(Phase.FIT, fit.run, fit.shards),
+    Step(Phase.FACTORS, kronecker.factors, kronecker.shards),
+    Step(Phase.BASES, kronecker.bases, kronecker.bases_shards),
+    Step(Phase.EIGENVALUES, kronecker.eigenvalues, kronecker.shards),
+    Step(Phase.PROJECT, project.run, project.shards),
     Step(Phase.CURVATURE, curvature.run, curvature.shards),
     Step(Phase.BASELINES, baselines.run, baselines.shards),
     Step(Phase.EDIT, edit.run, edit.shards),

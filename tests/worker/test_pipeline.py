@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from worker.steps import load, score
+from worker import batch_ranges
+from worker.steps import load
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_the_answer_does_not_depend_on_how_the_work_is_cut(
     work()
     _, whole = run(**spec, dataset=train, validation={"dataset": clean})
 
-    monkeypatch.setattr(score, "_PAIRS_A_SHARD", 16)
+    monkeypatch.setattr(batch_ranges, "_PAIRS_A_SHARD", 16)
     monkeypatch.setattr(load, "_ROWS_A_SHARD", 9)
     train, clean = datasets()
     cut = Workplace(settings.model_copy(update={"ecif_shard_pairs": shard_pairs}), database, blobs)

@@ -15,14 +15,14 @@ from ecif.parameters import Params
 from encoders import ModelRefused
 from store.shards import Planned
 from store.specification import JobSpec
-from store.states import Phase
 from store.tables import Job
+from worker.curvatures import kept
 from worker.models import job_model
 from worker.problem import Problem, open_problem
 from worker.removed import get_removed
 from worker.steps.fit import ADAM_SHARE
 from worker.task import Done, Json, Task
-from worker.tensors import get_tensors, put_tensors
+from worker.tensors import put_tensors
 
 _REFIT_EPOCHS = 500
 
@@ -35,23 +35,21 @@ def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
 def run(task: Task) -> Done:
     """Make the edited checkpoint of a job, and the figures that tell what it is worth."""
     with open_problem(task) as problem:
-        solved = problem.view.output(Phase.CURVATURE)
-        assert solved is not None  # noqa: S101  a removal always has one
-        step = get_tensors(task.blobs, solved["directions"])["edit"]
+        step = kept(problem)["edit"][0]
         before = flatten(problem.params).double().cpu()
         after = unflatten((before + step.cpu()).to(flatten(problem.params)), problem.params)
         told: Json = {
             "removed": problem.view.plan["removed"],
             "step_norm": float(step.norm()),
             "relative_step_norm": float(step.norm() / before.norm()),
-            "validation_loss": _validation(problem, solved, step, after),
+            "validation_loss": _validation(problem, step, after),
             "verified": _verified(problem, step) if problem.view.spec.verify else None,
         }
         output = {"checkpoint": _checkpoint(problem, after), "told": told}
     return Done(output, _REFIT_EPOCHS if problem.view.spec.verify else 0)
 
 
-def _validation(problem: Problem, solved: Json, step: Tensor, after: Params) -> Json | None:
+def _validation(problem: Problem, step: Tensor, after: Params) -> Json | None:
     """The validation loss before, as influence predicts it (∇L_val·Δθ), and of the edited model itself."""
     n = problem.roster.n_validation
     if not n:
