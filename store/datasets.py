@@ -34,11 +34,12 @@ def create(
     name: str | None,
     filename: str | None,
     format: str | None,  # noqa: A002  the contract's own name
-    digest: str,
-    size_bytes: int,
     upload_blob: str,
+    digest: str | None = None,
+    size_bytes: int = 0,
+    source: str | None = None,
 ) -> Dataset:
-    """Promise to ingest an upload that is kept already, and queue its work."""
+    """Promise to ingest an upload that is kept already, or what is to be fetched from `source`; queue its work."""
     dataset = Dataset(
         id=dataset_id,
         tenant=tenant_of(session),
@@ -49,12 +50,20 @@ def create(
         digest=digest,
         size_bytes=size_bytes,
         upload_blob=upload_blob,
+        source=source,
     )
     session.add(dataset)
     session.flush()
     session.refresh(dataset)
-    shards.open_phase(session, Phase.INGEST, [shards.Planned({})], dataset_id=dataset_id)
+    first = Phase.INGEST if source is None else Phase.FETCH
+    shards.open_phase(session, first, [shards.Planned({})], dataset_id=dataset_id)
     return dataset
+
+
+def fetched(session: Session, dataset_id: str, *, digest: str, size_bytes: int) -> None:
+    """Record what was fetched for a dataset, and queue its ingest."""
+    session.execute(update(Dataset).where(Dataset.id == dataset_id).values(digest=digest, size_bytes=size_bytes))
+    shards.open_phase(session, Phase.INGEST, [shards.Planned({})], dataset_id=dataset_id)
 
 
 def get(session: Session, dataset_id: str) -> Dataset:

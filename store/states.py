@@ -37,8 +37,9 @@ class ShardState(StrEnum):
 
 
 class Phase(StrEnum):
-    """The steps of the work, in order. `ingest` belongs to a dataset, the others to a job."""
+    """The steps of the work, in order. `fetch` and `ingest` belong to a dataset, the others to a job."""
 
+    FETCH = "fetch"
     INGEST = "ingest"
     PLAN = "plan"
     ENCODE = "encode"
@@ -57,6 +58,7 @@ class Phase(StrEnum):
 
 
 PROGRESS_UNITS = {
+    Phase.FETCH: "MiB",
     Phase.INGEST: "pairs",
     Phase.PLAN: "pairs",
     Phase.ENCODE: "pairs",

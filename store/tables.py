@@ -69,7 +69,8 @@ class Dataset(Base):
     kind: Mapped[str | None]  # images or embeddings; known once ingested
     width: Mapped[int | None]  # of an embedding
     status: Mapped[str]
-    digest: Mapped[str]  # of the upload's bytes
+    source: Mapped[str | None]  # where its bytes are fetched from, if they were not uploaded
+    digest: Mapped[str | None]  # of the upload's bytes; null until they are fetched
     size_bytes: Mapped[int]
     upload_blob: Mapped[str]
     pair_count: Mapped[int | None]
@@ -143,7 +144,7 @@ class Job(Base):
     dataset_id: Mapped[str]
     validation_dataset_id: Mapped[str | None]
     queries_dataset_id: Mapped[str | None]
-    dataset_digest: Mapped[str]
+    dataset_digest: Mapped[str | None]  # null until the dataset is ready
     outputs: Mapped[Json] = mapped_column(server_default=text("'{}'"))  # by phase: what the next phases need
     result_count: Mapped[int] = mapped_column(server_default=text("0"))
     flagged_count: Mapped[int | None]  # null where the task flags nothing

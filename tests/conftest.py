@@ -17,7 +17,7 @@ from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
 
-pytest_plugins = ["tests.service_fixtures"]
+pytest_plugins = ["tests.s3_fixtures", "tests.service_fixtures"]
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """What a dataset and a pair look like from outside."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,7 +23,8 @@ class DatasetOut(BaseModel):
 
     id: str
     name: str | None
-    digest: str = Field(description="of the upload's bytes")
+    source: str | None = Field(description="where its bytes were fetched from, if they were not uploaded")
+    digest: str | None = Field(description="of the upload's bytes; null until they are fetched")
     format: str | None = Field(description="as asked for, or as found out by ingest")
     status: DatasetStatus
     pair_count: int | None = Field(description="usable pairs; null until ingested")
@@ -31,6 +32,18 @@ class DatasetOut(BaseModel):
     warnings: list[str] = Field(default=[], description="what ingest noticed about the upload as a whole")
     error: ErrorOut | None
     created_at: datetime
+
+
+class DatasetReference(BaseModel):
+    """A dataset that is fetched instead of uploaded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uri: Annotated[str, Field(min_length=1)] = Field(
+        description="https://host/file, s3://bucket/key or gs://bucket/key: one file in any format of uploads"
+    )
+    name: Annotated[str, Field(max_length=200)] | None = None
+    format: Annotated[str, Field(max_length=100)] | None = Field(default=None, description="found out where absent")
 
 
 class PairOut(BaseModel):
