@@ -34,12 +34,23 @@ def job_model(spec: JobSpec, device: torch.device) -> LoadedModel | None:
 
 
 def job_embedder(spec: JobSpec, model: LoadedModel | None, width: int | None, device: torch.device) -> Embedder:
-    """What maps the encoded inputs of this job's scope to embeddings; its parameters are on `device`."""
+    """What maps the encoded inputs of this job's scope to embeddings; its parameters are on `device`.
+
+    Raises:
+        InvalidError: the scope does not fit the model; `param` names the field.
+    """
     if model is None:
         heads = square_heads(cast("int", width), cast("int", width))
         return Embedder(
             {name: weight.to(device) for name, weight in heads.parameters.items()}, heads.temperature, heads.embed
         )
+    if spec.objective.scope == "lora":
+        lora = spec.objective.lora
+        assert lora is not None  # noqa: S101  filled in with the specification
+        try:
+            return model.lora(lora.rank, lora.alpha, spec.objective.seed)
+        except ModelRefused as refused:
+            raise InvalidError(refused.code, refused.message, refused.param) from refused
     return model.heads() if spec.objective.scope == "heads" else model.full()
 
 

@@ -29,6 +29,7 @@ def test_the_answer_echoes_the_whole_specification(client, ready):
         "model": None,
         "objective": {
             "scope": "heads",
+            "lora": None,
             "batch_size": 128,
             "partitions": 1,
             "seed": 0,
@@ -105,6 +106,9 @@ def test_a_job_on_an_upload_that_fails_fails_with_its_reason(client, work):
         ({"objective": {"batch_size": 1}}, "objective.batch_size", "2"),
         ({"objective": {"temperature": 0.001}}, "objective.temperature", "0.01"),
         ({"objective": {"l2": -1}}, "objective.l2", "0"),
+        ({"objective": {"scope": "lora"}}, "objective.scope", "embeddings"),
+        ({"objective": {"lora": {"rank": 4}}}, "", "scope lora"),
+        ({"objective": {"scope": "lora", "lora": {"rank": 0}}}, "objective.lora.rank", "1"),
         ({"task": "miracle"}, "task", "misalignment"),
         ({"methods": ["clip"]}, "methods", "clip_score"),
         ({"methods": ["ecif", "ecif"]}, "", "twice"),

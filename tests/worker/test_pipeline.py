@@ -62,7 +62,7 @@ def test_the_answer_does_not_depend_on_how_the_work_is_cut(
     assert columns(parts) == columns(whole)
 
 
-@pytest.mark.parametrize("scope", ["heads", "all"])
+@pytest.mark.parametrize("scope", ["heads", "lora", "all"])
 def test_images_through_a_model(upload, image_zip, work, run, scope):
     dataset, clean = upload(image_zip(14)), upload(image_zip(6))
     work()

@@ -56,7 +56,8 @@ def test_the_checkpoint_is_the_fitted_heads_moved_by_the_step(client, work, data
     assert job["summary"]["ranked_by"].startswith("influence")
 
 
-def test_open_clip_loads_the_checkpoint_of_a_model(client, upload, image_zip, work):
+@pytest.mark.parametrize("scope", ["heads", "lora"])
+def test_open_clip_loads_the_checkpoint_of_a_model(client, upload, image_zip, work, scope):
     from encoders import ModelSpec, load_model
 
     dataset = upload(image_zip(10))
@@ -67,7 +68,7 @@ def test_open_clip_loads_the_checkpoint_of_a_model(client, upload, image_zip, wo
         dataset=dataset["id"],
         remove={"keys": ["images/3.png"]},
         model={"architecture": "tiny", "pretrained": None},
-        objective={"batch_size": 5},
+        objective={"batch_size": 5, "scope": scope},
         fit={"epochs": 3},
     )
     assert job["status"] == "succeeded", job["error"]
@@ -77,7 +78,12 @@ def test_open_clip_loads_the_checkpoint_of_a_model(client, upload, image_zip, wo
     assert weights.keys() == fresh.keys()
     assert {name: weight.shape for name, weight in weights.items()} == {n: w.shape for n, w in fresh.items()}
     changed = {name for name in weights if not torch.equal(weights[name], fresh[name])}
-    assert changed == {"visual.proj", "text_projection"}
+    heads = {"visual.proj", "text_projection"}
+    blocks = {"in_proj_weight", "out_proj.weight", "c_fc.weight", "c_proj.weight"}
+    if scope == "heads":
+        assert changed == heads
+    else:  # the adapters are merged into what they adapt, and nothing else is touched
+        assert changed == heads | {name for name in fresh if name.endswith(tuple(blocks))}
 
 
 def test_what_an_earlier_job_flagged_can_be_removed(client, work, data):

@@ -59,6 +59,7 @@ class _Effort:
 
 _EFFORT = {
     "heads": _Effort(1e-3, 500, math.inf, by_diagonal=False),
+    "lora": _Effort(1e-2, 100, 300.0, by_diagonal=True),
     "all": _Effort(1e-2, 100, 300.0, by_diagonal=True),
 }
 

@@ -103,7 +103,8 @@ def _checkpoint(problem: Problem, edited: Params) -> str:
     tensors: dict[str, Tensor] = dict(edited)
     if model is not None:
         try:
-            tensors = model.state_dict_with(edited, spec.objective.scope)
+            alpha = {"lora_alpha": spec.objective.lora.alpha} if spec.objective.lora else {}
+            tensors = model.state_dict_with(edited, spec.objective.scope, **alpha)
         except ModelRefused:  # a tower without a linear head got a square one, which open_clip has no place for
             tensors = {f"heads.{name}": weight for name, weight in edited.items()}
     return put_tensors(task.blobs, task.blob_name("checkpoint.safetensors"), tensors)

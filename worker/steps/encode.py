@@ -49,7 +49,8 @@ def run(task: Task) -> Done:
     model = job_model(view.spec, device_of(task.settings))
     assert model is not None  # noqa: S101  planned for images only
     scope = view.spec.objective.scope
-    name = f"datasets/{payload['dataset']}/encoded/{model.digest}-{scope}/{payload['part']:06d}"
+    made_of = f"{model.digest}-{'features' if scope == 'heads' else 'inputs'}"
+    name = f"datasets/{payload['dataset']}/encoded/{made_of}/{payload['part']:06d}"
     output = {
         "dataset": payload["dataset"],
         "part": payload["part"],

@@ -22,7 +22,7 @@ from worker.problem import Problem, open_problem
 from worker.task import Done, Task
 from worker.tensors import put_tensors
 
-ADAM_SHARE: dict[str, float | Literal["auto"]] = {"heads": "auto", "all": 1.0}
+ADAM_SHARE: dict[str, float | Literal["auto"]] = {"heads": "auto", "lora": 1.0, "all": 1.0}
 """Whole towers want every step they can get; a full-batch search pays off near a minimum, where heads start."""
 
 
