@@ -116,7 +116,7 @@ class LoadedModel:
         self, parameters: Parameters, scope: Scope, *, lora_alpha: float = DEFAULT_ALPHA
     ) -> dict[str, Tensor]:
         """open_clip's whole state dict, on the CPU, with the edited parameters of `heads()`, `lora()` or `full()` in
-        place; adapters are merged into the weights that they adapt.
+        place; adapters are merged into the weights that they adapt. A "logit_scale" (log 1/τ) beside them is kept too.
 
         Raises ModelRefused("not_foldable") for a changed square head, which the architecture has no place for;
         KeyError or ValueError when the parameters are not this model's.
@@ -132,6 +132,8 @@ class LoadedModel:
         else:
             edited = parameters
         state = self._model.state_dict()
+        if (scale := parameters.get("logit_scale")) is not None:
+            edited = {**edited, "logit_scale": scale.reshape(state["logit_scale"].shape)}
         for name, tensor in edited.items():
             if tensor.shape != state[name].shape:
                 raise ValueError(f"{name} is {tuple(tensor.shape)}, the model's is {tuple(state[name].shape)}")

@@ -86,6 +86,9 @@ class Objective(_Strict):
     mask_duplicates: bool = Field(
         default=True, description="equal captions or equal images in one batch are no negatives of each other"
     )
+    train_temperature: bool = Field(
+        default=False, description="log(1/τ) is one of the trained parameters, in every scope; 1/τ stays below 100"
+    )
 
 
 # Heads on cached features come to rest within about a hundred cheap passes; whole towers are not taken that far.

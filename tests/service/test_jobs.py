@@ -36,6 +36,7 @@ def test_the_answer_echoes_the_whole_specification(client, ready):
             "l2": 0.3,
             "temperature": 0.01,
             "mask_duplicates": True,
+            "train_temperature": False,
         },
         "fit": {"epochs": 200, "learning_rate": "auto"},
         "influence": {"negative": "exact", "damping": "auto", "curvature": "gauss_newton"},

@@ -83,6 +83,7 @@ def run(task: Task) -> Done:
             "gradient_norm": result.gradient_norm,
             "decrement_bound": result.decrement_bound if problem.objective.l2 else None,
             "stationary": result.stationary,
+            "temperature": float(1 / problem.objective.scale_of(result.params)),
         }
     return Done(output, result.epochs_done)
 
