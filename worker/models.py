@@ -6,17 +6,9 @@ import torch
 
 from encoders import Embedder, LoadedModel, ModelRefused, ModelSpec, load_model, square_heads
 from store.errors import InvalidError
-from store.settings import Settings
 from store.specification import JobSpec
 
 SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
-
-
-def device_of(settings: Settings) -> torch.device:
-    """Where this process computes."""
-    if settings.ecif_device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.ecif_device)
 
 
 def job_model(spec: JobSpec, device: torch.device) -> LoadedModel | None:

@@ -14,8 +14,9 @@ from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
 from ecif.objective import LOGIT_SCALE, starting_logit_scale
 from ecif.parameters import Params
 from store.states import Phase
+from worker.devices import device_of
 from worker.job_view import DatasetView, JobView
-from worker.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model, starts_from_nothing
+from worker.models import SMALLEST_TEMPERATURE, job_embedder, job_model, starts_from_nothing
 from worker.records import PartBlob, RecordTable
 from worker.removed import get_removed
 from worker.roster import QUERIES, Roster

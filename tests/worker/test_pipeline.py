@@ -84,6 +84,7 @@ def test_images_through_a_model(upload, image_zip, work, run, scope):
     assert all(row["suspicion"] is None and row["flagged"] is None for row in rows.values())
     assert job["summary"]["ranked_by"] == "influence, most harmful first"
     assert job["summary"]["model"]["digest"]
+    assert job["summary"]["fit"]["adam_precision"] == "float32"  # there is no GPU
     _, again = run(**spec)
     assert columns(again) == columns(rows)
 

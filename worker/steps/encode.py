@@ -14,8 +14,9 @@ from store.shards import Planned
 from store.specification import JobSpec
 from store.tables import Dataset, Job, Pair
 from worker.content_hash import content_hash
+from worker.devices import device_of
 from worker.job_view import JobView
-from worker.models import device_of, job_model
+from worker.models import job_model
 from worker.records import pack
 from worker.task import Done, Task
 

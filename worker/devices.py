@@ -1,0 +1,30 @@
+"""Where this process computes, and how exactly."""
+
+from typing import Literal
+
+import torch
+
+from store.settings import Settings
+
+
+def device_of(settings: Settings) -> torch.device:
+    """Where this process computes."""
+    if settings.ecif_device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(settings.ecif_device)
+
+
+def compute_in_float32() -> None:
+    """Products of float32 are of float32, not of TF32, from now on in this process.
+
+    PyTorch leaves convolutions to TF32, whose 10 bits are less than a solve's tolerance and would make a model's
+    features depend on the device. What may be coarser asks for bfloat16 by itself (`adam_precision`).
+    """
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
+def adam_precision(device: torch.device, scope: str) -> Literal["bfloat16", "float32"]:
+    """How whole towers go through Adam's epochs on this device; heads on cached features are not worth rounding."""
+    if scope == "heads" or device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
