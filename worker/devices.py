@@ -3,15 +3,27 @@
 from typing import Literal
 
 import torch
+from billiard import current_process
 
 from store.settings import Settings
 
 
-def device_of(settings: Settings) -> torch.device:
-    """Where this process computes."""
-    if settings.ecif_device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.ecif_device)
+def device_of(settings: Settings, gpus: int | None = None) -> torch.device:
+    """`ECIF_DEVICE`; where that names no GPU by number, the worker processes of a host take its GPUs in turn.
+
+    gpus: how many this host has; counted unless given.
+    """
+    if settings.ecif_device not in ("auto", "cuda"):
+        return torch.device(settings.ecif_device)
+    count = torch.cuda.device_count() if gpus is None else gpus
+    if count:
+        return torch.device("cuda", place_in_pool() % count)
+    return torch.device("cpu" if settings.ecif_device == "auto" else "cuda")
+
+
+def place_in_pool() -> int:
+    """Which of its host's worker processes this is, from 0; one that replaces another takes its place."""
+    return int(getattr(current_process(), "index", 0))
 
 
 def compute_in_float32() -> None:
