@@ -19,6 +19,15 @@ from store.settings import Settings
 
 pytest_plugins = ["tests.s3_fixtures", "tests.service_fixtures"]
 
+_ONE_AT_A_TIME = ("chaos", "end_to_end", "standalone")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start whole stacks of processes go to one of the parallel runs: two stacks would starve each other."""
+    for item in items:
+        if item.path.parent.name in _ONE_AT_A_TIME:
+            item.add_marker(pytest.mark.xdist_group("machine"))
+
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
