@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session
 
+from service.jobs.locating import located
 from service.problems import MalformedError
 from store import datasets, jobs
 from store.catalogue import check_model
@@ -36,10 +37,8 @@ def parse(text: bytes | str, into: type[JobSettings] | type[JobSpec], loc: tuple
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        located = [
-            {**item, "loc": (*loc, *item["loc"])} for item in error.errors(include_url=False, include_context=False)
-        ]
-        raise RequestValidationError(located) from None
+        errors = [{**item, "loc": (*loc, *item["loc"])} for item in located(error, content)]
+        raise RequestValidationError(errors) from None
 
 
 def _no_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:
