@@ -6,7 +6,7 @@ reference is ever counted (docs/decisions/0003-blob-names.md). A put is atomic: 
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -65,6 +65,15 @@ class Blobs:
         if length == 0:
             return b""
         return bytes(obstore.get_range(self._store, name, start=offset, length=length))
+
+    def get_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Each `(offset, length)` of one blob, neighbours fetched together.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+        """
+        starts, lengths = [start for start, _ in ranges], [length for _, length in ranges]
+        return [bytes(found) for found in obstore.get_ranges(self._store, name, starts=starts, lengths=lengths)]
 
     def stream(self, name: str) -> Iterator[bytes]:
         """The blob in pieces of bounded size.

@@ -78,6 +78,11 @@ def get(session: Session, dataset_id: str) -> Dataset:
     return dataset
 
 
+def even_deleted(session: Session, dataset_id: str) -> Dataset:
+    """The dataset of a job, which may be deleted by now: its row stays as long as a job names it."""
+    return session.scalars(select(Dataset).where(Dataset.id == dataset_id)).one()
+
+
 def usable(session: Session, dataset_id: str, param: str) -> Dataset:
     """A dataset that a job may name: ready, or still ingesting. The row is locked against deletion.
 

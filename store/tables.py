@@ -130,6 +130,7 @@ class Job(Base):
         Index(None, "validation_dataset_id"),
         Index(None, "queries_dataset_id"),
         Index("ix_jobs_open", "tenant", "created_at", postgresql_where=text("finished_at IS NULL")),
+        Index("ix_jobs_status", "status", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_jobs_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
 

@@ -81,6 +81,7 @@ def settings(new_database: Callable[[], str], tmp_path: Path) -> Settings:
         database_url=new_database(),
         redis_url="redis://127.0.0.1:1/0",
         ecif_heartbeat_seconds=0.2,
+        ecif_stream_seconds=0.5,
         ecif_device="cpu",
     )
 

@@ -164,7 +164,7 @@ def test_a_crash_at_any_step_makes_no_second_job_and_blocks_no_key_for_ever(
 ):
     settings = settings.model_copy(update={"ecif_lease_seconds": 2.0})
     request = {"json": {**SPEC, "dataset": dataset}, "headers": KEY, "trust_env": False}
-    with in_a_process(settings, dies_in) as url, pytest.raises(httpx.TransportError):
+    with in_a_process(settings, dies_in) as (url, _), pytest.raises(httpx.TransportError):
         httpx.post(f"{url}/jobs", **request)
     with database.transaction() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == jobs_left
