@@ -37,6 +37,7 @@ def create(
     digest: str,
     size_bytes: int,
     upload_blob: str,
+    caption_template: str | None = None,
 ) -> Dataset:
     """Promise to ingest an upload that is kept already, and queue its work."""
     dataset = Dataset(
@@ -45,6 +46,7 @@ def create(
         name=name,
         filename=filename,
         format=format,
+        caption_template=caption_template,
         status=DatasetStatus.INGESTING,
         digest=digest,
         size_bytes=size_bytes,

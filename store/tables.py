@@ -66,6 +66,7 @@ class Dataset(Base):
     name: Mapped[str | None]
     filename: Mapped[str | None]
     format: Mapped[str | None]  # as asked for, or as detected
+    caption_template: Mapped[str | None]  # for a folder of classes
     kind: Mapped[str | None]  # images or embeddings; known once ingested
     width: Mapped[int | None]  # of an embedding
     status: Mapped[str]

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.context import Service, ServiceDep
 from service.datasets import thumbnails
-from service.datasets.keeping import keep_upload, new_dataset
+from service.datasets.keeping import MAX_TEMPLATE, keep_upload, new_dataset
 from service.datasets.schemas import DatasetOut, ErrorOut, PairOut
 from service.listing import newest_first
 from service.pages import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
@@ -22,6 +22,8 @@ from store.tables import Dataset
 
 router = APIRouter(tags=["datasets"])
 
+_FIELDS = ["name", "format", "caption_template"]
+
 _UPLOAD_BODY = {
     "requestBody": {
         "required": True,
@@ -34,6 +36,13 @@ _UPLOAD_BODY = {
                         "file": {"type": "string", "format": "binary", "description": "the dataset, as one file"},
                         "name": {"type": "string", "maxLength": 200},
                         "format": {"type": "string", "description": "found out where absent"},
+                        "caption_template": {
+                            "type": "string",
+                            "maxLength": MAX_TEMPLATE,
+                            "pattern": r"\{label\}",
+                            "description": "captions of images in folders named by their class; "
+                            "'a photo of a {label}' where absent",
+                        },
                     },
                 }
             }
@@ -68,7 +77,7 @@ async def upload_dataset(request: Request, service: ServiceDep, idempotency_key:
         if not upload.repeated:
             await run_in_threadpool(service.limits.early, service.database, request.headers)
         with service.blobs.staging() as folder:
-            form = await read_form(request, folder, files=["file"], fields=["name", "format"], max_bytes=limit)
+            form = await read_form(request, folder, files=["file"], fields=_FIELDS, max_bytes=limit)
             return await run_in_threadpool(_create, service, form, upload)
 
 
@@ -78,7 +87,7 @@ def _create(service: Service, form: Form, upload: Once) -> Response:
     content = form.content()
     if (answered := upload.first_answer(content)) is not None:
         return answered
-    kept = keep_upload(service.blobs, form.files["file"], "file", form.fields.get("name"), form.fields.get("format"))
+    kept = keep_upload(service.blobs, form.files["file"], "file", *map(form.fields.get, _FIELDS))
     with kept.forgotten_on_error(service.blobs), service.database.transaction() as session:
         service.limits.room_for_bytes(session, kept.upload.size_bytes)
         created = dataset_out(new_dataset(session, kept))

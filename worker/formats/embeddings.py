@@ -11,10 +11,9 @@ from worker.formats.limits import Limits
 from worker.formats.matrices import Matrix
 from worker.formats.pair_text import caption_from, extra_from, key_from, shown
 from worker.formats.pairs import EmbeddingBlock, Item, Json, RejectedPair
-from worker.formats.refusals import PairRefused, UploadRefused
+from worker.formats.refusals import PairRefused, Rejection, UploadRefused
 from worker.formats.rows import BadRow, Row, Table
 from worker.formats.tables import embedding_columns
-from worker.formats.unique_keys import UniqueKeys
 
 Described = tuple[str, str | None, dict[str, Json]]
 
@@ -39,45 +38,16 @@ class Embeddings:
             self._check_count(table, table.total)
 
     def __iter__(self) -> Iterator[Item]:
-        keys = UniqueKeys()
         rows = iter(self._table) if self._table else None
         count = min(self._limits.block_rows, max(1, self._limits.block_bytes // (4 * self._image.width)))
         first = 0
         for image, text in zip(self._image.blocks(count), self._text.blocks(count), strict=True):
             described = self._described(rows, first, len(image))
-            yield from self._block(first, image, text, described, keys)
+            yield from embedding_items(first, image, text, described)
             first += len(image)
         if self._table is not None and rows is not None:
             left = sum(1 for _ in islice(rows, self._limits.max_rows))
             self._check_count(self._table, first + left)
-
-    def _block(
-        self,
-        first: int,
-        image: npt.NDArray[np.float32],
-        text: npt.NDArray[np.float32],
-        described: "list[Described | RejectedPair]",
-        keys: UniqueKeys,
-    ) -> Iterator[Item]:
-        sound = {"image": _finite_rows(image), "text": _finite_rows(text)}
-        good: list[int] = []
-        block = EmbeddingBlock(first, [], [], [], image, text)
-        for at, row in enumerate(described):
-            bad = [side for side, finite in sound.items() if not finite[at]]
-            if isinstance(row, RejectedPair):
-                yield row
-            elif bad:
-                reason = f"row {first + at}: the {' and '.join(bad)} embedding holds NaN or an infinity"
-                yield RejectedPair(row[0], row[1], reason)
-            else:
-                good.append(at)
-                block.keys.append(keys.claim(row[0]))
-                block.captions.append(row[1])
-                block.extras.append(row[2])
-        if len(good) == len(described):
-            yield block
-        elif good:
-            yield EmbeddingBlock(first, block.keys, block.captions, block.extras, image[good], text[good])
 
     def _described(
         self, rows: Iterator[Row | BadRow] | None, first: int, count: int
@@ -102,13 +72,41 @@ class Embeddings:
             said = None if caption is None or caption == "" else caption_from(caption, limits)
             return key_from(key, limits), said, extra_from(row.values, taken, limits)
         except PairRefused as error:
-            return RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}")
+            return RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}", error.rejection)
 
     def _check_count(self, table: Table, count: int) -> None:
         if count != self._image.rows:
             raise UploadRefused(
                 "metadata_row_count", f"{table.name} has {count} rows beside {self._image.rows} embeddings"
             )
+
+
+def embedding_items(
+    first: int,
+    image: npt.NDArray[np.float32],
+    text: npt.NDArray[np.float32],
+    described: "list[Described | RejectedPair]",
+) -> Iterator[Item]:
+    """The rows from `first` on: those turned away, then a block of the others. `image`, `text`: (n, E)."""
+    sound = {"image": _finite_rows(image), "text": _finite_rows(text)}
+    good: list[int] = []
+    block = EmbeddingBlock(first, [], [], [], image, text)
+    for at, row in enumerate(described):
+        bad = [side for side, finite in sound.items() if not finite[at]]
+        if isinstance(row, RejectedPair):
+            yield row
+        elif bad:
+            reason = f"row {first + at}: the {' and '.join(bad)} embedding holds NaN or an infinity"
+            yield RejectedPair(row[0], row[1], reason, Rejection.UNFIT_EMBEDDING)
+        else:
+            good.append(at)
+            block.keys.append(row[0])
+            block.captions.append(row[1])
+            block.extras.append(row[2])
+    if len(good) == len(described):
+        yield block
+    elif good:
+        yield EmbeddingBlock(first, block.keys, block.captions, block.extras, image[good], text[good])
 
 
 def _finite_rows(values: npt.NDArray[np.float32]) -> list[bool]:

@@ -2,17 +2,18 @@
 
 import posixpath
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import final
 
 from worker.formats.archives import Archive
 from worker.formats.contents import is_image
-from worker.formats.pair_text import caption_from, extra_from, key_from, shown
+from worker.formats.image_pairs import image_pairs
+from worker.formats.pair_text import shown
 from worker.formats.pairs import ImagePair, Item, RejectedPair
 from worker.formats.printable import printable
-from worker.formats.refusals import PairRefused, UploadRefused
+from worker.formats.refusals import PairRefused, Rejection, UploadRefused
 from worker.formats.rows import BadRow, Row
 from worker.formats.tables import Columns, image_columns, open_table
-from worker.formats.unique_keys import UniqueKeys
 
 
 @final
@@ -44,38 +45,41 @@ class Folder:
         return tuple(dict.fromkeys(column for table in self._tables for column in table.ignored_columns))
 
     def __iter__(self) -> Iterator[Item]:
-        keys = UniqueKeys()
         for table, columns in zip(self._tables, self._columns, strict=True):
             folder = posixpath.dirname(table.name)
             for row in table:
                 if isinstance(row, BadRow):
                     yield RejectedPair(None, None, f"{row.place}: {row.reason}")
                 else:
-                    yield self._pair(row, columns, folder, keys)
+                    yield from self._pairs(row, columns, folder)
 
-    def _pair(self, row: Row, columns: Columns, folder: str, keys: UniqueKeys) -> ImagePair | RejectedPair:
+    def _pairs(self, row: Row, columns: Columns, folder: str) -> Iterator[ImagePair | RejectedPair]:
         values, limits = row.values, self._limits
         file = values.get(columns.file or "")
         key = values.get(columns.key) if columns.key else file
         caption = values.get(columns.caption or "")
-        # A table that keys its rows otherwise keeps the file's name as one of the other columns.
-        taken = {columns.key or columns.file, columns.caption}
         try:
             position = self._find(file, folder)
-            checked_key = key_from(key, limits)
-            checked_caption = caption_from(caption, limits)
-            extra = extra_from(values, taken, limits)
-            image = self._archive.read(position)
         except PairRefused as error:
-            return RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}")
-        return ImagePair(keys.claim(checked_key), checked_caption, image, extra)
+            yield RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}", error.rejection)
+            return
+        yield from image_pairs(
+            where=row.place,
+            key=key,
+            caption=caption,
+            values=values,
+            # A table that keys its rows otherwise keeps the file's name as one of the other columns.
+            taken={columns.key or columns.file, columns.caption},
+            image=partial(self._archive.read, position),
+            limits=limits,
+        )
 
     def _find(self, file: object, folder: str) -> int:
         if not isinstance(file, str) or not file:
-            raise PairRefused("no file name")
+            raise PairRefused("no file name", Rejection.NO_IMAGE)
         for form in dict.fromkeys((file, file.replace("\\", "/"))):
             position = self._archive.members.find(posixpath.normpath(posixpath.join(folder, form)))
             if position is not None:
                 self._named[position] = 1
                 return position
-        raise PairRefused(f"no file {printable(file, 300)} in the archive")
+        raise PairRefused(f"no file {printable(file, 300)} in the archive", Rejection.NO_IMAGE)

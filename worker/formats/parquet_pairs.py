@@ -1,18 +1,18 @@
 """Hugging Face and img2dataset parquet: the image inside the row, as `{bytes, path}` or as plain bytes."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import final
 
 from worker.formats.byte_range import Extent, Spent
+from worker.formats.image_pairs import image_pairs
 from worker.formats.limits import Limits
-from worker.formats.pair_text import caption_from, extra_from, key_from, shown
 from worker.formats.pairs import ImagePair, Item, RejectedPair
 from worker.formats.parquet_process import Column, ParquetRow, described, parquet_rows
 from worker.formats.printable import printable
-from worker.formats.refusals import PairRefused, UploadRefused
+from worker.formats.refusals import PairRefused, Rejection, UploadRefused
 from worker.formats.rows import place
 from worker.formats.tables import first_caption_column
-from worker.formats.unique_keys import UniqueKeys
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
 Locate = Callable[[], Extent]
@@ -43,7 +43,6 @@ class ParquetPairs:
         self.ignored_columns = tuple(ignored)
 
     def __iter__(self) -> Iterator[Item]:
-        keys = UniqueKeys()
         spent = Spent(self._limits)
         number = 0
         for name, locate, wanted, image, caption in self._files:
@@ -51,35 +50,40 @@ class ParquetPairs:
                 rows = parquet_rows(name, extent, self._limits, wanted, image)
                 for row_number, row in enumerate(rows, start=1):
                     spent.add(len(row.image))
-                    yield self._pair(row, caption, place(name, row_number, None), number, keys)
+                    yield from self._pairs(row, caption, place(name, row_number, None), number)
                     number += 1
 
-    def _pair(
-        self, row: ParquetRow, caption: str, where: str, number: int, keys: UniqueKeys
-    ) -> ImagePair | RejectedPair:
+    def _pairs(self, row: ParquetRow, caption: str, where: str, number: int) -> Iterator[ImagePair | RejectedPair]:
         if isinstance(row.values, str):
-            return RejectedPair(None, None, f"{where}: {row.values}")
-        limits, said = self._limits, row.values[caption]
+            yield RejectedPair(None, None, f"{where}: {row.values}")
+            return
         key = row.values.get("key")
-        if key is None:
-            key = row.path or str(number)
-        try:
-            pair = ImagePair(
-                key_from(key, limits),
-                caption_from(said, limits),
-                self._image(row),
-                extra_from(row.values, {caption, "key"}, limits),
-            )
-        except PairRefused as error:
-            return RejectedPair(shown(key, limits), shown(said, limits), f"{where}: {error}")
-        return ImagePair(keys.claim(pair.key), pair.caption, pair.image, pair.extra)
+        yield from image_pairs(
+            where=where,
+            key=(row.path or str(number)) if key is None else key,
+            caption=row.values[caption],
+            values=row.values,
+            taken={caption, "key"},
+            image=partial(self._image, row),
+            limits=self._limits,
+        )
 
     def _image(self, row: ParquetRow) -> bytes:
         if row.size is None:
-            raise PairRefused(f"only the path of an image ({row.path}), not its bytes" if row.path else "no image")
+            raise PairRefused(_why_no_image(row), Rejection.NO_IMAGE)
         if row.size > self._limits.max_member_bytes:
-            raise PairRefused(f"the image has {row.size} bytes; {self._limits.max_member_bytes} is the most")
+            most = self._limits.max_member_bytes
+            raise PairRefused(f"the image has {row.size} bytes; {most} is the most", Rejection.TOO_LARGE)
         return row.image
+
+
+def _why_no_image(row: ParquetRow) -> str:
+    if row.path:
+        return f"only the path of an image ({row.path}), not its bytes"
+    values = row.values if isinstance(row.values, dict) else {}
+    # img2dataset keeps the rows that it could not download, and says why.
+    said = " ".join(str(values[column]) for column in ("status", "error_message") if values.get(column))
+    return f"no image ({printable(said, 200)})" if said else "no image"
 
 
 def _image_column(name: str, columns: list[Column]) -> str:

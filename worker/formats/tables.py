@@ -12,8 +12,8 @@ from worker.formats.printable import printable
 from worker.formats.refusals import UploadRefused
 from worker.formats.rows import Table
 
-CAPTION_COLUMNS = ("caption", "text")
-_OPEN_CLIP_CAPTION_COLUMNS = ("title", "caption", "text")
+CAPTION_COLUMNS = ("caption", "text", "captions")
+_OPEN_CLIP_CAPTION_COLUMNS = ("title", *CAPTION_COLUMNS)
 _TEXT_TABLES: dict[str, type[CsvTable] | type[JsonlTable]] = {
     ".csv": CsvTable,
     ".tsv": CsvTable,
@@ -61,12 +61,12 @@ def image_columns(table: Table) -> Columns:
 
 def embedding_columns(table: Table) -> Columns:
     """The columns of a table beside embeddings; it may lack them all."""
-    key = _first(table.columns, ("key", "file_name", "filepath"))
-    return Columns(None, key, _first(table.columns, (*CAPTION_COLUMNS, "title")))
+    key = _first(table.columns, ("key", "uid", "file_name", "filepath"))
+    return Columns(None, key, _first(table.columns, ("caption", "text", "title")))
 
 
 def first_caption_column(columns: tuple[str, ...]) -> str | None:
-    """`caption`, else `text`."""
+    """`caption`, else `text`, else `captions`. Each may hold a list: several captions of one image."""
     return _first(columns, CAPTION_COLUMNS)
 
 

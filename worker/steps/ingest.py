@@ -15,7 +15,7 @@ from store.errors import InvalidError, LostLeaseError
 from store.pairs import NewPair
 from store.tables import Dataset, Part
 from worker.content_hash import content_hash
-from worker.formats import EmbeddingBlock, ImagePair, RejectedPair, UploadReader, UploadRefused
+from worker.formats import DEFAULT_TEMPLATE, EmbeddingBlock, ImagePair, RejectedPair, UploadReader, UploadRefused
 from worker.records import pack
 from worker.task import Done, Task
 
@@ -36,7 +36,12 @@ def run(task: Task) -> Done:
     try:
         with (
             task.blobs.local_path(dataset.upload_blob) as path,
-            UploadReader(path, filename=dataset.filename, format=dataset.format) as reader,
+            UploadReader(
+                path,
+                filename=dataset.filename,
+                format=dataset.format,
+                caption_template=dataset.caption_template or DEFAULT_TEMPLATE,
+            ) as reader,
         ):
             writer.total = reader.total or 0
             for item in reader:

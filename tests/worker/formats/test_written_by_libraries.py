@@ -1,0 +1,147 @@
+"""Data sets written by webdataset, datasets and pyarrow, and by hand where a library only copies files."""
+
+import shutil
+import tarfile
+import zipfile
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.worker.formats.writers import about, img2dataset_tar, jpeg, stats, webdataset_shard, zip_of
+from worker.formats import Format
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "data"
+    path.mkdir()
+    return path
+
+
+def img2dataset(folder, layout):
+    """Two shards of two samples, as img2dataset leaves them; the layout is its `output_format`."""
+    for shard, numbers in enumerate((range(2), range(10_000, 10_002))):
+        name = folder / f"{shard:05d}"
+        stats(folder / f"{shard:05d}_stats.json")
+        rows = [about(n) for n in numbers]
+        if layout == "parquet":
+            rows = [{**row, "jpg": jpeg(n)} for row, n in zip(rows, numbers, strict=True)]
+        pq.write_table(pa.Table.from_pylist(rows), name.with_suffix(".parquet"))
+        if layout == "webdataset":
+            img2dataset_tar(name.with_suffix(".tar"), numbers)
+        if layout == "files":
+            tar = folder.parent / "shard.tar"
+            img2dataset_tar(tar, numbers)
+            with tarfile.open(tar) as archive:
+                archive.extractall(name, filter="data")
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "files", "parquet"])
+def test_what_img2dataset_leaves(folder, tmp_path, read, layout):
+    found = read(zip_of(img2dataset(folder, layout), tmp_path / "upload.zip"))
+    assert found.format is (Format.PARQUET if layout == "parquet" else Format.WEBDATASET)
+    assert found.keys == ["000000000", "000000001", "000010000", "000010001"]
+    assert [pair.caption for pair in found.pairs] == ["picture 0", "picture 1", "picture 10000", "picture 10001"]
+    assert [pair.image for pair in found.pairs] == [jpeg(n) for n in (0, 1, 10_000, 10_001)]
+    assert found.pairs[0].extra["url"] == "http://example.org/0.jpg"
+    assert (found.reasons, found.missing_shards, found.left_out) == ([], (), {})
+
+
+def test_a_download_that_failed_says_why(folder, tmp_path, read):
+    row = {**about(0), "jpg": None, "status": "failed_to_download", "error_message": "HTTP Error 404: Not Found"}
+    pq.write_table(pa.Table.from_pylist([row, {**about(1), "jpg": jpeg(1)}]), tmp_path / "00000.parquet")
+    found = read(tmp_path / "00000.parquet", filename="00000.parquet")
+    assert found.keys == ["000000001"]
+    assert found.reasons == ["row 1 of 00000.parquet: no image (failed_to_download HTTP Error 404: Not Found)"]
+    assert found.rejected[0].rejection == "no_image"
+
+
+@pytest.mark.parametrize("packed", ["stored zip", "deflated zip", "tar"])
+def test_an_archive_of_webdataset_shards_is_one_data_set(folder, tmp_path, read, packed):
+    for shard in range(3):
+        webdataset_shard(folder / f"{shard:05d}.tar", 4 * shard, 4)
+    if packed == "tar":
+        with tarfile.open(tmp_path / "upload", "w") as archive:
+            archive.add(folder, "train")
+    else:
+        zip_of(folder, tmp_path / "upload", zipfile.ZIP_STORED if packed == "stored zip" else zipfile.ZIP_DEFLATED)
+    shutil.rmtree(folder)
+    found = read(tmp_path / "upload")
+    assert (found.format, found.total) == (Format.WEBDATASET, 12)
+    assert found.keys == [f"{n:09d}" for n in range(12)]
+    assert [pair.image for pair in found.pairs] == [jpeg(n) for n in range(12)]
+    assert [path.name for path in tmp_path.iterdir()] == ["upload"], "something was left behind"
+
+
+def image_folder(folder):
+    for n in range(6):
+        path = folder / ("golden_retriever", "cat")[n % 2] / f"{n}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(jpeg(n))
+
+
+def test_an_image_folder_has_the_labels_that_datasets_reads(folder, tmp_path, read, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    image_folder(folder)
+    split = datasets.load_dataset("imagefolder", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))["train"]
+    names = split.features["label"].names
+    wanted = {row["path"].rsplit("/", 1)[1]: names[label] for row, label in _paths(split)}
+    found = read(zip_of(folder, tmp_path / "upload.zip"))
+    assert found.format is Format.IMAGE_FOLDER
+    assert {pair.key.rsplit("/", 1)[1]: pair.extra["label"] for pair in found.pairs} == wanted
+    assert {pair.caption for pair in found.pairs} == {"a photo of a golden retriever", "a photo of a cat"}
+
+
+def _paths(split):
+    split = split.cast_column("image", datasets.Image(decode=False))
+    return [(row["image"], row["label"]) for row in split]
+
+
+def test_the_template_of_an_image_folder_is_the_uploaders(folder, tmp_path, read):
+    image_folder(folder)
+    found = read(zip_of(folder, tmp_path / "upload.zip"), caption_template="{label}, seen from {label}'s side")
+    assert found.pairs[0].caption == "cat, seen from cat's side"
+
+
+def test_parquet_as_datasets_writes_it(tmp_path, read):
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.List(datasets.Value("string"))})
+    rows = {"image": [jpeg(0), jpeg(1)], "caption": [["one", "two"], ["three"]]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train-00000-of-00003.parquet")
+    found = read(tmp_path / "train-00000-of-00003.parquet", filename="train-00000-of-00003.parquet")
+    assert [(pair.key, pair.caption, pair.image) for pair in found.pairs] == [
+        ("0", "one", jpeg(0)),
+        ("0#2", "two", jpeg(0)),
+        ("1", "three", jpeg(1)),
+    ]
+    assert found.repeated_keys == 0
+    assert found.missing_shards == ("train-00001-of-00003.parquet", "train-00002-of-00003.parquet")
+
+
+def test_metadata_parquet_as_datasets_writes_it(folder, tmp_path, read):
+    rows = {"file_name": ["a.jpg", "b.jpg"], "caption": ["a cat", "a dog"], "label": [0, 1]}
+    datasets.Dataset.from_dict(rows).to_parquet(folder / "metadata.parquet")
+    for n, name in enumerate(rows["file_name"]):
+        (folder / name).write_bytes(jpeg(n))
+    found = read(zip_of(folder, tmp_path / "upload.zip"))
+    assert (found.format, found.keys) == (Format.FOLDER, ["a.jpg", "b.jpg"])
+    assert [pair.extra for pair in found.pairs] == [{"label": 0}, {"label": 1}]
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_is_read_as_the_zip_of_npy_that_it_is(tmp_path, read, save):
+    image, text = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+    save(tmp_path / "embeddings.npz", image=image, text=text)
+    found = read(tmp_path / "embeddings.npz", filename="embeddings.npz")
+    assert found.format is Format.NPY
+    np.testing.assert_array_equal(found.blocks[0].image, image)
+    np.testing.assert_array_equal(found.blocks[0].text, text)
+
+
+def test_an_npz_with_a_pickle_in_it_is_refused(tmp_path, refusal):
+    np.savez(tmp_path / "x.npz", image=np.array([{"a": 1}], dtype=object), text=np.ones((1, 2)))
+    refused = refusal(tmp_path / "x.npz", filename="x.npz")
+    assert refused.code == "pickle_refused"
