@@ -15,9 +15,10 @@ from service.pages import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
 from service.problem_docs import headers, problems
 from service.repeats import REPLAYED, IdempotencyKey, Once, once
 from service.uploads import Form, read_form
-from store import datasets, pairs
+from store import datasets, duplicates, pairs
 from store.errors import InvalidError, NotFoundError
 from store.idempotency import Answer
+from store.states import DuplicateKind
 from store.tables import Dataset
 
 router = APIRouter(tags=["datasets"])
@@ -124,7 +125,7 @@ def delete_dataset(dataset_id: str, service: ServiceDep) -> None:
     service.blobs.delete_prefix(f"datasets/{dataset_id}")
 
 
-@router.get("/datasets/{dataset_id}/pairs", responses={**LINKED, **problems(404)})
+@router.get("/datasets/{dataset_id}/pairs", responses={**LINKED, **problems(404, 422)})
 def list_pairs(
     dataset_id: str,
     request: Request,
@@ -135,9 +136,16 @@ def list_pairs(
     rejected: Annotated[
         bool | None, Query(description="true: only what was turned away; false: only the usable")
     ] = None,
+    duplicate: Annotated[
+        DuplicateKind | None, Query(description="only pairs that equal another in this, those that are equal in turn")
+    ] = None,
 ) -> Page[PairOut]:
     """Pairs in the order of the upload; those of an ingesting dataset as far as they are read."""
     limit = min(limit, MAX_LIMIT)
+    if duplicate is not None:
+        if rejected is not None:
+            raise InvalidError("two_filters", "`duplicate` lists usable pairs only: leave `rejected` out", "rejected")
+        return _duplicates(dataset_id, duplicate, request, response, service, limit, cursor)
     question = {"pairs": dataset_id, "rejected": rejected}
     after = service.cursors.read(question, cursor)[0] if cursor else None
     with service.database.transaction() as session:
@@ -149,6 +157,32 @@ def list_pairs(
     link_next(request, response, following)
     items = [PairOut.model_validate(pair) for pair in found[:limit]]
     return Page(items=items, next_cursor=following, total=total)
+
+
+def _duplicates(
+    dataset_id: str,
+    kind: DuplicateKind,
+    request: Request,
+    response: Response,
+    service: Service,
+    limit: int,
+    cursor: str | None,
+) -> Page[PairOut]:
+    question = {"pairs": dataset_id, "duplicate": kind.value}
+    after = tuple(service.cursors.read(question, cursor)) if cursor else None
+    with service.database.transaction() as session:
+        dataset = datasets.get(session, dataset_id)
+        found = duplicates.page(session, dataset.number, kind, limit=limit + 1, after=after)
+    following = None
+    if len(found) > limit:
+        last = found[limit - 1]
+        following = service.cursors.make(question, [last.first, last.pair.position])
+    link_next(request, response, following)
+    items = [
+        PairOut.model_validate(one.pair).model_copy(update={"duplicate_of": one.first_key}) for one in found[:limit]
+    ]
+    counted = (dataset.summary or {}).get("duplicates", {}).get(kind.value, {})
+    return Page(items=items, next_cursor=following, total=counted.get("pairs", 0))
 
 
 @router.get(

@@ -29,6 +29,9 @@ class DatasetOut(BaseModel):
     pair_count: int | None = Field(description="usable pairs; null until ingested")
     rejected_count: int | None = Field(description="pairs turned away, each with its reason")
     warnings: list[str] = Field(default=[], description="what ingest noticed about the upload as a whole")
+    summary: dict[str, Any] | None = Field(
+        description="counts: rejections by reason, duplicates by kind, captions, pairs by label; null until ingested"
+    )
     error: ErrorOut | None
     created_at: datetime
 
@@ -44,3 +47,6 @@ class PairOut(BaseModel):
     height: int | None = Field(description="pixels")
     extra: dict[str, Any] | None = Field(description="every other column that came with the pair")
     error: str | None
+    duplicate_of: str | None = Field(
+        default=None, description="with `duplicate`: the key of the first pair that this one equals, or its own"
+    )
