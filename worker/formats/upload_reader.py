@@ -67,6 +67,11 @@ class UploadReader:
         """Keys given more than once so far, by pairs that are not further captions of one image."""
         return self._keys.repeated
 
+    @property
+    def first_repeated_key(self) -> str | None:
+        """The first of them."""
+        return self._keys.first_repeated
+
     def __iter__(self) -> Iterator[Item]:
         self._keys = UniqueKeys()
         with damage_refused():

@@ -26,6 +26,7 @@ from worker.formats import (
     UploadReader,
     UploadRefused,
 )
+from worker.formats.printable import printable
 from worker.records import pack
 from worker.tally import Tally
 from worker.task import Done, Task
@@ -93,6 +94,14 @@ def _about_upload(reader: UploadReader) -> dict[str, Any]:
 
 def _warnings(reader: UploadReader) -> list[str]:
     found = []
+    if reader.missing_shards:
+        found.append(f"the set has gaps; not in the upload: {', '.join(reader.missing_shards)}")
+    if reader.left_out:
+        seen = ", ".join(f"{count} {kind}" for kind, count in sorted(reader.left_out.items()))
+        found.append(f"a mixture of formats: it was read as {reader.format.value}, and left out were {seen}")
+    if reader.repeated_keys:
+        first = printable(reader.first_repeated_key or "", 100)
+        found.append(f"{reader.repeated_keys} keys were given before and became KEY#2, KEY#3; the first is {first}")
     if reader.unreferenced:
         found.append(f"{reader.unreferenced} images in the archive are named by no row and were left out")
     if reader.ignored_columns:
