@@ -28,6 +28,8 @@ class Format(StrEnum):
     """images in folders named by their class, from which captions are made"""
     PARQUET = "parquet"
     """images inside the rows of parquet files"""
+    PARQUET_EMBEDDINGS = "parquet_embeddings"
+    """embeddings as columns of parquet files"""
     SAFETENSORS = "safetensors"
     """embeddings as tensors `image` and `text`"""
     NPY = "npy"
@@ -35,7 +37,7 @@ class Format(StrEnum):
 
     @property
     def kind(self) -> Kind:
-        return "embeddings" if self in (Format.SAFETENSORS, Format.NPY) else "images"
+        return "embeddings" if self in (Format.PARQUET_EMBEDDINGS, Format.SAFETENSORS, Format.NPY) else "images"
 
 
 def named_format(name: str) -> Format:

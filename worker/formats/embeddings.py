@@ -13,7 +13,7 @@ from worker.formats.pair_text import caption_from, extra_from, key_from, shown
 from worker.formats.pairs import EmbeddingBlock, Item, Json, RejectedPair
 from worker.formats.refusals import PairRefused, Rejection, UploadRefused
 from worker.formats.rows import BadRow, Row, Table
-from worker.formats.tables import embedding_columns
+from worker.formats.tables import Columns, embedding_columns
 
 Described = tuple[str, str | None, dict[str, Json]]
 
@@ -54,31 +54,32 @@ class Embeddings:
     ) -> "list[Described | RejectedPair]":
         if rows is None or self._table is None:
             return [(str(number), None, {}) for number in range(first, first + count)]
-        found = [self._row(row, first + at) for at, row in enumerate(islice(rows, count))]
+        columns = self._columns or Columns(None, None, None)
+        found = [described_row(row, first + at, columns, self._limits) for at, row in enumerate(islice(rows, count))]
         if len(found) < count:
             self._check_count(self._table, first + len(found))
         return found
-
-    def _row(self, row: Row | BadRow, number: int) -> "Described | RejectedPair":
-        if isinstance(row, BadRow):
-            if row.count_lost:  # which row belongs to which embedding can no longer be told
-                raise UploadRefused("unreadable_table", f"{row.place}: {row.reason}")
-            return RejectedPair(str(number), None, f"{row.place}: {row.reason}")
-        limits, columns = self._limits, self._columns
-        key = row.values.get(columns.key) if columns and columns.key else str(number)
-        caption = row.values.get(columns.caption) if columns and columns.caption else None
-        taken = {columns.key, columns.caption} if columns else set()
-        try:
-            said = None if caption is None or caption == "" else caption_from(caption, limits)
-            return key_from(key, limits), said, extra_from(row.values, taken, limits)
-        except PairRefused as error:
-            return RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}", error.rejection)
 
     def _check_count(self, table: Table, count: int) -> None:
         if count != self._image.rows:
             raise UploadRefused(
                 "metadata_row_count", f"{table.name} has {count} rows beside {self._image.rows} embeddings"
             )
+
+
+def described_row(row: Row | BadRow, number: int, columns: Columns, limits: Limits) -> "Described | RejectedPair":
+    """Key, caption and other columns of one row; without a key the key is `number`."""
+    if isinstance(row, BadRow):
+        if row.count_lost:  # which row belongs to which embedding can no longer be told
+            raise UploadRefused("unreadable_table", f"{row.place}: {row.reason}")
+        return RejectedPair(str(number), None, f"{row.place}: {row.reason}")
+    key = row.values.get(columns.key) if columns.key else str(number)
+    caption = row.values.get(columns.caption) if columns.caption else None
+    try:
+        said = None if caption is None or caption == "" else caption_from(caption, limits)
+        return key_from(key, limits), said, extra_from(row.values, {columns.key, columns.caption}, limits)
+    except PairRefused as error:
+        return RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}", error.rejection)
 
 
 def embedding_items(

@@ -1,21 +1,21 @@
 """Hugging Face and img2dataset parquet: the image inside the row, as `{bytes, path}` or as plain bytes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import final
 
-from worker.formats.byte_range import Extent, Spent
+from worker.formats.byte_range import Spent
 from worker.formats.image_pairs import image_pairs
 from worker.formats.limits import Limits
 from worker.formats.pairs import ImagePair, Item, RejectedPair
-from worker.formats.parquet_process import Column, ParquetRow, described, parquet_rows
+from worker.formats.parquet_process import Column, ParquetFile, ParquetRow, parquet_rows
 from worker.formats.printable import printable
 from worker.formats.refusals import PairRefused, Rejection, UploadRefused
 from worker.formats.rows import place
 from worker.formats.tables import first_caption_column
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
-Locate = Callable[[], Extent]
+_URL_NAMES = ("url", "image_url", "image_link")
 
 
 @final
@@ -27,30 +27,28 @@ class ParquetPairs:
 
     unreferenced = 0
 
-    def __init__(self, files: Sequence[tuple[str, Locate]], limits: Limits) -> None:
+    def __init__(self, files: Sequence[ParquetFile], limits: Limits) -> None:
         self._limits = limits
-        self._files: list[tuple[str, Locate, list[str], str, str]] = []
-        self.total: int | None = 0
+        self._files: list[tuple[ParquetFile, list[str], str, str]] = []
+        self.total: int | None = sum(file.rows for file in files)
         ignored: dict[str, None] = {}
-        for name, locate in files:
-            with locate() as extent:
-                rows, columns = described(name, extent, limits)
-            self.total += rows
-            image, caption = _image_column(name, columns), _caption_column(name, columns)
+        for file in files:
+            columns = file.columns
+            image, caption = _image_column(file.name, columns), _caption_column(file.name, columns)
             wanted = [column.name for column in columns if not column.holds_bytes or column.name == image]
             ignored |= dict.fromkeys(column.name for column in columns if column.name not in wanted)
-            self._files.append((name, locate, wanted, image, caption))
+            self._files.append((file, wanted, image, caption))
         self.ignored_columns = tuple(ignored)
 
     def __iter__(self) -> Iterator[Item]:
         spent = Spent(self._limits)
         number = 0
-        for name, locate, wanted, image, caption in self._files:
-            with locate() as extent:
-                rows = parquet_rows(name, extent, self._limits, wanted, image)
+        for file, wanted, image, caption in self._files:
+            with file.locate() as extent:
+                rows = parquet_rows(file.name, extent, self._limits, wanted, image)
                 for row_number, row in enumerate(rows, start=1):
                     spent.add(len(row.image))
-                    yield from self._pairs(row, caption, place(name, row_number, None), number)
+                    yield from self._pairs(row, caption, place(file.name, row_number, None), number)
                     number += 1
 
     def _pairs(self, row: ParquetRow, caption: str, where: str, number: int) -> Iterator[ImagePair | RejectedPair]:
@@ -86,13 +84,29 @@ def _why_no_image(row: ParquetRow) -> str:
     return f"no image ({printable(said, 200)})" if said else "no image"
 
 
-def _image_column(name: str, columns: list[Column]) -> str:
+def has_images(columns: Sequence[Column]) -> bool:
+    """Whether a column holds images."""
+    return bool(_image_candidates(columns))
+
+
+def _image_candidates(columns: Sequence[Column]) -> list[str]:
     structs = [column.name for column in columns if column.image == "struct"]
-    plain = [column.name for column in columns if column.image == "plain" and column.name in _IMAGE_NAMES]
-    candidates = structs + plain
-    named = [column for column in _IMAGE_NAMES if column in candidates]
+    return structs + [column.name for column in columns if column.image == "plain" and column.name in _IMAGE_NAMES]
+
+
+def _image_column(name: str, columns: list[Column]) -> str:
+    candidates = _image_candidates(columns)
+    urls = [column.name for column in columns if column.name.lower() in _URL_NAMES]
+    if not candidates and urls:
+        raise UploadRefused(
+            "images_not_included",
+            f"{name} holds addresses of images (column {printable(urls[0], 60)}) and not the images, and nothing is "
+            "downloaded here: fetch them with img2dataset and upload what it leaves, or add columns of embeddings "
+            "(image_embedding and text_embedding), or put image.npy and text.npy beside it",
+        )
     if not candidates:
         raise _missing(name, "of images (a struct of bytes and path, or bytes named image)", columns)
+    named = [column for column in _IMAGE_NAMES if column in candidates]
     return (named + candidates)[0]
 
 

@@ -22,7 +22,9 @@ from worker.formats.limits import Limits
 from worker.formats.matrices import Matrix
 from worker.formats.npy import npy_matrix
 from worker.formats.pairs import PairSource
-from worker.formats.parquet_pairs import ParquetPairs
+from worker.formats.parquet_embeddings import ParquetEmbeddings, has_embeddings
+from worker.formats.parquet_pairs import ParquetPairs, has_images
+from worker.formats.parquet_process import ParquetFile, parquet_file
 from worker.formats.refusals import UploadRefused
 from worker.formats.safetensors_file import safetensors_matrices
 from worker.formats.shard_sets import missing
@@ -53,18 +55,18 @@ def opened(
     container = sniff(path, filename)
     file = files.enter_context(path.open("rb"))
     if container in (Container.PARQUET, Container.SAFETENSORS):
-        found = Format[container.name]
-        if wanted not in (None, found):
-            raise _not_as_asked(wanted, f"it is a {found} file")
         name = posixpath.basename(filename or path.name)
-        return Opened(found, _lone_file(found, name, file, limits), missing([name]))
+        found, source = _lone_file(container, name, file, limits)
+        _check_asked(wanted, found)
+        return Opened(found, source, missing([name]))
     archive = _archive(path, container, file, limits, files)
     contents = survey(archive)
     if wanted in (None, Format.WEBDATASET) and contents.only_shards:
         return _of_shards(archive, contents, path, files)
     found = wanted or recognised(archive, contents)
     chosen = _chosen(found, archive, contents)
-    source = _source(found, archive, contents, chosen, template)
+    found, source = _source(found, archive, contents, chosen, template)
+    _check_asked(wanted, found)
     return Opened(found, source, _missing(found, archive, contents), left_out(archive, contents, found, chosen))
 
 
@@ -82,7 +84,7 @@ def _of_shards(archive: Archive, contents: Contents, path: Path, files: ExitStac
 
 
 def _missing(found: Format, archive: Archive, contents: Contents) -> tuple[str, ...]:
-    if found is Format.PARQUET:
+    if found in (Format.PARQUET, Format.PARQUET_EMBEDDINGS):
         return missing(archive.members.name(position) for position in contents.parquet)
     if found is Format.WEBDATASET:
         folders = {posixpath.dirname(name) for name in archive.members if is_image(name)}
@@ -91,15 +93,15 @@ def _missing(found: Format, archive: Archive, contents: Contents) -> tuple[str, 
     return ()
 
 
-def _lone_file(found: Format, name: str, file: IO[bytes], limits: Limits) -> PairSource:
+def _lone_file(container: Container, name: str, file: IO[bytes], limits: Limits) -> tuple[Format, PairSource]:
     size, spent = file.seek(0, 2), Spent(limits)
 
     def whole() -> IO[bytes]:
         return cast(IO[bytes], ByteRange(file, 0, size, spent))
 
-    if found is Format.PARQUET:
-        return ParquetPairs([(name, lambda: Extent(file, 0, size))], limits)
-    return Embeddings(*safetensors_matrices(name, size, whole, limits), None, limits)
+    if container is Container.PARQUET:
+        return _of_parquet([parquet_file(name, lambda: Extent(file, 0, size), limits)], limits)
+    return Format.SAFETENSORS, Embeddings(*safetensors_matrices(name, size, whole, limits), None, limits)
 
 
 def _archive(path: Path, container: Container, file: IO[bytes], limits: Limits, files: ExitStack) -> Archive:
@@ -126,7 +128,7 @@ def _chosen(found: Format, archive: Archive, contents: Contents) -> list[int]:
             if not contents.images:
                 raise _not_as_asked(found, "the archive holds no image")
             return []
-        case Format.PARQUET:
+        case Format.PARQUET | Format.PARQUET_EMBEDDINGS:
             return _some(contents.parquet or contents.metadata, found, ".parquet file")
         case Format.SAFETENSORS:
             matrices = [_one(archive, _some(contents.safetensors, found, ".safetensors file"))]
@@ -137,15 +139,17 @@ def _chosen(found: Format, archive: Archive, contents: Contents) -> list[int]:
     return [*matrices, *([_one(archive, tables)] if tables else [])]
 
 
-def _source(found: Format, archive: Archive, contents: Contents, chosen: list[int], template: str) -> PairSource:
+def _source(
+    found: Format, archive: Archive, contents: Contents, chosen: list[int], template: str
+) -> tuple[Format, PairSource]:
     match found:
         case Format.FOLDER | Format.OPEN_CLIP:
-            return Folder(archive, chosen)
+            return found, Folder(archive, chosen)
         case Format.WEBDATASET:
-            return Webdataset(archive, contents.images)
+            return found, Webdataset(archive, contents.images)
         case Format.IMAGE_FOLDER:
-            return ImageFolder(archive, contents.images, template)
-        case Format.PARQUET:
+            return found, ImageFolder(archive, contents.images, template)
+        case Format.PARQUET | Format.PARQUET_EMBEDDINGS:
             return _parquet(archive, chosen)
         case Format.SAFETENSORS:
             position, *table = chosen
@@ -154,13 +158,24 @@ def _source(found: Format, archive: Archive, contents: Contents, chosen: list[in
         case Format.NPY:
             image, text, *table = chosen
             matrices = _npy(archive, image), _npy(archive, text)
-    return Embeddings(*matrices, open_table(archive, table[0]) if table else None, archive.limits)
+    return found, Embeddings(*matrices, open_table(archive, table[0]) if table else None, archive.limits)
 
 
-def _parquet(archive: Archive, positions: list[int]) -> ParquetPairs:
+def _parquet(archive: Archive, positions: list[int]) -> tuple[Format, PairSource]:
     """In the order of names, which is the order in which shards are numbered."""
     by_name = sorted(positions, key=archive.members.name)
-    return ParquetPairs([(archive.members.name(at), partial(archive.extent, at)) for at in by_name], archive.limits)
+    limits = archive.limits
+    return _of_parquet(
+        [parquet_file(archive.members.name(at), partial(archive.extent, at), limits) for at in by_name], limits
+    )
+
+
+def _of_parquet(files: list[ParquetFile], limits: Limits) -> tuple[Format, PairSource]:
+    """Of images where the first file has a column of them, else of embeddings where it has those."""
+    columns = files[0].columns
+    if not has_images(columns) and has_embeddings(columns):
+        return Format.PARQUET_EMBEDDINGS, ParquetEmbeddings(files, limits)
+    return Format.PARQUET, ParquetPairs(files, limits)
 
 
 def _npy(archive: Archive, position: int) -> Matrix:
@@ -179,6 +194,12 @@ def _one(archive: Archive, positions: list[int]) -> int:
         names = " and ".join(archive.members.name(position) for position in positions[:2])
         raise UploadRefused("ambiguous_upload", f"the archive holds {names}; keep one of them")
     return positions[0]
+
+
+def _check_asked(wanted: Format | None, found: Format) -> None:
+    """What was asked for is what it is; `parquet` stands for embeddings in parquet too."""
+    if wanted not in (None, found) and (wanted, found) != (Format.PARQUET, Format.PARQUET_EMBEDDINGS):
+        raise _not_as_asked(wanted, f"it is {found}")
 
 
 def _not_as_asked(wanted: Format | None, why: str) -> UploadRefused:

@@ -1,5 +1,6 @@
 """Opening a table of metadata inside an archive, and finding the columns of a pair in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -49,28 +50,29 @@ def open_table(archive: Archive, position: int) -> Table:
 
 def image_columns(table: Table) -> Columns:
     """The columns of a table whose images are files: `file_name`, or open_clip's `filepath` and `title`."""
-    file = _first(table.columns, ("file_name", "filepath"))
+    file = column_of(table.columns, ("file_name", "filepath"))
     if file is None:
         raise _missing(table, "file_name")
     captions = CAPTION_COLUMNS if file == "file_name" else _OPEN_CLIP_CAPTION_COLUMNS
-    caption = _first(table.columns, captions)
+    caption = column_of(table.columns, captions)
     if caption is None:
         raise _missing(table, " or ".join(captions))
-    return Columns(file, _first(table.columns, ("key",)), caption)
+    return Columns(file, column_of(table.columns, ("key",)), caption)
 
 
 def embedding_columns(table: Table) -> Columns:
     """The columns of a table beside embeddings; it may lack them all."""
-    key = _first(table.columns, ("key", "uid", "file_name", "filepath"))
-    return Columns(None, key, _first(table.columns, ("caption", "text", "title")))
+    key = column_of(table.columns, ("key", "uid", "file_name", "filepath"))
+    return Columns(None, key, column_of(table.columns, ("caption", "text", "title")))
 
 
 def first_caption_column(columns: tuple[str, ...]) -> str | None:
     """`caption`, else `text`, else `captions`. Each may hold a list: several captions of one image."""
-    return _first(columns, CAPTION_COLUMNS)
+    return column_of(columns, CAPTION_COLUMNS)
 
 
-def _first(columns: tuple[str, ...], wanted: tuple[str, ...]) -> str | None:
+def column_of(columns: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """The first of the wanted names that there is."""
     return next((name for name in wanted if name in columns), None)
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.worker.formats.writers import about, img2dataset_tar, jpeg, stats, webdataset_shard, zip_of
-from worker.formats import Format
+from worker.formats import Format, Limits
 
 
 @pytest.fixture
@@ -145,3 +145,106 @@ def test_an_npz_with_a_pickle_in_it_is_refused(tmp_path, refusal):
     np.savez(tmp_path / "x.npz", image=np.array([{"a": 1}], dtype=object), text=np.ones((1, 2)))
     refused = refusal(tmp_path / "x.npz", filename="x.npz")
     assert refused.code == "pickle_refused"
+
+
+def embedding_rows(n, width=4):
+    image, text = np.random.default_rng(0).normal(size=(2, n, width)).astype(np.float32)
+    rows = {"uid": [f"u{i}" for i in range(n)], "text": [f"text {i}" for i in range(n)], "score": list(range(n))}
+    return image, text, rows
+
+
+@pytest.mark.parametrize("kind", ["fixed", "variable", "large", "half"])
+def test_embeddings_in_columns_of_parquet(tmp_path, read, kind):
+    image, text, rows = embedding_rows(7)
+    wanted = {
+        "fixed": pa.list_(pa.float32(), 4),
+        "variable": pa.list_(pa.float64()),
+        "large": pa.large_list(pa.float32()),
+        "half": pa.list_(pa.float16()),
+    }[kind]
+    if kind == "half":
+        image, text = image.astype(np.float16), text.astype(np.float16)
+    table = pa.table(rows | {"image_embedding": _lists(image, wanted), "text_embedding": _lists(text, wanted)})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=3)
+    found = read(tmp_path / "x.parquet", filename="x.parquet", limits=Limits(block_rows=2))
+    assert (found.format, found.kind, found.total) == (Format.PARQUET_EMBEDDINGS, "embeddings", 7)
+    np.testing.assert_array_equal(np.concatenate([block.image for block in found.blocks]), image.astype(np.float32))
+    np.testing.assert_array_equal(np.concatenate([block.text for block in found.blocks]), text.astype(np.float32))
+    assert [key for block in found.blocks for key in block.keys] == rows["uid"]
+    assert [caption for block in found.blocks for caption in block.captions] == rows["text"]
+    assert found.blocks[0].extras == [{"score": 0}, {"score": 1}]
+
+
+def _lists(matrix, kind):
+    return pa.array([list(row) for row in matrix], kind)
+
+
+def test_embeddings_as_datasets_writes_them(tmp_path, read):
+    image, text, rows = embedding_rows(5)
+    features = datasets.Features(
+        {name: datasets.List(datasets.Value("float32"), length=4) for name in ("img_emb", "txt_emb")}
+        | {"key": datasets.Value("string")}
+    )
+    made = datasets.Dataset.from_dict({"img_emb": image, "txt_emb": text, "key": rows["uid"]}, features=features)
+    made.to_parquet(tmp_path / "x.parquet")
+    found = read(tmp_path / "x.parquet", format="parquet")
+    np.testing.assert_array_equal(found.blocks[0].image, image)
+    assert found.blocks[0].keys == rows["uid"]
+
+
+def test_embeddings_that_are_none_are_turned_away(tmp_path, read):
+    good = [1.0, 2.0]
+    image = [good, None, [1.0], [1.0, float("nan")], [1.0, None], good]
+    text = [good, good, good, good, good, []]
+    pq.write_table(pa.table({"image_embedding": image, "text_embedding": text}), tmp_path / "x.parquet")
+    found = read(tmp_path / "x.parquet", filename="x.parquet")
+    assert [block.keys for block in found.blocks] == [["0"]]
+    assert found.reasons == [
+        "row 2 of x.parquet: no image embedding",
+        "row 3 of x.parquet: its image embedding has 1 numbers, not 2",
+        "row 3: the image embedding holds NaN or an infinity",
+        "row 4: the image embedding holds NaN or an infinity",
+        "row 6 of x.parquet: its text embedding has 0 numbers, not 2",
+    ]
+    assert {pair.rejection for pair in found.rejected} == {"unfit_embedding"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "code", "said"),
+    [
+        (("image_a", "image_b", "text"), "ambiguous_upload", "several columns of image embeddings: image_a, image_b"),
+        (("image_a",), "missing_column", "no column of images"),
+    ],
+)
+def test_columns_of_embeddings_that_cannot_be_told_apart(tmp_path, refusal, columns, code, said):
+    pq.write_table(pa.table(dict.fromkeys(columns, [[1.0, 2.0]])), tmp_path / "x.parquet")
+    refused = refusal(tmp_path / "x.parquet", filename="x.parquet")
+    assert (refused.code, said in refused.message) == (code, True), refused.message
+
+
+def datacomp(path, n=3):
+    """DataComp's metadata: addresses of images and texts."""
+    rows = [
+        {"uid": f"{i:032x}", "url": f"http://x/{i}", "text": f"text {i}", "clip_l14_similarity": 0.3} for i in range(n)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def test_datacomp_metadata_says_that_it_holds_no_images(tmp_path, refusal):
+    datacomp(tmp_path / "00.parquet")
+    refused = refusal(tmp_path / "00.parquet", filename="00.parquet")
+    assert refused.code == "images_not_included"
+    assert "addresses of images (column url)" in refused.message
+    assert "img2dataset" in refused.message
+
+
+def test_datacomp_metadata_beside_embeddings_describes_them(folder, tmp_path, read):
+    datacomp(folder / "00.parquet")
+    image, text, _ = embedding_rows(3)
+    np.save(folder / "image.npy", image)
+    np.save(folder / "text.npy", text)
+    found = read(zip_of(folder, tmp_path / "upload.zip"))
+    assert (found.format, found.left_out) == (Format.NPY, {})
+    assert found.blocks[0].keys == [f"{i:032x}" for i in range(3)]
+    assert found.blocks[0].captions == ["text 0", "text 1", "text 2"]
+    assert found.blocks[0].extras[0]["url"] == "http://x/0"
