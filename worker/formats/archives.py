@@ -20,7 +20,7 @@ class Archive(ABC):
     def __init__(self, members: MemberIndex, limits: Limits, scratch: Path) -> None:
         self.members = members
         self.limits = limits
-        self._scratch = scratch
+        self.scratch = scratch
         self.damaged: dict[str, str] = {}
         """archives of a set that end too early: name and reason"""
 
@@ -63,7 +63,7 @@ class Archive(ABC):
     def _unpacked(self, position: int, scratch: IO[bytes] | None) -> Extent:
         size = self.size(position)
         if scratch is None:
-            return Extent(copied_to_scratch(self.open(position), self._scratch), 0, size, temporary=True)
+            return Extent(copied_to_scratch(self.open(position), self.scratch), 0, size, temporary=True)
         start = scratch.seek(0, 2)
         with self.open(position) as stream:
             shutil.copyfileobj(stream, scratch, _COPY_CHUNK)

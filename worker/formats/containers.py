@@ -10,7 +10,8 @@ from worker.formats.tar_members import BLOCK, is_header
 UNDERSTOOD = (
     "a zip or tar (also .tar.gz, .tar.bz2, .tar.zst) with metadata.csv, .jsonl or .parquet beside its images; "
     "open_clip's tab-separated CSV beside its images; a webdataset or img2dataset tar, or an archive of them; "
-    "Hugging Face parquet; images in folders named by their class; "
+    "Hugging Face parquet; COCO captions beside their images; images in folders named by their class; "
+    "files that a croissant.json describes; parquet with columns of embeddings; "
     "a .safetensors with tensors image and text; an .npz, zip or tar of image.npy and text.npy"
 )
 _USE_INSTEAD = "save the embeddings as .safetensors with tensors image and text, or as image.npy and text.npy in a zip"

@@ -10,6 +10,7 @@ from worker.formats.tables import TABLE_SUFFIXES
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 CAPTION_SUFFIXES = frozenset({".txt", ".json"})
+CROISSANTS = frozenset({"croissant.json"})
 _MOST_SUFFIXES = 1000
 _FIRST_CAPTIONS = 1000
 
@@ -27,6 +28,7 @@ class Contents:
     tars: list[int] = field(default_factory=list)
     image_npy: list[int] = field(default_factory=list)
     text_npy: list[int] = field(default_factory=list)
+    croissants: list[int] = field(default_factory=list)
     images: int = 0
     captions: int = 0
     first_captions: list[int] = field(default_factory=list)
@@ -64,6 +66,8 @@ def survey(archive: Archive) -> Contents:
             found.images += 1
         elif kind in CAPTION_SUFFIXES:
             found.captions += 1
+            if posixpath.basename(name).lower() in CROISSANTS:
+                found.croissants.append(position)
             if len(found.first_captions) < _FIRST_CAPTIONS:
                 found.first_captions.append(position)
         else:

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from worker.formats.archives import Archive
 from worker.formats.bounded_lines import BoundedLines, RowTooLongError
+from worker.formats.coco import caption_files
 from worker.formats.containers import pickle_refused, unknown
 from worker.formats.contents import IMAGE_SUFFIXES, Contents
 from worker.formats.image_folder import has_classes
@@ -24,6 +25,10 @@ class Format(StrEnum):
     """images in an archive with a tab-separated table of `filepath` and `title`"""
     WEBDATASET = "webdataset"
     """images in an archive with a `.txt` or `.json` of the same name; img2dataset's tars too, and archives of tars"""
+    COCO = "coco"
+    """images in an archive with a JSON of COCO captions"""
+    CROISSANT = "croissant"
+    """an archive that a `croissant.json` describes"""
     IMAGE_FOLDER = "imagefolder"
     """images in folders named by their class, from which captions are made"""
     PARQUET = "parquet"
@@ -55,6 +60,8 @@ def named_format(name: str) -> Format:
 
 def recognised(archive: Archive, contents: Contents) -> Format:
     """The format of an archive, by the files in it."""
+    if contents.croissants:
+        return Format.CROISSANT
     if contents.image_npy and contents.text_npy:
         return Format.NPY
     if contents.safetensors:
@@ -65,6 +72,8 @@ def recognised(archive: Archive, contents: Contents) -> Format:
         return Format.PARQUET
     if open_clip_tables(archive, contents):
         return Format.OPEN_CLIP
+    if contents.images and caption_files(archive, contents):
+        return Format.COCO
     if contents.images and contents.captions and (captions_beside(archive, contents) or not has_classes(archive)):
         return Format.WEBDATASET
     if contents.images and has_classes(archive):

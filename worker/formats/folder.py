@@ -1,7 +1,7 @@
 """A folder of images with tables that name them: `metadata.*`, or open_clip's tab-separated CSV."""
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import final
 
@@ -13,22 +13,31 @@ from worker.formats.pairs import ImagePair, Item, RejectedPair
 from worker.formats.printable import printable
 from worker.formats.refusals import PairRefused, Rejection, UploadRefused
 from worker.formats.rows import BadRow, Row
-from worker.formats.tables import Columns, image_columns, open_table
+from worker.formats.tables import Columns, chosen, image_columns, open_table
 
 
 @final
 class Folder:
-    """Pairs in the order of the tables and their rows. An image's name is relative to the table that names it."""
+    """Pairs in the order of the tables and their rows. An image's name is relative to the table that names it.
 
-    def __init__(self, archive: Archive, tables: Sequence[int]) -> None:
-        self._archive, self._limits = archive, archive.limits
+    `columns` are those of every table, where a description tells; `otherwise` finds what is not where a row says.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        tables: Sequence[int],
+        columns: Columns | None = None,
+        otherwise: Callable[[str], int | None] | None = None,
+    ) -> None:
+        self._archive, self._limits, self._otherwise = archive, archive.limits, otherwise
         folders = [posixpath.dirname(archive.members.name(table)) for table in tables]
-        for at, folder in enumerate(folders):
+        for at, folder in enumerate([] if columns else folders):
             if folder in folders[:at]:
                 one, other = (archive.members.name(tables[n]) for n in (folders.index(folder), at))
                 raise UploadRefused("ambiguous_upload", f"{one} and {other} lie in one folder; keep one of them")
         self._tables = [open_table(archive, position) for position in tables]
-        self._columns = [image_columns(table) for table in self._tables]
+        self._columns = [chosen(table, columns) if columns else image_columns(table) for table in self._tables]
         self._named = bytearray(len(archive.members))
 
     @property
@@ -79,6 +88,8 @@ class Folder:
             raise PairRefused("no file name", Rejection.NO_IMAGE)
         for form in dict.fromkeys((file, file.replace("\\", "/"))):
             position = self._archive.members.find(posixpath.normpath(posixpath.join(folder, form)))
+            if position is None and self._otherwise is not None:
+                position = self._otherwise(form)
             if position is not None:
                 self._named[position] = 1
                 return position

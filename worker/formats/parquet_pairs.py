@@ -22,22 +22,25 @@ _URL_NAMES = ("url", "image_url", "image_link")
 class ParquetPairs:
     """Pairs in the order of the files and their rows. The key is `key`, else the image's path, else the row's number.
 
-    Row numbers count from 0 over all files.
+    Row numbers count from 0 over all files. `image` and `caption` name the columns, where a description tells.
     """
 
     unreferenced = 0
 
-    def __init__(self, files: Sequence[ParquetFile], limits: Limits) -> None:
+    def __init__(
+        self, files: Sequence[ParquetFile], limits: Limits, *, image: str | None = None, caption: str | None = None
+    ) -> None:
         self._limits = limits
         self._files: list[tuple[ParquetFile, list[str], str, str]] = []
         self.total: int | None = sum(file.rows for file in files)
         ignored: dict[str, None] = {}
         for file in files:
             columns = file.columns
-            image, caption = _image_column(file.name, columns), _caption_column(file.name, columns)
-            wanted = [column.name for column in columns if not column.holds_bytes or column.name == image]
+            found = _checked(file, image) or _image_column(file.name, columns)
+            said = _checked(file, caption) or _caption_column(file.name, columns)
+            wanted = [column.name for column in columns if not column.holds_bytes or column.name == found]
             ignored |= dict.fromkeys(column.name for column in columns if column.name not in wanted)
-            self._files.append((file, wanted, image, caption))
+            self._files.append((file, wanted, found, said))
         self.ignored_columns = tuple(ignored)
 
     def __iter__(self) -> Iterator[Item]:
@@ -82,6 +85,12 @@ def _why_no_image(row: ParquetRow) -> str:
     # img2dataset keeps the rows that it could not download, and says why.
     said = " ".join(str(values[column]) for column in ("status", "error_message") if values.get(column))
     return f"no image ({printable(said, 200)})" if said else "no image"
+
+
+def _checked(file: ParquetFile, name: str | None) -> str | None:
+    if name is not None and name not in (column.name for column in file.columns):
+        raise _missing(file.name, name, file.columns)
+    return name
 
 
 def has_images(columns: Sequence[Column]) -> bool:

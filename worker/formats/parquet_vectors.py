@@ -40,8 +40,8 @@ def _rows_at_once(parquet: pq.ParquetFile, vectors: list[str], limits: Limits) -
     """By the mean length of a row: one row that is far longer than the others meets this process's memory limit."""
     metadata, leaves = parquet.metadata, _leaves(parquet, vectors)
     groups = map(metadata.row_group, range(metadata.num_row_groups))
-    values: int = sum(group.column(at).num_values for group in groups for at in leaves)
-    mean = values // max(1, 2 * metadata.num_rows)
+    values = sum(group.column(at).num_values for group in groups for at in leaves)
+    mean = int(values) // max(1, 2 * int(metadata.num_rows))
     return min(limits.block_rows, max(1, limits.block_bytes // (4 * max(1, mean))))
 
 

@@ -10,8 +10,10 @@ from typing import IO, cast
 
 from worker.formats.archives import Archive
 from worker.formats.byte_range import ByteRange, Extent, Spent
+from worker.formats.coco import Coco, caption_files
 from worker.formats.containers import Container, sniff, unknown
 from worker.formats.contents import Contents, is_image, survey
+from worker.formats.croissant import croissant_source
 from worker.formats.decompressed import decompressed
 from worker.formats.detection import Format, open_clip_tables, recognised
 from worker.formats.embeddings import Embeddings
@@ -122,6 +124,10 @@ def _chosen(found: Format, archive: Archive, contents: Contents) -> list[int]:
         case Format.OPEN_CLIP:
             tables = open_clip_tables(archive, contents) or contents.metadata
             return _some(tables, found, "table of filepath and title")
+        case Format.COCO:
+            return _some(caption_files(archive, contents), found, "JSON of COCO captions")
+        case Format.CROISSANT:
+            return [_one(archive, _some(contents.croissants, found, "croissant.json"))]
         case Format.WEBDATASET:
             return []
         case Format.IMAGE_FOLDER:
@@ -145,6 +151,10 @@ def _source(
     match found:
         case Format.FOLDER | Format.OPEN_CLIP:
             return found, Folder(archive, chosen)
+        case Format.COCO:
+            return found, Coco(archive, chosen)
+        case Format.CROISSANT:
+            return found, croissant_source(archive, chosen[0])
         case Format.WEBDATASET:
             return found, Webdataset(archive, contents.images)
         case Format.IMAGE_FOLDER:

@@ -60,6 +60,18 @@ def image_columns(table: Table) -> Columns:
     return Columns(file, column_of(table.columns, ("key",)), caption)
 
 
+def chosen(table: Table, columns: Columns) -> Columns:
+    """`columns`, all of which the table has.
+
+    Raises:
+        UploadRefused: it lacks one.
+    """
+    for name in (columns.file, columns.caption):
+        if name is not None and name not in table.columns:
+            raise _missing(table, name)
+    return columns
+
+
 def embedding_columns(table: Table) -> Columns:
     """The columns of a table beside embeddings; it may lack them all."""
     key = column_of(table.columns, ("key", "uid", "file_name", "filepath"))

@@ -217,7 +217,7 @@ def test_embeddings_that_are_none_are_turned_away(tmp_path, read):
     ],
 )
 def test_columns_of_embeddings_that_cannot_be_told_apart(tmp_path, refusal, columns, code, said):
-    pq.write_table(pa.table(dict.fromkeys(columns, [[1.0, 2.0]])), tmp_path / "x.parquet")
+    pq.write_table(pa.table({name: [[1.0, 2.0]] for name in columns}), tmp_path / "x.parquet")
     refused = refusal(tmp_path / "x.parquet", filename="x.parquet")
     assert (refused.code, said in refused.message) == (code, True), refused.message
 
