@@ -52,6 +52,14 @@ class Fingerprints:
         for kind, value in hashes.items():
             self.hashes.setdefault(kind, array("q")).append(value)
 
+    def add_block(self, first: int, hashes: dict[DuplicateKind, npt.NDArray[np.int64]]) -> None:
+        """Pairs at positions `first` and on, (n,) hashes of each kind."""
+        count = len(next(iter(hashes.values())))
+        self.positions.extend(range(first, first + count))
+        self.further.extend(bytes(count))
+        for kind, values in hashes.items():
+            self.hashes.setdefault(kind, array("q")).frombytes(values.tobytes())
+
     def equal(self) -> dict[DuplicateKind, Equal]:
         """The groups of every kind that was told."""
         positions = np.array(self.positions, dtype=np.int64)

@@ -199,10 +199,11 @@ class _Writer:
     def _take_block(self, block: EmbeddingBlock) -> None:
         self.width = block.image.shape[1]
         # Equal embeddings stand for equal captions and images: a caption beside them may be missing or shortened.
-        texts, images = ([content_hash(row.data) for row in side] for side in (block.text, block.image))
-        described = zip(block.keys, block.captions, block.extras, texts, images, strict=True)
-        for key, caption, extra, text, image in described:
-            self.fingerprints.add(self.position, {DuplicateKind.IMAGE: image, DuplicateKind.CAPTION: text})
+        texts, images = (
+            np.array([content_hash(row.data) for row in side], dtype=np.int64) for side in (block.text, block.image)
+        )
+        self.fingerprints.add_block(self.position, {DuplicateKind.IMAGE: images, DuplicateKind.CAPTION: texts})
+        for key, caption, extra in zip(block.keys, block.captions, block.extras, strict=True):
             self.tally.accept(caption, extra)
             self._pending.append(
                 NewPair(
@@ -217,7 +218,7 @@ class _Writer:
             self.rows += 1
             self.position += 1
         self._blocks.append((block.image, block.text))
-        self._hashes.append((np.array(texts, dtype=np.int64), np.array(images, dtype=np.int64)))
+        self._hashes.append((texts, images))
 
     def flush(self) -> None:
         """Write the pending part: its blob first, then its rows in one transaction."""

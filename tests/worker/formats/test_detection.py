@@ -32,7 +32,10 @@ def test_a_client_may_choose_where_two_fit(tarred, read):
 @pytest.mark.parametrize(
     ("chosen", "wanted"),
     [
-        ("yaml", "there is no format yaml; there are: folder, open_clip_csv, webdataset, coco, croissant, imagefolder,"),
+        (
+            "yaml",
+            "there is no format yaml; there are: folder, open_clip_csv, webdataset, coco, croissant, imagefolder,",
+        ),
         ("folder", "this upload cannot be read as folder: the archive holds no metadata.csv"),
         ("npy", "this upload cannot be read as npy: the archive holds no image.npy"),
         ("safetensors", "the archive holds no .safetensors file"),
