@@ -11,6 +11,14 @@ class DatasetStatus(StrEnum):
     FAILED = "failed"  # the upload cannot be read, or no usable pair is left
 
 
+class DuplicateKind(StrEnum):
+    """In what two pairs of a dataset are equal."""
+
+    IMAGE = "image"  # the image's bytes; of a dataset of embeddings, the image's embedding
+    PIXELS = "pixels"  # what the image decodes to
+    CAPTION = "caption"  # the caption; of a dataset of embeddings, the text's embedding
+
+
 class JobStatus(StrEnum):
     """Where a job stands. The last three are ends."""
 

@@ -66,6 +66,7 @@ class Dataset(Base):
     name: Mapped[str | None]
     filename: Mapped[str | None]
     format: Mapped[str | None]  # as asked for, or as detected
+    caption_template: Mapped[str | None]  # for a folder of classes
     kind: Mapped[str | None]  # images or embeddings; known once ingested
     width: Mapped[int | None]  # of an embedding
     status: Mapped[str]
@@ -76,6 +77,7 @@ class Dataset(Base):
     pair_count: Mapped[int | None]
     rejected_count: Mapped[int | None]
     warnings: Mapped[Json | None]
+    summary: Mapped[Json | None]  # counts that ingest made
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
@@ -117,6 +119,17 @@ class Pair(Base):
     image_length: Mapped[int | None]
     extra: Mapped[Json | None]  # every other column that came in
     error: Mapped[str | None]
+
+
+class Duplicate(Base):
+    """A pair that is equal to another in something. `first` is the earliest that is, and is listed too."""
+
+    __tablename__ = "duplicates"
+
+    dataset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # the number of its dataset
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    first: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # positions in the upload
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
 class Job(Base):
