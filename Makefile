@@ -32,7 +32,7 @@ serve: setup  ## Run the service on this machine until Ctrl-C (PORT=8000, ECIF_H
 	@exec $(BIN)/python -m standalone serve --with-parent
 
 test: lint  ## Every check there is (ARGS='-k name' for pytest)
-	$(BIN)/pytest --quiet $(ARGS)
+	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
 lint: setup  ## The checks that run nothing: style, types, imports, container files
 	$(BIN)/ruff check --quiet

@@ -1,7 +1,7 @@
 """Images and captions → tensors: open_clip adapter, image decoding, model digests."""
 
 from encoders.embedder import Embedder
-from encoders.image_decoding import ImageRefused, decode_image, inspect_image
+from encoders.image_decoding import ImageRefused, Inspected, decode_image, inspect_image
 from encoders.loaded_model import LoadedModel
 from encoders.loading import load_model
 from encoders.model_spec import ModelRefused, ModelSpec
@@ -10,6 +10,7 @@ from encoders.square_heads import square_heads
 __all__ = [
     "Embedder",
     "ImageRefused",
+    "Inspected",
     "LoadedModel",
     "ModelRefused",
     "ModelSpec",

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from fastapi_swagger import patch_fastapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,6 +22,7 @@ from service.checkpoints import endpoints as checkpoints_endpoints
 from service.context import Service
 from service.cursors import Cursors
 from service.datasets import endpoints as datasets_endpoints
+from service.datasets.schemas import DatasetReference
 from service.events import endpoints as events_endpoints
 from service.events.streams import Streams
 from service.exports import endpoints as exports_endpoints
@@ -130,6 +132,9 @@ def _say_who_may_ask(database: Database, settings: Settings) -> None:
         logger.warning("there are no API keys: open to %s. %s", whom, HOW_TO_MAKE_A_KEY)
 
 
+_BODIES: tuple[type[BaseModel], ...] = (JobSpec, JobSettings, DatasetReference)
+
+
 def _document_hand_read_bodies(app: FastAPI) -> None:
     """Add the schemas of the bodies that endpoints read themselves, and of problems, to the OpenAPI document."""
     generate = app.openapi
@@ -138,7 +143,7 @@ def _document_hand_read_bodies(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = generate()
             _, extra = models_json_schema(
-                [(JobSpec, "validation"), (JobSettings, "validation"), (problem_docs.Problem, "serialization")],
+                [*((body, "validation") for body in _BODIES), (problem_docs.Problem, "serialization")],
                 ref_template="#/components/schemas/{model}",
             )
             document["components"]["schemas"].update(extra["$defs"])

@@ -23,8 +23,10 @@ app = celery_application(get_settings())
 def _place() -> Any:
     from store.blobs import Blobs
     from store.database import Database
+    from worker.devices import compute_in_float32
     from worker.work import Workplace
 
+    compute_in_float32()
     settings = get_settings()
     return Workplace(settings, Database.from_settings(settings), Blobs.from_settings(settings))
 

@@ -86,25 +86,22 @@ class JobView:
 
 
 # What each phase reads of those before it: outputs of many shards are not fetched where they are not needed.
+_BEFORE = (Phase.PLAN, Phase.ENCODE, Phase.FIT)
+_KRONECKER = (Phase.BASES, Phase.EIGENVALUES)
 _READ: dict[Phase, tuple[Phase, ...]] = {
     Phase.PLAN: (),
     Phase.ENCODE: (),
     Phase.FIT: (Phase.PLAN, Phase.ENCODE),
-    Phase.CURVATURE: (Phase.PLAN, Phase.ENCODE, Phase.FIT),
-    Phase.BASELINES: (Phase.PLAN, Phase.ENCODE, Phase.FIT),
-    Phase.EDIT: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE),
-    Phase.TRACE: (Phase.PLAN, Phase.ENCODE, Phase.FIT),
-    Phase.SCORE: (Phase.PLAN, Phase.ENCODE, Phase.FIT, Phase.CURVATURE, Phase.BASELINES),
-    Phase.RANK: (
-        Phase.PLAN,
-        Phase.ENCODE,
-        Phase.FIT,
-        Phase.CURVATURE,
-        Phase.BASELINES,
-        Phase.EDIT,
-        Phase.TRACE,
-        Phase.SCORE,
-    ),
+    Phase.FACTORS: _BEFORE,
+    Phase.BASES: (*_BEFORE, Phase.FACTORS),
+    Phase.EIGENVALUES: (*_BEFORE, Phase.BASES),
+    Phase.PROJECT: _BEFORE,
+    Phase.CURVATURE: (*_BEFORE, *_KRONECKER, Phase.PROJECT),
+    Phase.BASELINES: (*_BEFORE, *_KRONECKER),
+    Phase.EDIT: (*_BEFORE, Phase.CURVATURE),
+    Phase.TRACE: (*_BEFORE, *_KRONECKER, Phase.PROJECT, Phase.CURVATURE),
+    Phase.SCORE: (*_BEFORE, *_KRONECKER, Phase.PROJECT, Phase.CURVATURE, Phase.BASELINES),
+    Phase.RANK: (*_BEFORE, Phase.CURVATURE, Phase.BASELINES, Phase.EDIT, Phase.TRACE, Phase.SCORE),
     Phase.LOAD: (Phase.RANK,),
 }
 

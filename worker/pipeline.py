@@ -10,7 +10,22 @@ from store.shards import Planned
 from store.specification import JobSpec
 from store.states import JobStatus, Phase
 from store.tables import Job
-from worker.steps import baselines, curvature, edit, encode, fit, ingest, load, plan, rank, score, trace
+from worker.steps import (
+    baselines,
+    curvature,
+    edit,
+    encode,
+    fetch,
+    fit,
+    ingest,
+    kronecker,
+    load,
+    plan,
+    project,
+    rank,
+    score,
+    trace,
+)
 from worker.task import Done, Task
 
 
@@ -27,6 +42,10 @@ JOB_STEPS = (
     Step(Phase.PLAN, plan.run, lambda *_: [Planned({})]),
     Step(Phase.ENCODE, encode.run, encode.shards),
     Step(Phase.FIT, fit.run, fit.shards),
+    Step(Phase.FACTORS, kronecker.factors, kronecker.shards),
+    Step(Phase.BASES, kronecker.bases, kronecker.bases_shards),
+    Step(Phase.EIGENVALUES, kronecker.eigenvalues, kronecker.shards),
+    Step(Phase.PROJECT, project.run, project.shards),
     Step(Phase.CURVATURE, curvature.run, curvature.shards),
     Step(Phase.BASELINES, baselines.run, baselines.shards),
     Step(Phase.EDIT, edit.run, edit.shards),
@@ -36,7 +55,11 @@ JOB_STEPS = (
     Step(Phase.LOAD, load.run, load.shards),
 )
 
-_RUN: dict[Phase, Callable[[Task], Done]] = {Phase.INGEST: ingest.run, **{step.phase: step.run for step in JOB_STEPS}}
+_RUN: dict[Phase, Callable[[Task], Done]] = {
+    Phase.FETCH: fetch.run,
+    Phase.INGEST: ingest.run,
+    **{step.phase: step.run for step in JOB_STEPS},
+}
 
 
 def run(task: Task) -> Done:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ecif.conjugate_gradients import OnState, State
+from ecif.conjugate_gradients import OnState, State, conjugate_gradients
 from ecif.curvature.base import Matrix
 from ecif.errors import NegativeCurvature
 from ecif.parameters import row_dot, size
+from ecif.seeds import generator
 from ecif.solution import Solution
 
 LARGEST = 4096
@@ -34,10 +35,11 @@ def dense_matrix(matrix: Matrix, at_once: int = 256) -> Tensor:
 
 @dataclass(frozen=True)
 class Dense:
-    """H (P, P) float64 with its Cholesky factor; build it by `Dense.of`."""
+    """H (P, P) float64 with its Cholesky factor, and the range of its eigenvalues if known; build it by `Dense.of`."""
 
     H: Tensor
     factor: Tensor
+    eigenvalue_range: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, matrix: Matrix) -> Dense:
@@ -51,7 +53,7 @@ class Dense:
         factor, failed = torch.linalg.cholesky_ex(H)
         if int(failed):
             raise NegativeCurvature(float(torch.linalg.eigvalsh(H)[0]))
-        return cls(H, factor)
+        return cls(H, factor, _range(H))
 
     def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:
         """H⁻¹·rhs for rhs (k, P), in float64."""
@@ -60,4 +62,10 @@ class Dense:
         gap = wide - x @ self.H
         norm = row_dot(wide, wide).sqrt()
         residual = torch.where(norm > 0, row_dot(gap, gap).sqrt() / norm, 0.0)
-        return Solution(x, 0, residual, None, converged=True)
+        return Solution(x, 0, residual, self.eigenvalue_range, converged=True)
+
+
+def _range(H: Tensor) -> tuple[float, float] | None:
+    """Ritz values of H from a solve along one random vector: all eigenvalues would cost far more than the factor."""
+    start = torch.randn(1, H.shape[0], dtype=torch.float64, generator=generator(0, H.shape[0])).to(H.device)
+    return conjugate_gradients(lambda v: v @ H, start, tolerance=1e-6, max_iterations=100).eigenvalue_range

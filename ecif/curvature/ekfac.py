@@ -16,7 +16,7 @@ has a diagonal. Blocks between maps are left out, which for two heads that face 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,9 +27,12 @@ from ecif.conjugate_gradients import OnState, State
 from ecif.curvature.loss_curvature import sample_root
 from ecif.linearise import pull
 from ecif.objective import Batches, Objective
-from ecif.parameters import Params, flatten, unflatten
+from ecif.parameters import Params, flatten, size, unflatten
 from ecif.seeds import generator
 from ecif.solution import Solution
+
+DRAWS = 8  # of labels for each batch
+_NUMBERS = 2**26  # that a chunk of pseudo-gradients may hold: 512 MiB in float64
 
 Sums = dict[str, Tensor]
 """Sums over batches, of every pass separately; merged by adding up, so that shards can make them."""
@@ -71,7 +74,7 @@ class Ekfac:
         batches: Batches,
         *,
         damping: float = 0.0,
-        draws: int = 8,
+        draws: int = DRAWS,
         seed: int = 0,
     ) -> Ekfac:
         """In two passes over the data, draws of labels for each batch in both.
@@ -101,23 +104,35 @@ class Ekfac:
         ends = (float(self.eigenvalues.min()), float(self.eigenvalues.max()))
         return Solution(x, 0, residual, ends, converged=True)
 
+    def probes(self, k: int, seed: int) -> Tensor:
+        """k draws (k, P) float64 of covariance H⁻¹: directions for `probed_self_influence`."""
+        like = {name: tensor.double() for name, tensor in self.like.items()}
+        normal = torch.randn(k, self.eigenvalues.numel(), dtype=torch.float64, generator=generator(seed, -2))
+        inside = normal.to(self.eigenvalues.device) / self.eigenvalues.sqrt()
+        return flatten(self.bases.rotate(unflatten(inside, like), back=True), leading=1)
+
 
 def factors(objective: Objective, params: Params, batch: Batch, place: int, draws: int, seed: int) -> Sums:
     """Σ G Gᵀ and Σ GᵀG of every linear map over `draws` labellings of one batch; `place` is its index in a pass."""
-    sums: Sums = {}
-    for name, G in _pseudo_gradients(objective, params, batch, place, draws, seed).items():
-        if G.ndim == 3:
-            sums[f"left.{name}"] = (G @ G.mT).sum(0)
-            sums[f"right.{name}"] = (G.mT @ G).sum(0)
-    return sums
+    return merge(
+        {
+            side: product.sum(0)
+            for name, G in gradients.items()
+            if G.ndim == 3
+            for side, product in ((f"left.{name}", G @ G.mT), (f"right.{name}", G.mT @ G))
+        }
+        for gradients in _pseudo_gradients(objective, params, batch, place, draws, seed)
+    )
 
 
 def curvatures(
     objective: Objective, params: Params, batch: Batch, place: int, found: Bases, draws: int, seed: int
 ) -> Sums:
     """E[G²] in the eigenbases, for one batch: the corrected eigenvalues, shaped as the parameters."""
-    turned = found.rotate(_pseudo_gradients(objective, params, batch, place, draws, seed))
-    return {name: G.square().mean(0) for name, G in turned.items()}
+    return merge(
+        {name: G.square().sum(0) / draws for name, G in found.rotate(gradients).items()}
+        for gradients in _pseudo_gradients(objective, params, batch, place, draws, seed)
+    )
 
 
 def merge(parts: Iterable[Sums]) -> Sums:
@@ -137,7 +152,12 @@ def bases(sums: Sums) -> Bases:
     return Bases(side["left."], side["right."])
 
 
-def _pseudo_gradients(objective: Objective, params: Params, batch: Batch, place: int, draws: int, seed: int) -> Params:
+def _pseudo_gradients(
+    objective: Objective, params: Params, batch: Batch, place: int, draws: int, seed: int
+) -> Iterator[Params]:
+    """Those of all draws, as many at a time as `_NUMBERS` allows."""
     S, back = pull(objective, params, batch)
     like = {name: tensor.double() for name, tensor in params.items()}
-    return unflatten(back(sample_root(S, draws, generator(seed, place))).double(), like)
+    roots = sample_root(S, draws, generator(seed, place))
+    for some in torch.split(roots, max(1, _NUMBERS // size(params))):
+        yield unflatten(back(some).double(), like)

@@ -2,7 +2,8 @@
 
     M = Π [ (1/R) Σ Jᵀ(∇²_S L)J ] Πᵀ + N(δ + λ)·I,      rows_n = Π [∇Pos_n, ∇Neg_n]  (2, K)
 
-M is exact, no labels being sampled: J Πᵀ is one push along the K rows of Π, which the pairs' rows share. Sums over
+M is exact, no labels being sampled: J Πᵀ is a push along the K rows of Π, which the pairs' rows share, and Jᵀ pulls it
+back. Sums over
 batches add up, so shards can make them. With the rows on disk a thousand queries cost one pass over them.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from ecif.batch import Batch
 from ecif.conjugate_gradients import OnState, State
 from ecif.curvature.loss_curvature import loss_curvature
-from ecif.linearise import push
+from ecif.linearise import AT_ONCE, pull, push
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params
 from ecif.projection import Projection
@@ -38,11 +39,15 @@ class ProjectedBatch:
 def project_batch(
     objective: Objective, params: Params, batch: Batch, projection: Projection, mode: Negative = "exact"
 ) -> ProjectedBatch:
-    """Everything that one batch contributes, from one push along K directions (memory K·B²)."""
-    S, dS = push(objective, params, batch, projection.rows)
-    rows = torch.stack([positive_derivative(S, dS), negative_derivative(S, dS, mode)])  # (2, K, B)
-    M = torch.einsum("kij,lij->kl", dS, loss_curvature(S, dS)).double()
-    return ProjectedBatch(rows.permute(2, 0, 1).double(), (M + M.mT) / 2)
+    """Everything that one batch contributes, from a push and a pull along K directions, some at a time."""
+    rows, M = [], []
+    S, back = pull(objective, params, batch)
+    for directions in projection.row_chunks(AT_ONCE):
+        _, dS = push(objective, params, batch, directions.to(S.dtype))
+        rows.append(torch.stack([positive_derivative(S, dS), negative_derivative(S, dS, mode)]))  # (2, k, B)
+        M.append(projection.down(back(loss_curvature(S, dS))))
+    part = torch.cat(M)
+    return ProjectedBatch(torch.cat(rows, 1).permute(2, 0, 1).double(), (part + part.mT) / 2)
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Projected:
         ridge = objective.ridge(damping)
         if not ridge > 0:
             raise ValueError("projected needs l2 or damping above 0")
-        M = ridge * torch.eye(projection.size, dtype=torch.float64, device=projection.rows.device)
+        M = ridge * torch.eye(projection.size, dtype=torch.float64, device=projection.rest.device)
         for part in curvatures:
             M = M + part / objective.partitions
         return cls(projection, torch.linalg.cholesky(M))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ecif.batch import Batch
-from ecif.linearise import push
+from ecif.linearise import AT_ONCE, push
 from ecif.objective import Objective
 from ecif.parameters import Params
 from ecif.projection import Projection
@@ -35,11 +35,14 @@ class TrakFeatures:
 
 
 def trak_features(objective: Objective, params: Params, batch: Batch, projection: Projection) -> TrakFeatures:
-    """One batch's, from one push along the rows of the projection."""
-    S, dS = push(objective, params, batch, projection.rows)
-    sides = [_margin(S, dS), _margin(S.mT, dS.mT)]
-    features = torch.stack([slope for _, slope in sides], -1)  # (K, B, 2)
-    return TrakFeatures(features.permute(1, 2, 0).double(), torch.stack([weight for weight, _ in sides], -1).double())
+    """One batch's, from a push along the rows of the projection."""
+    features = []
+    for directions in projection.row_chunks(AT_ONCE):
+        S, dS = push(objective, params, batch, directions)
+        sides = [_margin(S, dS), _margin(S.mT, dS.mT)]
+        features.append(torch.stack([slope for _, slope in sides], -1))  # (k, B, 2)
+    weights = torch.stack([weight for weight, _ in sides], -1)
+    return TrakFeatures(torch.cat(features).permute(1, 2, 0).double(), weights.double())
 
 
 def trak_kernel(parts: Iterable[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 from standalone.stack import Stack
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     environment = {
         "OMP_NUM_THREADS": "1",

@@ -114,8 +114,8 @@ def test_estimated_spans_come_near_the_exact_ones(client, work, data, monkeypatc
     spec, _ = data
     spec["queries"]["top"] = 120
     exact = finished(client, work, **spec, **SPEC)
-    monkeypatch.setattr("worker.steps.trace.LARGEST_DENSE", 0)
-    monkeypatch.setattr("worker.steps.trace._PROBES", 600)
+    monkeypatch.setattr("worker.curvatures.LARGEST_DENSE", 0)
+    monkeypatch.setattr("worker.steps.curvature._SPAN_PROBES", 600)
     estimated = finished(client, work, **spec, **SPEC)
     assert "probes" in estimated["summary"]["curvature"]["spans"]
 
@@ -173,3 +173,32 @@ def test_a_true_text_that_is_no_candidate_is_named(client, upload, image_zip, wo
 def test_a_traceback_that_is_not_well_asked_is_a_422(client, data, problem_of, change):
     spec, _ = data
     assert problem_of(client.post("/jobs", json={"task": "traceback", **spec, **change}))["status"] == 422
+
+
+@pytest.mark.parametrize("curvature", ["hessian", "ekfac", "projected", "identity"])
+def test_every_curvature_traces(client, work, data, curvature):
+    spec, wrong = data
+    job = finished(client, work, **spec, **SPEC, influence={"curvature": curvature})
+    rows = client.get(f"/jobs/{job['id']}/results", params={"query": "query 0"}).json()["items"]
+    assert rows[0]["key"] in wrong
+    assert all(-1 <= row["relative_influence"] <= 1 for row in rows)
+
+
+def test_a_store_of_projected_gradients_answers_as_the_model_does(client, work, data):
+    """128 weights, 512 coordinates allowed: nothing is left out, and nothing is different."""
+    spec, _ = data
+    spec["queries"]["top"] = 120
+    found = []
+    for curvature in ("gauss_newton", "projected"):
+        job = finished(client, work, **spec, **SPEC, influence={"curvature": curvature})
+        rows = client.get(f"/jobs/{job['id']}/results", params={"query": "query 3", "limit": 1000}).json()["items"]
+        found.append({row["key"]: (row["relative_influence"], row["influence"]) for row in rows})
+    exact, stored = (np.array([scores[key] for key in sorted(found[0])]) for scores in found)
+    np.testing.assert_allclose(stored[:, 0], exact[:, 0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(stored[:, 1], exact[:, 1], rtol=1e-3, atol=1e-3 * np.abs(exact[:, 1]).max())
+
+
+def test_a_fit_that_stopped_early_is_warned_of(client, work, data):
+    spec, _ = data
+    job = finished(client, work, **spec, **SPEC, fit={"epochs": 1})
+    assert any(warning.startswith("not stationary") for warning in job["summary"]["warnings"])

@@ -5,8 +5,9 @@ from torch import Tensor
 from ecif import Batch, score_batch
 from ecif.methods import tracin, trak_features, trak_scores
 from store.states import Phase
+from worker.curvatures import projection_of
 from worker.problem import Problem
-from worker.steps.baselines import checkpoints, projection_of
+from worker.steps.baselines import checkpoints
 from worker.tensors import get_tensors
 
 

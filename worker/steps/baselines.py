@@ -3,28 +3,24 @@
 docs/methods.md says which role, gradient and curvature each of them is.
 """
 
-import math
-
 import torch
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from ecif import Ekfac, Projection
 from ecif.methods import lemon, trak_features, trak_kernel
-from ecif.parameters import Params, size, unflatten
+from ecif.parameters import Params, unflatten
 from store.errors import InvalidError
 from store.shards import Planned
 from store.specification import JobSpec
 from store.states import Phase
 from store.tables import Job
+from worker.curvatures import ekfac, projection_of
 from worker.problem import Problem, open_problem
 from worker.task import Done, Task
 from worker.tensors import get_tensors, put_tensors
 
 METHODS = ("tracin", "trak", "ekfac_if", "lemon")
 _LARGEST_LEMON = 100_000  # pairs: it compares each with all others, and holds their embeddings
-_PROJECTION_NUMBERS = 2**27  # what a projection may hold: 1 GiB in float64
-_SIDE = 12
 
 
 def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
@@ -67,25 +63,8 @@ def _tracin(problem: Problem) -> dict[str, Tensor]:
 
 
 def _ekfac_if(problem: Problem) -> dict[str, Tensor]:
-    curvature = Ekfac.of(
-        problem.objective, problem.params, problem.training_batches, seed=problem.view.spec.objective.seed
-    )
     gradient = _validation_gradient(problem, problem.params)
-    return {"ekfac_if": curvature.solve(gradient[None]).x.float()}
-
-
-def projection_of(problem: Problem) -> Projection:
-    """TRAK's random projection: drawn again wherever it is needed, from the job's seed.
-
-    Raises:
-        InvalidError: the model has too many trained weights for it.
-    """
-    side = min(_SIDE, math.isqrt(_PROJECTION_NUMBERS // (size(problem.params) * len(problem.params))))
-    if side < 2:
-        raise InvalidError(
-            "too_many_weights", "trak is for scope heads: it projects every weight's gradient", "methods"
-        )
-    return Projection.draw(problem.params, side, problem.view.spec.objective.seed)
+    return {"ekfac_if": ekfac(problem, damping=0.0).solve(gradient[None]).x.float()}
 
 
 def _trak(problem: Problem) -> dict[str, Tensor]:

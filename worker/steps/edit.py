@@ -4,6 +4,7 @@
 they were, in the edit as in the refit that verifies it.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -11,18 +12,19 @@ from sqlalchemy.orm import Session
 from torch import Tensor
 
 from ecif import Batch, FitSettings, fit, flatten, unflatten
+from ecif.objective import LARGEST_SCALE, LOGIT_SCALE
 from ecif.parameters import Params
 from encoders import ModelRefused
 from store.shards import Planned
 from store.specification import JobSpec
-from store.states import Phase
 from store.tables import Job
+from worker.curvatures import kept
 from worker.models import job_model
 from worker.problem import Problem, open_problem
 from worker.removed import get_removed
 from worker.steps.fit import ADAM_SHARE
 from worker.task import Done, Json, Task
-from worker.tensors import get_tensors, put_tensors
+from worker.tensors import put_tensors
 
 _REFIT_EPOCHS = 500
 
@@ -35,23 +37,21 @@ def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
 def run(task: Task) -> Done:
     """Make the edited checkpoint of a job, and the figures that tell what it is worth."""
     with open_problem(task) as problem:
-        solved = problem.view.output(Phase.CURVATURE)
-        assert solved is not None  # noqa: S101  a removal always has one
-        step = get_tensors(task.blobs, solved["directions"])["edit"]
+        step = kept(problem)["edit"][0]
         before = flatten(problem.params).double().cpu()
         after = unflatten((before + step.cpu()).to(flatten(problem.params)), problem.params)
         told: Json = {
             "removed": problem.view.plan["removed"],
             "step_norm": float(step.norm()),
             "relative_step_norm": float(step.norm() / before.norm()),
-            "validation_loss": _validation(problem, solved, step, after),
+            "validation_loss": _validation(problem, step, after),
             "verified": _verified(problem, step) if problem.view.spec.verify else None,
         }
         output = {"checkpoint": _checkpoint(problem, after), "told": told}
     return Done(output, _REFIT_EPOCHS if problem.view.spec.verify else 0)
 
 
-def _validation(problem: Problem, solved: Json, step: Tensor, after: Params) -> Json | None:
+def _validation(problem: Problem, step: Tensor, after: Params) -> Json | None:
     """The validation loss before, as influence predicts it (∇L_val·Δθ), and of the edited model itself."""
     n = problem.roster.n_validation
     if not n:
@@ -101,9 +101,12 @@ def _checkpoint(problem: Problem, edited: Params) -> str:
     task, spec = problem.task, problem.view.spec
     model = job_model(spec, problem.device)
     tensors: dict[str, Tensor] = dict(edited)
+    if LOGIT_SCALE in tensors:  # open_clip caps it in training only
+        tensors[LOGIT_SCALE] = tensors[LOGIT_SCALE].clamp(max=math.log(LARGEST_SCALE))
     if model is not None:
         try:
-            tensors = model.state_dict_with(edited, spec.objective.scope)
+            alpha = {"lora_alpha": spec.objective.lora.alpha} if spec.objective.lora else {}
+            tensors = model.state_dict_with(tensors, spec.objective.scope, **alpha)
         except ModelRefused:  # a tower without a linear head got a square one, which open_clip has no place for
-            tensors = {f"heads.{name}": weight for name, weight in edited.items()}
+            tensors = {name if name == LOGIT_SCALE else f"heads.{name}": weight for name, weight in tensors.items()}
     return put_tensors(task.blobs, task.blob_name("checkpoint.safetensors"), tensors)

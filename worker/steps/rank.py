@@ -94,7 +94,6 @@ def _traced(task: Task, view: JobView, roster: Roster) -> Done:
             "queries": queries[:_LISTED_QUERIES],
             "scores": {name: describe(values) for name, values in columns.items()},
             **told.methods(view),
-            "curvature": view.outputs[Phase.TRACE][0]["solver"],
             "warnings": told.warnings(view),
         },
     }

@@ -6,80 +6,75 @@ import torch
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from ecif import Batch, Dense, exact_self_influence, normalise, positive, probed_self_influence, score_batch
+from ecif import (
+    Batch,
+    Curvature,
+    Projected,
+    exact_self_influence,
+    flatten,
+    normalise,
+    positive,
+    probed_self_influence,
+    score_batch,
+)
+from ecif.parameters import size
 from ecif.scoring import BatchScores
 from store.shards import Planned
 from store.specification import JobSpec
 from store.states import Phase
 from store.tables import Job
+from worker.batch_ranges import batch_ranges, batches_of, pairs_of, places_of
+from worker.curvatures import kept, per_pair, take_up
 from worker.job_view import single
 from worker.problem import Problem, open_problem
 from worker.steps.baseline_scores import Baselines
-from worker.task import Done, Json, Task
+from worker.task import Done, Task
 from worker.tensors import get_tensors, put_tensors
-
-_PAIRS_A_SHARD = 16_384
 
 
 def shards(session: Session, job: Job, spec: JobSpec) -> list[Planned]:
-    """Whole batches of one partition, about as many pairs in each shard."""
-    if spec.task == "traceback":
-        return []
-    plan = single(session, job, Phase.PLAN) or {}
-    batches, pairs, size = plan["batches"], plan["pairs"], spec.objective.batch_size
-    step = max(1, _PAIRS_A_SHARD // size)
-    planned = []
-    for partition in range(spec.objective.partitions):
-        for first in range(0, batches, step):
-            last = min(first + step, batches)
-            planned.append(
-                Planned({"partition": partition, "first": first, "last": last}, min(last * size, pairs) - first * size)
-            )
-    return planned
+    """Whole batches each; none where queries are traced instead."""
+    return [] if spec.task == "traceback" else batch_ranges(single(session, job, Phase.PLAN) or {}, spec)
 
 
 def run(task: Task) -> Done:
     """Score the batches of a shard."""
-    payload = task.claim.payload
     with open_problem(task) as problem:
         directions = _Directions.load(problem)
         baselines = Baselines(problem)
-        mine = problem.roster.batches(payload["partition"])[payload["first"] : payload["last"]]
-        total = sum(len(places) for places in mine)
         columns: dict[str, list[Tensor]] = {}
-        done = 0
-        for places in mine:
-            task.lease.progress(done)
-            batch = problem.batch(places)
+        for _, batch in batches_of(problem):
             for name, values in (_score(problem, directions, batch) | baselines.score(batch)).items():
                 columns.setdefault(name, []).append(values.double().cpu())
-            done += len(places)
         tensors = {name: torch.cat(values) for name, values in columns.items()}
-        tensors["places"] = torch.cat(mine)
+        tensors["places"] = torch.cat(places_of(problem))
+        if directions is not None and isinstance(directions.curvature, Projected):
+            tensors["self_influence"] = _from_store(problem, directions.curvature)
         blob = put_tensors(task.blobs, task.blob_name("scores.safetensors"), tensors)
+        total = pairs_of(problem)
     return Done({"scores": blob, "pairs": total}, total)
 
 
 @dataclass(frozen=True)
 class _Directions:
-    """What the curvature phase left: w for the validation loss, solved probes, a dense factor where exact."""
+    """What the curvature phase left: (k, P) to push forward, w for the validation loss and solved probes, and, where
+    self-influence is had for each pair, the curvature itself."""
 
-    rows: Tensor
-    has_validation: bool
-    probes: int
-    dense: Dense | None
+    validation: Tensor
+    probes: Tensor
+    curvature: Curvature | None
 
     @classmethod
     def load(cls, problem: Problem) -> "_Directions | None":
-        made: Json | None = problem.view.output(Phase.CURVATURE)
-        if made is None:
+        if problem.view.output(Phase.CURVATURE) is None:
             return None
-        content = get_tensors(problem.task.blobs, made["directions"])
-        dense = None
-        if "factor" in content:
-            factor = content["factor"].to(problem.device)
-            dense = Dense(factor @ factor.mT, factor)
-        return cls(content["directions"].to(problem.device), made["has_validation"], made["probes"], dense)
+        content, nothing = kept(problem), flatten(problem.params).new_zeros(0, size(problem.params))
+        each = per_pair(problem) in ("exact", "projected")
+        return cls(
+            content.get("validation", nothing).to(nothing),
+            content.get("probes", nothing).to(nothing),
+            take_up(problem) if each else None,
+        )
 
 
 def _score(problem: Problem, directions: _Directions | None, batch: Batch) -> dict[str, Tensor]:
@@ -88,24 +83,29 @@ def _score(problem: Problem, directions: _Directions | None, batch: Batch) -> di
         with torch.no_grad():
             columns["pair_loss"] = positive(problem.objective.similarity(problem.params, batch))
     else:
-        mode = problem.view.spec.influence.negative
-        scores = score_batch(problem.objective, problem.params, batch, directions.rows, mode)
+        mode, first = problem.view.spec.influence.negative, len(directions.validation)
+        rows = torch.cat([directions.validation, directions.probes])
+        scores = score_batch(problem.objective, problem.params, batch, rows, mode)
         columns["pair_loss"] = scores.pair_loss
-        if directions.has_validation:
+        if first:
             columns["positive_influence"] = scores.positive[0]
             columns["negative_influence"] = scores.negative[0]
-        if directions.dense is not None:
+        if len(directions.probes):
+            probed = BatchScores(scores.positive[first:], scores.negative[first:], scores.pair_loss, scores.clip_score)
+            columns["self_influence"] = probed_self_influence(probed).value
+        elif directions.curvature is not None and not isinstance(directions.curvature, Projected):
             columns["self_influence"] = exact_self_influence(
-                problem.objective, problem.params, batch, directions.dense, mode
+                problem.objective, problem.params, batch, directions.curvature, mode
             ).value
-        elif directions.probes:
-            columns["self_influence"] = probed_self_influence(_probes_of(scores, directions.probes)).value
     columns["clip_score"] = _clip_score(problem, batch)
     return columns
 
 
-def _probes_of(scores: BatchScores, probes: int) -> BatchScores:
-    return BatchScores(scores.positive[-probes:], scores.negative[-probes:], scores.pair_loss, scores.clip_score)
+def _from_store(problem: Problem, curvature: Projected) -> Tensor:
+    """Self-influence of the pairs of this shard, in its order: the projection was cut into the same shards."""
+    made = problem.view.outputs[Phase.PROJECT][problem.task.claim.index]
+    rows = get_tensors(problem.task.blobs, made["store"])["rows"]
+    return curvature.self_influence(rows.to(problem.device)).cpu()
 
 
 @torch.no_grad()

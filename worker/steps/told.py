@@ -21,7 +21,15 @@ def counts(view: JobView, flagged: int | None) -> Json:
         "calibration": plan["calibration"],
         "batches": plan["batches"],
         "flagged": flagged,
+        "truncated_captions": truncated_captions(view),
     }
+
+
+def truncated_captions(view: JobView) -> int | None:
+    """Captions whose end the model does not read, over all datasets of the job; `None` without a model."""
+    if view.spec.model is None:
+        return None
+    return sum(int(output["truncated"]) for output in view.outputs[Phase.ENCODE])
 
 
 def methods(view: JobView) -> Json:
@@ -34,8 +42,8 @@ def methods(view: JobView) -> Json:
         told["fit"] = _without(fitted, "params", "losses", "checkpoints", "last_look", "look_weight")
     curvature = view.output(Phase.CURVATURE)
     if curvature is not None:
-        told["curvature"] = _without(curvature, "directions", "has_validation", "probes", "self_influence_method")
-        told["self_influence"] = _self_influence(curvature)
+        told["curvature"] = _without(curvature, "kept", "self_influence") | _traced(view)
+        told["self_influence"] = None if view.spec.task == "traceback" else _self_influence(curvature["self_influence"])
     return told
 
 
@@ -45,16 +53,31 @@ def removal(view: JobView) -> Json | None:
     return dict(edited["told"]) if edited is not None else None
 
 
-def _self_influence(curvature: Json) -> Json:
-    method = curvature["self_influence_method"]
-    if method == "exact":
-        return {"method": "exact", "relative_standard_error": 0.0}
-    probes = curvature["probes"]
-    return {
-        "method": "random probes through the curvature's diagonal" if method == "diagonal" else "random probes",
-        "probes": probes,
-        "relative_standard_error": probed_relative_standard_error(probes),
-    }
+def _traced(view: JobView) -> Json:
+    """How far the solves for the queries of a traceback went, the worst of them."""
+    if not view.outputs[Phase.TRACE]:
+        return {}
+    solves = [output["solve"] for output in view.outputs[Phase.TRACE] if output["solve"] is not None]
+    told: Json = {"spans": view.outputs[Phase.TRACE][0]["spans"]}
+    if solves:
+        told["iterations"] = max(solve["iterations"] for solve in solves)
+        told["relative_residual"] = max(solve["relative_residual"] for solve in solves)
+        told["converged"] = all(solve["converged"] for solve in solves)
+    return told
+
+
+_SELF_INFLUENCE = {
+    "exact": "exact",
+    "projected": "exact inside the projection",
+    "probes": "random probes",
+    "diagonal": "random probes through the curvature's diagonal",
+}
+
+
+def _self_influence(made: Json) -> Json:
+    probes = made["probes"]
+    error = probed_relative_standard_error(probes) if probes else 0.0
+    return {"method": _SELF_INFLUENCE[made["method"]], "probes": probes, "relative_standard_error": error}
 
 
 def _without(output: Json, *names: str) -> Json:
@@ -65,13 +88,13 @@ def warnings(view: JobView) -> list[str]:
     """What a careful reader of the result should know."""
     found: list[str] = []
     found += _stationarity(view)
-    curvature = view.output(Phase.CURVATURE)
+    curvature = methods(view)["curvature"]
     if curvature is not None and not curvature["converged"]:
         found.append(
             f"curvature not inverted to its tolerance: relative residual {curvature['relative_residual']:.2g} "
             f"after {curvature['iterations']} passes; raise influence.damping or objective.l2"
         )
-    truncated = sum(output["truncated"] for output in view.outputs[Phase.ENCODE])
+    truncated = truncated_captions(view)
     if truncated:
         found.append(f"{truncated} captions are longer than the model reads and were cut")
     plan, size = view.plan, view.spec.objective.batch_size

@@ -2,10 +2,11 @@
 
 Both influence functions of a pair span what its removal can do to the model; the score is the signed cosine of a
 query's gradient with that span. For a query q, `H⁻¹g_q` pushed forward gives its products with all pairs at once; the
-lengths inside the span are exact for small models and estimated by random probes above.
+lengths inside the span are exact for small models and estimated by random probes above. Where the pairs' gradients
+were kept inside a subspace (`projected`), all of it is read from there, and the model is not run again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from sqlalchemy.orm import Session
@@ -14,43 +15,43 @@ from torch import Tensor
 from ecif import (
     Batch,
     Curvature,
-    Dense,
-    Matrix,
+    Projected,
     candidate_scores,
-    choose_damping,
     query_gradients,
     query_losses,
     relative_influence_from_products,
     role_gradients,
     score_batch,
 )
-from ecif.curvature.dense import LARGEST as LARGEST_DENSE
-from ecif.parameters import size
 from store.shards import Planned
 from store.specification import JobSpec, Queries
 from store.states import Phase
 from store.tables import Dataset, Job
 from worker.checkpoints import keeper, resumed
+from worker.curvatures import kept, per_pair, refused_curvature, take_up
 from worker.job_view import single
 from worker.problem import Problem, open_problem
 from worker.query_texts import Asked, ask
-from worker.steps.curvature import effort, refused_curvature, solver
 from worker.task import Done, Json, Task
-from worker.tensors import put_tensors
+from worker.tensors import get_tensors, put_tensors
 
-_AT_ONCE = 64  # queries that share their passes over the data
-_PROBES = 32
+_AT_ONCE, _AT_ONCE_FROM_STORE = 64, 1024  # queries that share their passes over the data
+_GRADIENTS = 2**28  # numbers that the gradients of the queries of a shard may hold
+_PRODUCTS = 2**26  # and their products with all pairs
 
 
 def shards(session: Session, job: Job, spec: JobSpec) -> list[Planned]:
     """Some queries each."""
     if spec.queries is None:
         return []
-    plan = single(session, job, Phase.PLAN) or {}
+    plan, curvature = single(session, job, Phase.PLAN) or {}, single(session, job, Phase.CURVATURE) or {}
+    stored = spec.influence.curvature == "projected"
+    most = _AT_ONCE_FROM_STORE if stored else min(_AT_ONCE, _GRADIENTS // curvature["parameters"])
+    at_once = max(1, min(most, _PRODUCTS // plan["pairs"]))
     count = session.get_one(Dataset, job.queries_dataset_id).pair_count or 0
     return [
-        Planned({"first": first, "last": min(first + _AT_ONCE, count)}, plan["pairs"])
-        for first in range(0, count, _AT_ONCE)
+        Planned({"first": first, "last": min(first + at_once, count)}, plan["pairs"])
+        for first in range(0, count, at_once)
     ]
 
 
@@ -64,107 +65,137 @@ def run(task: Task) -> Done:
         queries = problem.view.spec.queries
         assert queries is not None  # noqa: S101  planned only where there are some
         asked = ask(problem, queries, task.claim.payload["first"], task.claim.payload["last"])
-        found = _trace(problem, queries, asked, task)
-        top = min(queries.top, problem.roster.scored)
+        with torch.no_grad():
+            S = candidate_scores(problem.objective, problem.params, asked.images, asked.candidates)
+        asked_about = _Asked(problem, queries, asked, asked.predicted_by(S))
+        curvature = take_up(problem)
+        found = (
+            _from_store(asked_about, curvature)
+            if isinstance(curvature, Projected)
+            else _along_directions(asked_about, curvature)
+        )
+        scored = problem.roster.scored
+        # The influence functions carry a minus sign, and so do their products with a gradient.
+        relative = relative_influence_from_products(found.gram[:scored], -found.products[:, :scored], found.norms)
         # The most responsible first: without it the query's loss would be lower.
-        order = found.relative.argsort(dim=1, stable=True)[:, :top]
-        columns = {
-            "relative_influence": found.relative,
-            "influence": found.positive + found.negative,
-            "positive_influence": found.positive,
-            "negative_influence": found.negative,
+        order = relative.argsort(dim=1, stable=True)[:, : min(queries.top, scored)]
+        positive, negative = (found.products[:, :scored, role].gather(1, order) for role in (0, 1))
+        tensors = {
+            "places": order,
+            "relative_influence": relative.gather(1, order),
+            "influence": positive + negative,
+            "positive_influence": positive,
+            "negative_influence": negative,
         }
-        tensors = {name: values.gather(1, order) for name, values in columns.items()} | {"places": order}
+        losses = query_losses(S, asked.true, asked_about.predicted, queries.loss).double().cpu()
         output = {
             "traced": put_tensors(task.blobs, task.blob_name("traced.safetensors"), tensors),
-            "queries": asked.told(found.losses),
-            "solver": found.solver,
+            "queries": asked.told(losses),
+            **found.reached,
         }
     return Done(output, problem.roster.n_pairs)
 
 
 @dataclass(frozen=True)
-class _Traced:
-    """(q, n) over the scored pairs; losses (q,)."""
+class _Asked:
+    problem: Problem
+    queries: Queries
+    asked: Asked
+    predicted: Tensor
 
-    relative: Tensor
-    positive: Tensor
-    negative: Tensor
-    losses: Tensor
-    solver: Json
+    def gradients(self, first: int, last: int) -> Tensor:
+        """∇ of the losses of some of the queries, (q, P) float64."""
+        asked, mine = self.asked, slice(first, last)
+        return query_gradients(
+            self.problem.objective,
+            self.problem.params,
+            asked.images[mine],
+            asked.candidates,
+            asked.true[mine],
+            self.predicted[mine],
+            self.queries.loss,
+        ).double()
 
 
-def _trace(problem: Problem, queries: Queries, asked: Asked, task: Task) -> _Traced:
-    objective, params = problem.objective, problem.params
-    with torch.no_grad():
-        S = candidate_scores(objective, params, asked.images, asked.candidates)
-    predicted = asked.predicted_by(S)
-    gradients = query_gradients(
-        objective, params, asked.images, asked.candidates, asked.true, predicted, queries.loss
-    ).double()
-    influence = problem.view.spec.influence
-    damping = choose_damping(
-        influence.damping,
-        objective,
-        params,
-        problem.training_batches,
-        largest_condition=effort(problem).largest_condition,
-        seed=problem.view.spec.objective.seed,
-    )
-    curvature = solver(problem, damping.value)
-    small = size(params) <= LARGEST_DENSE
-    with refused_curvature(influence.curvature):
-        dense = Dense.of(curvature) if small and isinstance(curvature, Matrix) else None
-    q = len(gradients)
-    sides = gradients if dense else torch.cat([gradients, _normal(problem).to(gradients)])
-    inverse: Curvature = dense or curvature
-    with refused_curvature(influence.curvature):
-        solution = inverse.solve(sides, state=resumed(task), on_state=keeper(task))
-    n = problem.roster.n_pairs
-    products = torch.zeros(q, n, 2, dtype=torch.float64)
-    gram = torch.zeros(n, 2, 2, dtype=torch.float64)
-    done, R = 0, len(problem.roster.partitions)
+@dataclass
+class _Found:
+    """What the spans need, averaged over the partitions: products (q, N, 2) of the queries' gradients with ∇Pos_n and
+    ∇Neg_n through H⁻¹, gram (N, 2, 2) of the pairs' influence functions, norms (q,) of the gradients."""
+
+    products: Tensor
+    gram: Tensor
+    norms: Tensor
+    reached: Json = field(default_factory=dict)
+
+    @classmethod
+    def nothing(cls, problem: Problem, norms: Tensor) -> "_Found":
+        n = problem.roster.n_pairs
+        products = torch.zeros(len(norms), n, 2, dtype=torch.float64)
+        return cls(products, torch.zeros(n, 2, 2, dtype=torch.float64), norms.cpu())
+
+    def add(self, places: Tensor, products: Tensor, gram: Tensor, partitions: int) -> None:
+        self.products[:, places] += products.double().cpu() / partitions
+        self.gram[places] += gram.double().cpu() / partitions
+
+
+def _from_store(asked: _Asked, curvature: Projected) -> _Found:
+    problem, count = asked.problem, len(asked.asked.keys)
+    some = range(0, count, _AT_ONCE)
+    inside = torch.cat([curvature.projection.down(asked.gradients(at, at + _AT_ONCE)) for at in some])
+    found = _Found.nothing(problem, inside.norm(dim=1))
+    solved, done = curvature.inside(inside), 0
+    for output in problem.view.outputs[Phase.PROJECT]:
+        problem.task.lease.progress(done // len(problem.roster.partitions))
+        store = get_tensors(problem.task.blobs, output["store"])
+        rows = store["rows"].to(problem.device).double()
+        moved = curvature.inside(rows)
+        found.add(
+            store["places"],
+            torch.einsum("nrk,qk->qnr", rows, solved),
+            moved @ moved.mT,
+            len(problem.roster.partitions),
+        )
+        done += len(rows)
+    found.reached = {"spans": "inside the projection", "solve": None}
+    return found
+
+
+def _along_directions(asked: _Asked, curvature: Curvature) -> _Found:
+    problem, count = asked.problem, len(asked.asked.keys)
+    task, negative = problem.task, problem.view.spec.influence.negative
+    gradients = asked.gradients(0, count)
+    with refused_curvature(problem.view.spec.influence.curvature):
+        solution = curvature.solve(gradients, state=resumed(task), on_state=keeper(task))
+    directions, exact = solution.x, per_pair(problem) == "exact"
+    if not exact:
+        directions = torch.cat([directions, kept(problem)["spans"].to(directions)])
+    found, done, R = _Found.nothing(problem, gradients.norm(dim=1)), 0, len(problem.roster.partitions)
     for partition in range(R):
         for places in problem.roster.batches(partition):
             task.lease.progress(done // R)
             batch = problem.batch(places)
-            scores = score_batch(objective, params, batch, solution.x.float(), influence.negative)
-            both = torch.stack([scores.positive, scores.negative], -1).double().cpu()  # (k, B, 2)
-            products[:, places] += both[:q] / R
-            gram[places] += (_gram(problem, batch, dense) if dense else _probed_gram(both[q:])) / R
+            scores = score_batch(problem.objective, problem.params, batch, directions.float(), negative)
+            both = torch.stack([scores.positive, scores.negative], -1).double()  # (k, B, 2)
+            gram = _gram(problem, batch, curvature) if exact else _probed_gram(both[count:])
+            found.add(places, both[:count], gram, R)
             done += len(places)
-    scored = problem.roster.scored
-    norm = gradients.norm(dim=1).cpu()
-    # The influence functions carry a minus sign, and so do their products with a gradient.
-    relative = relative_influence_from_products(gram[:scored], -products[:, :scored], norm)
-    return _Traced(
-        relative=relative,
-        positive=products[:, :scored, 0],
-        negative=products[:, :scored, 1],
-        losses=query_losses(S, asked.true, predicted, queries.loss).double().cpu(),
-        solver={
-            "curvature": influence.curvature,
-            "damping": damping.value,
-            "damping_reason": damping.reason,
+    found.reached = {
+        "spans": "exact" if exact else f"estimated by {len(directions) - count} random probes",
+        "solve": {
             "iterations": solution.iterations,
             "relative_residual": float(solution.relative_residual.max()),
             "converged": solution.converged,
-            "spans": "exact" if dense else f"estimated by {_PROBES} random probes",
         },
-    )
+    }
+    return found
 
 
-def _normal(problem: Problem) -> Tensor:
-    generator = torch.Generator().manual_seed(problem.view.spec.objective.seed)
-    return torch.randn(_PROBES, size(problem.params), dtype=torch.float64, generator=generator)
-
-
-def _gram(problem: Problem, batch: Batch, dense: Dense) -> Tensor:
+def _gram(problem: Problem, batch: Batch, curvature: Curvature) -> Tensor:
     """IᵀI (B, 2, 2) of the influence functions, from explicit gradients."""
     gradients = role_gradients(problem.objective, problem.params, batch, problem.view.spec.influence.negative)
     flat = gradients.flatten(0, 1).double()
-    solved = dense.solve(flat).x.reshape(*gradients.shape[:2], -1)
-    return (solved @ solved.mT).cpu()
+    solved = curvature.solve(flat).x.reshape(*gradients.shape[:2], -1)
+    return solved @ solved.mT
 
 
 def _probed_gram(probes: Tensor) -> Tensor:

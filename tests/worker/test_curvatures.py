@@ -1,0 +1,94 @@
+"""Every curvature in a job: what it says it reached, and that it does not matter how its sums were cut."""
+
+import numpy as np
+import pytest
+
+from worker import batch_ranges, curvatures
+from worker.steps import curvature as curvature_step
+
+CURVATURES = ["gauss_newton", "hessian", "ekfac", "projected", "identity"]
+COLUMNS = ("influence", "positive_influence", "negative_influence", "self_influence")
+
+
+@pytest.fixture
+def data(upload, embedding_zip, work):
+    train, clean = upload(embedding_zip(120, wrong=24, width=6)), upload(embedding_zip(40, width=6, seed=9))
+    work()
+    return {"dataset": train["id"], "validation": {"dataset": clean["id"]}}
+
+
+@pytest.fixture
+def run(client, work, data):
+    def run_job(curvature, **spec):
+        body = {
+            "task": "valuation",
+            **data,
+            "objective": {"batch_size": 20, "partitions": 2, "temperature": 0.1, "l2": 0.1},
+            "influence": {"curvature": curvature},
+            **spec,
+        }
+        answer = client.post("/jobs", json=body)
+        assert answer.status_code == 202, answer.text
+        work()
+        job = client.get(f"/jobs/{answer.json()['id']}").json()
+        assert job["status"] == "succeeded", job["error"]
+        page = client.get(f"/jobs/{job['id']}/results", params={"limit": 1000}).json()
+        rows = sorted(page["items"], key=lambda row: int(row["key"]))
+        return job, {name: np.array([row[name] for row in rows], dtype=float) for name in COLUMNS}
+
+    return run_job
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_the_sums_may_be_cut_anywhere(run, monkeypatch, curvature):
+    _, whole = run(curvature)
+    monkeypatch.setattr(batch_ranges, "_PAIRS_A_SHARD", 40)
+    job, cut = run(curvature)
+    shards = {phase["phase"]: phase["shards"] for phase in job["summary"]["phases"]}
+    sums = {"ekfac": ["factors", "eigenvalues"], "projected": ["project"]}.get(curvature, [])
+    assert all(shards[phase] == 6 for phase in [*sums, "score"])  # 2 partitions of 120 pairs, 40 a shard
+    for name in COLUMNS:
+        np.testing.assert_allclose(cut[name], whole[name], rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_it_says_what_it_reached(run, curvature):
+    job, scores = run(curvature)
+    told = job["summary"]["curvature"]
+    assert told["curvature"] == curvature
+    assert told["converged"] is True
+    assert told["damping"] >= 0
+    if curvature != "projected":
+        least, most = told["eigenvalue_range"]
+        assert 0 < least <= most
+    how = "exact inside the projection" if curvature == "projected" else "exact"
+    assert job["summary"]["self_influence"] == {"method": how, "probes": 0, "relative_standard_error": 0.0}
+    assert (scores["self_influence"] > 0).all()
+    np.testing.assert_allclose(
+        scores["influence"], scores["positive_influence"] + scores["negative_influence"], rtol=1e-6, atol=1e-12
+    )
+
+
+def test_a_projection_that_holds_everything_is_gauss_newton(run):
+    """72 weights, 512 coordinates allowed: nothing is left out."""
+    _, exact = run("gauss_newton")
+    _, inside = run("projected")
+    for name in COLUMNS:
+        np.testing.assert_allclose(inside[name], exact[name], rtol=2e-3, atol=1e-4 * np.abs(exact[name]).max())
+
+
+@pytest.mark.parametrize("curvature", ["gauss_newton", "ekfac", "identity"])
+def test_where_a_model_is_too_large_to_be_exact_self_influence_is_estimated(run, monkeypatch, curvature):
+    _, exact = run(curvature)
+    monkeypatch.setattr(curvatures, "LARGEST_DENSE", 0)
+    monkeypatch.setitem(curvature_step._PROBES, "probes", 400)
+    job, estimated = run(curvature)
+    told = job["summary"]["self_influence"]
+    assert (told["method"], told["probes"]) == ("random probes", 400)
+    assert told["relative_standard_error"] == pytest.approx(0.0707, abs=1e-3)
+    ratio = estimated["self_influence"] / exact["self_influence"]
+    assert abs(np.median(ratio) - 1) < 0.05
+    assert np.corrcoef(estimated["self_influence"], exact["self_influence"])[0, 1] > 0.95
+    np.testing.assert_allclose(
+        estimated["influence"], exact["influence"], rtol=0.02, atol=2e-3 * np.abs(exact["influence"]).max()
+    )
