@@ -51,7 +51,7 @@ def open_clip_chunks(source: Source) -> Iterator[bytes]:
         # A member's size comes before its content, so the table waits in a file until the last row is known.
         with TemporaryFile() as content:
             table = io.TextIOWrapper(content, encoding="utf-8", newline="", write_through=True)
-            rows = csv.writer(table, delimiter="\t", lineterminator="\n")
+            rows = csv.writer(table, delimiter="\t")  # ends lines with both characters, and so quotes either
             rows.writerow([*ours, *names.values()])
             for row, image in _with_images(source, parts):
                 file = f"images/{row.rank:09d}.{_suffix(row)}"

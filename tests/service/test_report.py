@@ -110,7 +110,12 @@ def test_a_traceback_shows_the_worst_queries_with_their_pairs(world, page, trace
 def test_a_removal_tells_what_it_did_to_the_loss(world, page, embeddings):
     spec = world.client.get(f"/jobs/{embeddings}").json()["spec"]
     job = world.job(
-        task="removal", dataset=spec["dataset"], validation=spec["validation"], remove={"keys": ["1", "2"]}, verify=True
+        task="removal",
+        dataset=spec["dataset"],
+        validation=spec["validation"],
+        remove={"keys": ["1", "2"]},
+        verify=True,
+        objective={"batch_size": 32, "temperature": 0.5, "l2": 1.0},  # soon at rest again
     )
     seen, _ = page(job)
     loss = world.client.get(f"/jobs/{job}").json()["summary"]["removal"]["validation_loss"]
