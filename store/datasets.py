@@ -86,6 +86,11 @@ def even_deleted(session: Session, dataset_id: str) -> Dataset:
     return session.scalars(select(Dataset).where(Dataset.id == dataset_id)).one()
 
 
+def exists(session: Session, dataset_id: str) -> bool:
+    """Whether there is a row, be it of a deleted one."""
+    return session.get(Dataset, dataset_id) is not None
+
+
 def usable(session: Session, dataset_id: str, param: str) -> Dataset:
     """A dataset that a job may name: ready, or still ingesting. The row is locked against deletion.
 

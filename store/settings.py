@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     ecif_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     ecif_heartbeat_seconds: Annotated[float, Field(gt=0)] = 1.0
     ecif_sweep_seconds: Annotated[float, Field(gt=0)] = 5.0
+    ecif_grace_seconds: Annotated[float, Field(gt=0)] = 90.0  # for a worker that is told to end, then it hands back
     ecif_max_raised: Annotated[int, Field(gt=0)] = 3
     ecif_max_vanished: Annotated[int, Field(gt=0)] = 10
     ecif_shard_pairs: Annotated[int, Field(gt=0)] = 4096

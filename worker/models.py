@@ -1,12 +1,17 @@
 """From a specification to a model and the function that embeds its batches."""
 
-from typing import cast
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
 
 import torch
 
-from encoders import Embedder, LoadedModel, ModelRefused, ModelSpec, load_model, square_heads
+from encoders import Embedder, ModelRefused, ModelSpec, square_heads
 from store.errors import InvalidError
 from store.specification import JobSpec
+
+if TYPE_CHECKING:
+    from encoders import LoadedModel
 
 SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
 
@@ -19,6 +24,8 @@ def job_model(spec: JobSpec, device: torch.device) -> LoadedModel | None:
     """
     if spec.model is None:
         return None
+    from encoders import load_model  # not before the first job that needs it
+
     try:
         return load_model(ModelSpec(spec.model.architecture, spec.model.pretrained, spec.objective.seed), device)
     except ModelRefused as refused:
