@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo serve test lint format lock clean
+.PHONY: help setup demo serve test bench lint format lock clean
 
 help:  ## What there is to run
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -33,6 +33,9 @@ serve: setup  ## Run the service on this machine until Ctrl-C (PORT=8000, ECIF_H
 
 test: lint  ## Every check there is (ARGS='-k name' for pytest)
 	$(BIN)/pytest --quiet $(ARGS)
+
+bench: setup  ## Measure what is claimed and write benchmarks/README.md; half an hour (SECTION=cost for one section)
+	$(BIN)/python -m benchmarks $(SECTION)
 
 lint: setup  ## The checks that run nothing: style, types, imports, container files
 	$(BIN)/ruff check --quiet

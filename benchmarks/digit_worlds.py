@@ -6,10 +6,8 @@ import random
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 
-from benchmarks.worlds import Pairs, World, train_from_scratch, world_of
-from ecif.parameters import Params
+from benchmarks.worlds import Pairs, World, linear_heads, train_from_scratch, world_of
 from encoders import LoadedModel, ModelSpec, load_model
 from encoders.tiny import TINY_NAME
 
@@ -25,27 +23,29 @@ _PATTERNS: Final = (
     "{} on paper",
 )
 
-SMALLEST: Final[dict[str, Any]] = {
-    "embed_dim": 8,
-    "vision_cfg": {
-        "image_size": 8,
-        "patch_size": 2,
-        "width": 12,
-        "layers": 1,
-        "head_width": 6,
-        "mlp_ratio": 2.0,
-        "pool_type": "avg",
-    },
-    "text_cfg": {
-        "context_length": 8,
-        "vocab_size": 49408,
-        "width": 12,
-        "heads": 2,
-        "layers": 1,
-        "mlp_ratio": 2.0,
-    },
-}
-"""A whole CLIP of under 4,096 parameters (the words that nobody uses aside), so that its curvature can be written out."""
+
+def smallest(width: int = 12) -> dict[str, Any]:
+    """A whole CLIP of under 4,096 parameters (the words that nobody uses aside): its curvature can be written out."""
+    return {
+        "embed_dim": 8,
+        "vision_cfg": {
+            "image_size": 8,
+            "patch_size": 2,
+            "width": width,
+            "layers": 1,
+            "head_width": width // 2,
+            "mlp_ratio": 2.0,
+            "pool_type": "avg",
+        },
+        "text_cfg": {
+            "context_length": 8,
+            "vocab_size": 49408,
+            "width": width,
+            "heads": 2,
+            "layers": 1,
+            "mlp_ratio": 2.0,
+        },
+    }
 
 
 def digits(model: LoadedModel, seed: int, n: int, n_validation: int, wrong: float) -> Pairs:
@@ -69,38 +69,47 @@ def digits(model: LoadedModel, seed: int, n: int, n_validation: int, wrong: floa
 
 
 def heads_on_digits(
-    seed: int, *, n: int = 1024, wrong: float = 0.05, epochs: int = 15, batch_size: int = 64
+    seed: int,
+    *,
+    n: int = 1024,
+    wrong: float = 0.05,
+    epochs: int = 15,
+    batch_size: int = 64,
+    architecture: str | dict[str, Any] = TINY_NAME,
 ) -> World:
-    """Both heads of a `tiny` CLIP on its cached features, in float64, pulled to where training from scratch left them.
+    """Both heads of a small CLIP on its cached features, in float64, pulled to where training from scratch left them.
 
     The towers have learned from the same pairs, the wrong ones included, as those of a user have.
     """
-    model = load_model(ModelSpec(TINY_NAME, None, seed))
+    model = load_model(ModelSpec(architecture, None, seed))
     pairs = digits(model, seed, n, min(n, 360), wrong)
     whole = model.full()
     scale = 1 / whole.temperature
     raw = world_of(pairs, whole, whole.parameters, scale=scale, l2=1e-4, batch_size=batch_size, seed=seed)
-    trained = load_trained(model, train_from_scratch(raw, epochs))
+    trained = train_from_scratch(raw, epochs)
+    heads = {"image.weight": trained["visual.proj"].T, "text.weight": trained["text_projection"].T}
+    # A head's weight is kept as (D, E) there; with the identity in its place a tower gives what enters the head.
+    no_heads = {name: torch.eye(len(trained[name])) for name in ("visual.proj", "text_projection")}
     with torch.no_grad():
-        images, texts = trained.tower_features(pairs.images, pairs.texts)
+        texts, images = whole({**trained, **no_heads}, pairs.images, pairs.texts)
     cached = Pairs(images.double(), texts.double(), pairs.captions, n)
-    heads = trained.heads()
-    start = {name: tensor.double() for name, tensor in heads.parameters.items()}
-    return world_of(cached, heads, start, scale=scale, l2=0.3, batch_size=batch_size, seed=seed)
+    start = {name: weight.double().contiguous() for name, weight in heads.items()}
+    return world_of(cached, linear_heads, start, scale=scale, l2=0.3, batch_size=batch_size, seed=seed)
 
 
-def load_trained(model: LoadedModel, params: Params) -> LoadedModel:
-    """The model with these weights in place of its own."""
-    model._model.load_state_dict(model.state_dict_with(params, "all"))
-    return model
+def toy_heads(seed: int) -> World:
+    """The smallest that still behaves."""
+    return heads_on_digits(seed, n=96, epochs=20, batch_size=32, architecture=smallest())
 
 
-def whole_on_digits(seed: int, *, n: int = 256, wrong: float = 0.05, epochs: int = 40, l2: float = 0.3) -> World:
-    """Every weight of the `SMALLEST` CLIP after some epochs from scratch: not at a minimum. float64.
+def whole_on_digits(
+    seed: int, *, n: int = 256, wrong: float = 0.05, epochs: int = 40, l2: float = 0.3, width: int = 12
+) -> World:
+    """Every weight of the `smallest` CLIP after some epochs from scratch: not at a minimum. float64.
 
     The token table holds the words in use only; the others are curved by the regulariser alone.
     """
-    model = load_model(ModelSpec(SMALLEST, None, seed))
+    model = load_model(ModelSpec(smallest(width), None, seed))
     pairs = digits(model, seed, n, 128, wrong)
     used, places = torch.unique(pairs.texts, return_inverse=True)  # sorted: the end of the text stays the highest
     whole = model.full()

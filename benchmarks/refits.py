@@ -30,7 +30,7 @@ from ecif.parameters import Params, flatten, row_dot
 
 _TOLERANCE = 1e-6
 """Of the decrement's bound, in units of the summed loss: a thousandth of what a fit asks for."""
-_MOST_STEPS = 200
+_MOST_STEPS = 100
 _AT_ONCE = 50
 
 
@@ -38,23 +38,20 @@ _AT_ONCE = 50
 class Oracle:
     """A point θ̂ of a world, and what its refits minimise.
 
-    params: θ̂. proximal: whether by the proximal Bregman objective. ridge: N·(δ + λ). factor: Cholesky's, of the
-    curvature of f at θ̂.
+    params: θ̂. proximal: whether by the proximal Bregman objective. ridge: N·(δ + λ). inverse: that of
+    the curvature of f at θ̂.
     """
 
     world: World
     params: Params
     proximal: bool
     ridge: float
-    factor: Tensor
+    inverse: Tensor
 
-    def refit(self, subsets: Tensor) -> Tensor:
-        """θ̂_{−R} for (m, n) bool subsets, (m, P): θ ← θ − H⁻¹∇f_R(θ) with the curvature at θ̂.
-
-        Raises:
-            RuntimeError: one did not become stationary.
-        """
-        return torch.cat([self._refit(some) for some in torch.split(subsets, _AT_ONCE)])
+    def refit(self, subsets: Tensor) -> tuple[Tensor, Tensor]:
+        """(θ̂_{−R} (m, P), whether it is stationary (m,)) for (m, n) bool subsets: θ ← θ − H⁻¹∇f_R(θ), H that at θ̂."""
+        parts = [self._refit(some) for some in torch.split(subsets, _AT_ONCE)]
+        return torch.cat([thetas for thetas, _ in parts]), torch.cat([stationary for _, stationary in parts])
 
     def changes(self, thetas: Tensor) -> Tensor:
         """L_val at each of (m, P) minus L_val at θ̂, (m,)."""
@@ -62,29 +59,30 @@ class Oracle:
         values = [self.world.validate(unflatten(theta, self.params))[0] for theta in thetas]
         return torch.tensor(values, dtype=torch.float64) - base
 
-    def _refit(self, subsets: Tensor) -> Tensor:
-        start = flatten(self.params)
-        thetas, step = start.expand(len(subsets), -1).clone(), torch.ones(len(subsets), 1, dtype=start.dtype)
+    def _refit(self, subsets: Tensor) -> tuple[Tensor, Tensor]:
+        thetas = flatten(self.params).expand(len(subsets), -1).clone()
+        step = torch.ones(len(subsets), 1, dtype=thetas.dtype)
         gradient = self._gradient(thetas, subsets)
         newton = self._solve(gradient)
         for _ in range(_MOST_STEPS):
-            bound = float(gradient.square().sum(1).max()) / (2 * self.ridge)
-            if bound <= _TOLERANCE:
-                return thetas
-            trial = thetas - step * newton
-            there = self._gradient(trial, subsets)
+            left = (~self._stationary(gradient)).nonzero()[:, 0]
+            if not len(left):
+                break
+            trial = thetas[left] - step[left] * newton[left]
+            there = self._gradient(trial, subsets[left])
             after = self._solve(there)
             # gᵀH⁻¹g falls along a short enough step wherever f_R is convex.
-            kept = (row_dot(there, after) < row_dot(gradient, newton))[:, None]
-            thetas, gradient, newton = (
-                torch.where(kept, new, old)
-                for new, old in ((trial, thetas), (there, gradient), (after, newton))
-            )
-            step = torch.where(kept, (1.2 * step).clamp(max=1.0), step / 2)
-        raise RuntimeError(f"a refit is not stationary after {_MOST_STEPS} steps: decrement bound {bound:.1e}")
+            kept = row_dot(there, after) < row_dot(gradient[left], newton[left])
+            moved = left[kept]
+            thetas[moved], gradient[moved], newton[moved] = trial[kept], there[kept], after[kept]
+            step[left] = torch.where(kept[:, None], (1.2 * step[left]).clamp(max=1.0), step[left] / 2)
+        return thetas, self._stationary(gradient)
+
+    def _stationary(self, gradient: Tensor) -> Tensor:
+        return gradient.square().sum(1) <= 2 * self.ridge * _TOLERANCE
 
     def _solve(self, gradient: Tensor) -> Tensor:
-        return torch.cholesky_solve(gradient.mT, self.factor).mT
+        return gradient @ self.inverse
 
     def _gradient(self, thetas: Tensor, subsets: Tensor) -> Tensor:
         centre = flatten(self.params if self.proximal else self.world.objective.prior)
@@ -103,9 +101,7 @@ class Oracle:
         return S.softmax(1) + S.softmax(0) - 2 * torch.eye(batch.size, dtype=S.dtype)
 
 
-def _left_loss(
-    world: World, like: Params, batch: Batch, tilt: Tensor | None, theta: Tensor, removed: Tensor
-) -> Tensor:
+def _left_loss(world: World, like: Params, batch: Batch, tilt: Tensor | None, theta: Tensor, removed: Tensor) -> Tensor:
     S = world.objective.similarity(unflatten(theta, like), batch)
     rows = S.masked_fill(removed[None, :], -1e300).log_softmax(1).diagonal()
     columns = S.masked_fill(removed[:, None], -1e300).log_softmax(0).diagonal()

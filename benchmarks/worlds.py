@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,25 @@ class World:
         """L_val and its gradient (P,)."""
         return self.objective.validation_value_and_gradient(params, self.validation, self.n_validation)
 
+    def without(self, removed: Tensor) -> World:
+        """The same batches without the removed pairs (n,) bool; N and θ_prior stay as they were."""
+        left = [(batch, ~removed[batch.image_group]) for batch in self.train]
+        return replace(self, train=[_some(batch, stays) for batch, stays in left if bool(stays.any())])
+
+    def in_single(self) -> World:
+        """In float32, as jobs compute, where this one is in float64."""
+        start = {name: tensor.float() for name, tensor in self.start.items()}
+        train, validation = (
+            [replace(batch, images=batch.images.float(), texts=batch.texts.float()) for batch in batches]
+            for batches in (self.train, self.validation)
+        )
+        objective = replace(self.objective, prior=start)
+        return replace(self, objective=objective, start=start, train=train, validation=validation)
+
+
+def _some(batch: Batch, rows: Tensor) -> Batch:
+    return Batch(batch.images[rows], batch.texts[rows], batch.caption_group[rows], batch.image_group[rows])
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -46,15 +65,11 @@ class Pairs:
     captions: Tensor
     n: int
 
-    def to(self, dtype: torch.dtype) -> Pairs:
-        """With inputs of another floating dtype."""
-        return Pairs(self.images.to(dtype), self.texts.to(dtype), self.captions, self.n)
-
     def batches(self, size: int, seed: int) -> tuple[list[Batch], list[Batch]]:
         """(training, validation) batches of seeded membership."""
         held_out = len(self.texts) - self.n
         train = cut_batches(plan_batches(self.n, size, 1, seed)[0], size)
-        validation = cut_batches(plan_batches(held_out, size, 1, seed)[0] + self.n, size)
+        validation = cut_batches(plan_batches(held_out, size, 1, seed)[0] + self.n, size) if held_out else []
         return [self._take(cut) for cut in train], [self._take(cut) for cut in validation]
 
     def _take(self, rows: Tensor) -> Batch:
@@ -70,10 +85,10 @@ def world_of(
     return World(objective, start, train, validation, pairs.n, len(pairs.texts) - pairs.n)
 
 
-def synthetic(seed: int, *, n: int = 256, width: int = 4, scale: float = 5.0) -> World:
+def synthetic(seed: int, *, n: int = 256, width: int = 4, scale: float = 5.0, batch_size: int = 32) -> World:
     """Noisy embeddings of common latent variables, a fifth of the texts wrong, two square heads from the identity.
 
-    The draws of `tests/ecif/test_refit.py`: hard on purpose. 128 validation pairs, batches of 32, δ = 0.3, float64.
+    The draws of `tests/ecif/test_refit.py`: hard on purpose. 128 validation pairs, δ = 0.3, float64.
     """
     g = torch.Generator().manual_seed(1000 + seed)
     total = n + 128
@@ -93,7 +108,7 @@ def synthetic(seed: int, *, n: int = 256, width: int = 4, scale: float = 5.0) ->
     unit = torch.nn.functional.normalize
     pairs = Pairs(unit(images, dim=1), unit(texts, dim=1), torch.arange(total), n)
     start = {f"{tower}.weight": torch.eye(width, dtype=torch.float64) for tower in ("image", "text")}
-    return world_of(pairs, linear_heads, start, scale=scale, l2=0.3, batch_size=32, seed=seed)
+    return world_of(pairs, linear_heads, start, scale=scale, l2=0.3, batch_size=batch_size, seed=seed)
 
 
 def linear_heads(params: Params, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
