@@ -21,9 +21,12 @@ from service.checkpoints import endpoints as checkpoints_endpoints
 from service.context import Service
 from service.cursors import Cursors
 from service.datasets import endpoints as datasets_endpoints
+from service.datasets.references import DatasetReference
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
 from service.results import endpoints as results_endpoints
+from service.resumable import endpoints as resumable_endpoints
+from service.resumable.protocol import TusHeaders
 from store import api_keys
 from store.blobs import Blobs
 from store.database import Database
@@ -94,9 +97,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The pages come from here: the framework's own load their scripts from a CDN, and are blank without it.
     patch_fastapi(app, swagger_ui_parameters={"displayRequestDuration": True})
     app.add_middleware(_NoNul)
+    app.add_middleware(TusHeaders)
     problems.install(app)
     for router in (
         datasets_endpoints.router,
+        resumable_endpoints.router,
         jobs_endpoints.router,
         results_endpoints.router,
         checkpoints_endpoints.router,
@@ -126,7 +131,12 @@ def _document_hand_read_bodies(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = generate()
             _, extra = models_json_schema(
-                [(JobSpec, "validation"), (JobSettings, "validation"), (problem_docs.Problem, "serialization")],
+                [
+                    (JobSpec, "validation"),
+                    (JobSettings, "validation"),
+                    (DatasetReference, "validation"),
+                    (problem_docs.Problem, "serialization"),
+                ],
                 ref_template="#/components/schemas/{model}",
             )
             document["components"]["schemas"].update(extra["$defs"])

@@ -9,7 +9,8 @@ from starlette.concurrency import run_in_threadpool
 from service.context import Service, ServiceDep
 from service.datasets import thumbnails
 from service.datasets.keeping import keep_upload, new_dataset
-from service.datasets.schemas import DatasetOut, ErrorOut, PairOut
+from service.datasets.references import create_from_reference, is_json
+from service.datasets.schemas import DatasetOut, PairOut, created, dataset_out
 from service.listing import newest_first
 from service.pages import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
 from service.problem_docs import headers, problems
@@ -17,8 +18,6 @@ from service.repeats import REPLAYED, IdempotencyKey, Once, once
 from service.uploads import Form, read_form
 from store import datasets, pairs
 from store.errors import InvalidError, NotFoundError
-from store.idempotency import Answer
-from store.tables import Dataset
 
 router = APIRouter(tags=["datasets"])
 
@@ -36,19 +35,11 @@ _UPLOAD_BODY = {
                         "format": {"type": "string", "description": "found out where absent"},
                     },
                 }
-            }
+            },
+            "application/json": {"schema": {"$ref": "#/components/schemas/DatasetReference"}},
         },
     }
 }
-
-
-def dataset_out(dataset: Dataset) -> DatasetOut:
-    """The outside form of a dataset's row."""
-    return DatasetOut(
-        **{name: getattr(dataset, name) for name in DatasetOut.model_fields if name not in ("warnings", "error")},
-        warnings=(dataset.warnings or {}).get("messages", []),
-        error=ErrorOut(**dataset.error) if dataset.error else None,
-    )
 
 
 @router.post(
@@ -62,9 +53,14 @@ def dataset_out(dataset: Dataset) -> DatasetOut:
     openapi_extra=_UPLOAD_BODY,
 )
 async def upload_dataset(request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None) -> Response:
-    """Stream an upload in. Ingest goes on after the answer: poll until `status` is `ready` or `failed`."""
+    """Stream an upload in, or name one that came in pieces (`/uploads`) as JSON.
+
+    Ingest goes on after the answer: poll until `status` is `ready` or `failed`.
+    """
     limit = service.settings.ecif_max_upload_bytes
     async with once(service, "POST /datasets", idempotency_key) as upload:
+        if is_json(request):
+            return await create_from_reference(request, service, upload)
         if not upload.repeated:
             await run_in_threadpool(service.limits.early, service.database, request.headers)
         with service.blobs.staging() as folder:
@@ -81,9 +77,7 @@ def _create(service: Service, form: Form, upload: Once) -> Response:
     kept = keep_upload(service.blobs, form.files["file"], "file", form.fields.get("name"), form.fields.get("format"))
     with kept.forgotten_on_error(service.blobs), service.database.transaction() as session:
         service.limits.room_for_bytes(session, kept.upload.size_bytes)
-        created = dataset_out(new_dataset(session, kept))
-        location = {"Location": f"/datasets/{created.id}"}
-        answer = upload.answer(session, content, Answer(201, location, created.model_dump_json()))
+        answer = upload.answer(session, content, created(new_dataset(session, kept)))
     service.bell.ring()
     return answer
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from store.idempotency import Answer
 from store.states import DatasetStatus
+from store.tables import Dataset
 
 
 class ErrorOut(BaseModel):
@@ -31,6 +33,21 @@ class DatasetOut(BaseModel):
     warnings: list[str] = Field(default=[], description="what ingest noticed about the upload as a whole")
     error: ErrorOut | None
     created_at: datetime
+
+
+def dataset_out(dataset: Dataset) -> DatasetOut:
+    """The outside form of a dataset's row."""
+    return DatasetOut(
+        **{name: getattr(dataset, name) for name in DatasetOut.model_fields if name not in ("warnings", "error")},
+        warnings=(dataset.warnings or {}).get("messages", []),
+        error=ErrorOut(**dataset.error) if dataset.error else None,
+    )
+
+
+def created(dataset: Dataset) -> Answer:
+    """The answer to whoever made it."""
+    out = dataset_out(dataset)
+    return Answer(201, {"Location": f"/datasets/{out.id}"}, out.model_dump_json())
 
 
 class PairOut(BaseModel):

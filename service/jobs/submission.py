@@ -12,14 +12,14 @@ from store import datasets, jobs
 from store.catalogue import check_model
 from store.errors import InvalidError, NotFoundError
 from store.ids import new_id
-from store.specification import NEED_VALIDATION, JobSettings, JobSpec, RemoveFlagged, ValidationDataset
+from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, ValidationDataset
 from store.specification_defaults import fill_for_kind
 from store.states import JobStatus
 from store.tables import Dataset, Job
 from store.version import CODE_VERSION
 
 
-def parse(text: bytes | str, into: type[JobSettings] | type[JobSpec], loc: tuple[str, ...]) -> Any:
+def parse(text: bytes | str, into: type[BaseModel], loc: tuple[str, ...]) -> Any:
     """Read a specification.
 
     Raises:
@@ -32,9 +32,8 @@ def parse(text: bytes | str, into: type[JobSettings] | type[JobSpec], loc: tuple
         raise MalformedError("malformed_json", f"not JSON: {error}", loc[-1] if len(loc) > 1 else None) from None
     if not _storable(content):
         raise InvalidError("unstorable_text", "the specification holds a NUL or half a surrogate pair", "spec")
-    model: type[BaseModel] = into
     try:
-        return model.model_validate(content)
+        return into.model_validate(content)
     except ValidationError as error:
         located = [
             {**item, "loc": (*loc, *item["loc"])} for item in error.errors(include_url=False, include_context=False)

@@ -126,7 +126,7 @@ def test_embeddings_of_different_lengths_name_both_shapes(client, upload, embedd
         ({"files": {"other": ("x.zip", b"abc")}}, 422, "unknown_field"),
         ({"data": {"file": "not a file"}, "files": {"name": (None, "x")}}, 422, "not_a_file"),
         ({"files": {"name": (None, "only a name")}}, 422, "missing_field"),
-        ({"json": {}}, 415, "not_multipart"),
+        ({"content": b"{}", "headers": {"content-type": "text/plain"}}, 415, "not_multipart"),
         ({"content": b"--x\r\n", "headers": {"content-type": "multipart/form-data"}}, 415, "not_multipart"),
         (
             {"content": b"--x\r\nbroken", "headers": {"content-type": "multipart/form-data; boundary=x"}},
