@@ -168,7 +168,7 @@ def _lost(setting: Json, curvature: str) -> float:
     whole, alone = (
         mean(row["spearman"] for row in scores_of(setting, curvature, form)) for form in ("set", "positive")
     )
-    return whole - alone
+    return float(whole - alone)
 
 
 def _span(values: Sequence[float]) -> str:

@@ -1,4 +1,5 @@
-"""Whose rows a session sees. One made for a tenant adds `tenant = …` to every query over datasets and jobs itself.
+"""Whose rows a session sees. One made for a tenant adds `tenant = …` to every query over datasets,
+jobs and uploads itself.
 
 A query that forgets whose rows it wants is then a query for the caller's own, not a leak. Pairs, results, shards and
 blobs are reached only through the row of their dataset or job. Sessions of workers are of no tenant, and see all.
@@ -7,7 +8,7 @@ blobs are reached only through the row of their dataset or job. Sessions of work
 from sqlalchemy import event, text
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
-from store.tables import DEFAULT_TENANT, Dataset, Job
+from store.tables import DEFAULT_TENANT, Dataset, Job, Upload
 
 TENANT = "tenant"
 """The key in `Session.info`."""
@@ -35,4 +36,5 @@ def _only_its_own(state: ORMExecuteState) -> None:
         state.statement = state.statement.options(
             with_loader_criteria(Dataset, Dataset.tenant == tenant),
             with_loader_criteria(Job, Job.tenant == tenant),
+            with_loader_criteria(Upload, Upload.tenant == tenant),
         )

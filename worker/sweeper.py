@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from doorbell.application import celery_application
 from doorbell.bell import Bell
-from store import datasets, idempotency, jobs, shards
+from store import datasets, idempotency, jobs, shards, uploads
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
@@ -34,6 +34,7 @@ def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> N
         bell.ring(waiting)
     _purge_job(database, blobs)
     _purge_dataset(database, blobs)
+    _purge_upload(database, blobs)
     with database.transaction() as session:
         idempotency.purge_old(session)
 
@@ -70,6 +71,15 @@ def _purge_dataset(database: Database, blobs: Blobs) -> None:
         if dataset_id is not None:
             blobs.delete_prefix(f"datasets/{dataset_id}")
             datasets.purge(session, dataset_id, _PURGE_ROWS)
+
+
+def _purge_upload(database: Database, blobs: Blobs) -> None:
+    with database.transaction() as session:
+        upload = uploads.expired(session)
+        if upload is not None:
+            if upload.used_at is None:
+                blobs.delete_prefix(f"datasets/{upload.dataset_id}")
+            session.delete(upload)
 
 
 def main() -> None:
