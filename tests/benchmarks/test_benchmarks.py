@@ -1,4 +1,4 @@
-"""Every section at its smallest size: that it runs, and that its figures exist and are finite. What they are is noise."""
+"""Every section at its smallest size: it runs, and its figures exist and are finite. What they are is noise."""
 
 import json
 import math
