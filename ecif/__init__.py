@@ -9,7 +9,8 @@ section of ``design/ecif.md``          files
 4.5 removal without retraining        removal
 5 curvature                           curvature/, conjugate_gradients, lanczos, damping, projection
 5 the baselines                       methods/
-6 how to compute it fast              linearise, role_derivatives, forward_mode, fit (adam, lbfgs, line_search)
+6 how to compute it fast              linearise, role_derivatives, forward_mode, fit (adam, lbfgs, line_search,
+                                      mixed_precision)
 7 from scores to decisions            decisions, noise_rate
 8 agreement with refits               datamodelling
 ====================================  =====================================================

@@ -20,6 +20,7 @@ from ecif.conjugate_gradients import OnState, State
 from ecif.fit_settings import FitResult, FitSettings
 from ecif.fit_state import FitState
 from ecif.lbfgs import Lbfgs
+from ecif.mixed_precision import in_bfloat16
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, unflatten
 
@@ -117,12 +118,15 @@ class _Fitting:
             peak = automatic_learning_rate(unflatten(now.start, self.params))
         whole = self.objective.n_pairs * self.objective.partitions
         prior = flatten(self.objective.prior).detach()
+        objective = self.objective
+        if self.settings.adam_precision == "bfloat16":
+            objective = replace(objective, embed=in_bfloat16(objective.embed))
         for place, batch in enumerate(self.batches()):
             if place < now.batches:
                 continue
             # The batch's share of the sum: the l2 pull in proportion to its pairs.
             adam, pairs = now.adam, now.pairs + batch.size
-            _, gradient = self.objective.batch_value_and_gradient(unflatten(adam.theta, self.params), batch)
+            _, gradient = objective.batch_value_and_gradient(unflatten(adam.theta, self.params), batch)
             gradient = gradient + batch.size * self.objective.l2 * (adam.theta - prior)
             progress = (now.epoch + min(1.0, now.pairs / whole)) / now.adam_epochs
             adam = adam.step(gradient, peak * scheduled(progress))

@@ -46,6 +46,7 @@ class FitSettings:
         adam_share: of the epochs, or "auto" for the rule above; the rest, at least one, is L-BFGS.
         tolerance: stop at ½‖g‖²/(N·δ) ≤ tolerance in units of the summed loss; with δ = 0 at a gradient
             norm of tolerance times that of the starting point.
+        adam_precision: of the model in Adam's epochs; what judges them, and L-BFGS, is as wide as the parameters.
         keep_checkpoints: parameter copies kept, evenly spaced over Adam's epochs.
         state_every: Adam steps between two states handed out.
 
@@ -57,6 +58,7 @@ class FitSettings:
     learning_rate: float | Literal["auto"] = "auto"
     adam_share: float | Literal["auto"] = "auto"
     tolerance: float = 1e-3
+    adam_precision: Literal["float32", "bfloat16"] = "float32"
     keep_checkpoints: int = 4
     state_every: int = 16
 

@@ -7,6 +7,7 @@ N pairs, R partitions, δ = `l2` per pair. When pairs are removed, N and θ_prio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -26,6 +27,11 @@ Batches = Callable[[], Iterable[Batch]]
 
 LOGIT_SCALE = "logit_scale"
 LARGEST_SCALE = 100.0  # CLIP's own cap; left free, a full-batch fit drove s past 160 and diverged
+
+
+def starting_logit_scale(scale: float) -> float:
+    """log s for training to start from, a hair under the cap: above it, as log 100 rounded may be, nothing pulls."""
+    return math.log(min(scale, LARGEST_SCALE * (1 - 1e-6)))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from open_clip.utils import to_2tuple
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from encoders.adapters import DEFAULT_ALPHA, DEFAULT_RANK, Adapters, adapted, adapted_weights
 from encoders.architectures import PARAM
 from encoders.digest import model_digest
 from encoders.embedder import Embedder, Parameters, linear_heads
@@ -20,7 +21,7 @@ from encoders.tokenising import Tokenizer, Tokens, tokenise
 from encoders.tower import Tower
 from encoders.towers import Towers
 
-Scope = Literal["heads", "all"]
+Scope = Literal["heads", "lora", "all"]
 _NOT_TRAINED = frozenset({"logit_scale", "logit_bias"})
 
 
@@ -101,8 +102,21 @@ class LoadedModel:
         parameters = {name: state[name].detach().clone() for name in self._trainable}
         return Embedder(parameters, self.temperature, self._embed)
 
-    def state_dict_with(self, parameters: Parameters, scope: Scope) -> dict[str, Tensor]:
-        """open_clip's whole state dict, on the CPU, with the edited parameters of `heads()` or `full()` in place.
+    def lora(self, rank: int = DEFAULT_RANK, alpha: float = DEFAULT_ALPHA, seed: int = 0) -> Embedder:
+        """Adapters of that rank, scaled by α/rank, on every linear map; on (uint8 pixels, tokens).
+
+        Raises ModelRefused("unsupported_model") when a tower has no linear map.
+        """
+        cut = (self._image.projection, self._text.projection)
+        heads = [projection.weight for projection in cut if projection is not None]
+        adapters = Adapters.on(self._towers, heads, self._sample(), rank, alpha)
+        return Embedder(adapters.drawn(seed), self.temperature, adapters.embed)
+
+    def state_dict_with(
+        self, parameters: Parameters, scope: Scope, *, lora_alpha: float = DEFAULT_ALPHA
+    ) -> dict[str, Tensor]:
+        """open_clip's whole state dict, on the CPU, with the edited parameters of `heads()`, `lora()` or `full()` in
+        place; adapters are merged into the weights that they adapt. A "logit_scale" (log 1/τ) beside them is kept too.
 
         Raises ModelRefused("not_foldable") for a changed square head, which the architecture has no place for;
         KeyError or ValueError when the parameters are not this model's.
@@ -112,9 +126,14 @@ class LoadedModel:
                 **self._image.restored(parameters["image.weight"], parameters.get("image.bias")),
                 **self._text.restored(parameters["text.weight"], parameters.get("text.bias")),
             }
+        elif scope == "lora":
+            frozen = self._model.state_dict()
+            edited = {name: adapted(name, frozen, parameters, lora_alpha) for name in adapted_weights(parameters)}
         else:
             edited = parameters
         state = self._model.state_dict()
+        if (scale := parameters.get("logit_scale")) is not None:
+            edited = {**edited, "logit_scale": scale.reshape(state["logit_scale"].shape)}
         for name, tensor in edited.items():
             if tensor.shape != state[name].shape:
                 raise ValueError(f"{name} is {tuple(tensor.shape)}, the model's is {tuple(state[name].shape)}")
@@ -125,10 +144,16 @@ class LoadedModel:
         text, image = self._towers.call(parameters, images, texts)
         return cast("Tensor", text), cast("Tensor", image)
 
-    def _cut_towers(self) -> tuple[Tower, Tower]:
+    def _sample(self) -> tuple[Tensor, Tensor]:
+        """(pixels, tokens) of one made-up pair."""
         pixels = torch.arange(3 * math.prod(self.image_size), device=self.device) % 251
-        image = Tower.image(self._towers, pixels.to(torch.uint8).reshape(1, 3, *self.image_size))
-        text = Tower.text(self._towers, self.tokenize(["a picture"]).ids.to(self.device))
+        tokens = self.tokenize(["a picture"]).ids.to(self.device)
+        return pixels.to(torch.uint8).reshape(1, 3, *self.image_size), tokens
+
+    def _cut_towers(self) -> tuple[Tower, Tower]:
+        pixels, tokens = self._sample()
+        image = Tower.image(self._towers, pixels)
+        text = Tower.text(self._towers, tokens)
         if image.embed_dim != text.embed_dim:
             raise ModelRefused(
                 "unsupported_model", f"images get {image.embed_dim} numbers, texts {text.embed_dim}", PARAM

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from fastapi_swagger import patch_fastapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,8 +22,14 @@ from service.checkpoints import endpoints as checkpoints_endpoints
 from service.context import Service
 from service.cursors import Cursors
 from service.datasets import endpoints as datasets_endpoints
+from service.datasets.schemas import DatasetReference
+from service.events import endpoints as events_endpoints
+from service.events.streams import Streams
+from service.exports import endpoints as exports_endpoints
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
+from service.metrics import endpoints as metrics_endpoints
+from service.report import endpoints as report_endpoints
 from service.results import endpoints as results_endpoints
 from store import api_keys
 from store.blobs import Blobs
@@ -76,9 +83,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             bell=bell,
             cursors=Cursors(fetch_cursor_key),
             rate=RequestRate(settings.ecif_requests_per_minute),
+            streams=(streams := Streams(settings.ecif_max_streams)),
         )
         _say_who_may_ask(database, settings)
-        yield
+        with streams.told_by_signals():
+            yield
         bell.close()
         database.close()
 
@@ -94,12 +103,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The pages come from here: the framework's own load their scripts from a CDN, and are blank without it.
     patch_fastapi(app, swagger_ui_parameters={"displayRequestDuration": True})
     app.add_middleware(_NoNul)
+    metrics_endpoints.install(app)
     problems.install(app)
     for router in (
         datasets_endpoints.router,
         jobs_endpoints.router,
+        events_endpoints.router,
         results_endpoints.router,
+        exports_endpoints.router,
+        report_endpoints.router,
         checkpoints_endpoints.router,
+        metrics_endpoints.router,
     ):
         app.include_router(router, responses=problem_docs.problems(400, 401, 403, 422, 429, 500, 503))
     app.include_router(health.router, responses=problem_docs.problems(400))
@@ -118,6 +132,9 @@ def _say_who_may_ask(database: Database, settings: Settings) -> None:
         logger.warning("there are no API keys: open to %s. %s", whom, HOW_TO_MAKE_A_KEY)
 
 
+_BODIES: tuple[type[BaseModel], ...] = (JobSpec, JobSettings, DatasetReference)
+
+
 def _document_hand_read_bodies(app: FastAPI) -> None:
     """Add the schemas of the bodies that endpoints read themselves, and of problems, to the OpenAPI document."""
     generate = app.openapi
@@ -126,7 +143,7 @@ def _document_hand_read_bodies(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = generate()
             _, extra = models_json_schema(
-                [(JobSpec, "validation"), (JobSettings, "validation"), (problem_docs.Problem, "serialization")],
+                [*((body, "validation") for body in _BODIES), (problem_docs.Problem, "serialization")],
                 ref_template="#/components/schemas/{model}",
             )
             document["components"]["schemas"].update(extra["$defs"])

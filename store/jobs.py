@@ -26,7 +26,7 @@ def create(
     dataset_id: str,
     validation_dataset_id: str | None,
     queries_dataset_id: str | None = None,
-    dataset_digest: str,
+    dataset_digest: str | None,
 ) -> Job:
     """Promise a job. Its first phase opens at once, or when the datasets that it names are ready."""
     job = Job(
@@ -236,6 +236,7 @@ def _start_if_ready(session: Session, job: Job) -> None:
         select(Dataset.status).where(Dataset.id.in_(needed)).order_by(Dataset.id).with_for_update(read=True)
     ).all()
     if len(ready) == len(needed) and all(status == DatasetStatus.READY for status in ready):
+        job.dataset_digest = session.scalar(select(Dataset.digest).where(Dataset.id == job.dataset_id))
         open_phase(session, job, Phase.PLAN, [shards.Planned({})])
 
 

@@ -64,10 +64,18 @@ class Model(_Strict):
     )
 
 
+class Lora(_Strict):
+    """The adapters of scope `lora`: W + (alpha/rank)·B·A on every linear map of both towers."""
+
+    rank: Annotated[int, Field(ge=1, le=256)] = 8
+    alpha: Annotated[float, Field(gt=0, le=1024)] = 16.0
+
+
 class Objective(_Strict):
     """Which loss over which parameters."""
 
-    scope: Literal["heads", "all"] = "heads"
+    scope: Literal["heads", "lora", "all"] = "heads"
+    lora: Lora | None = Field(default=None, description="for scope lora; default rank 8, alpha 16")
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
     partitions: Annotated[int, Field(ge=1, le=256)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -78,17 +86,20 @@ class Objective(_Strict):
     mask_duplicates: bool = Field(
         default=True, description="equal captions or equal images in one batch are no negatives of each other"
     )
+    train_temperature: bool = Field(
+        default=False, description="log(1/τ) is one of the trained parameters, in every scope; 1/τ stays below 100"
+    )
 
 
 # Heads on cached features come to rest within about a hundred cheap passes; whole towers are not taken that far.
-DEFAULT_EPOCHS = {"heads": 200, "all": 5}
+DEFAULT_EPOCHS = {"heads": 200, "lora": 5, "all": 5}
 
 
 class Fit(_Strict):
     """Minimise the objective first, until stationary or for `epochs` passes over the data at most."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        default=None, description=f"default {DEFAULT_EPOCHS['heads']} for scope heads, {DEFAULT_EPOCHS['all']} for all"
+        default=None, description=f"default {DEFAULT_EPOCHS['heads']} for scope heads, else {DEFAULT_EPOCHS['all']}"
     )
     learning_rate: Literal["auto"] | Positive = "auto"
 
@@ -131,9 +142,14 @@ class JobSettings(_Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        if self.objective.scope == "lora" and self.objective.lora is None:
+            objective = self.objective.model_copy(update={"lora": Lora()})
+            object.__setattr__(self, "objective", objective)  # frozen for everyone else; here it is still being made
         if self.fit is not None and self.fit.epochs is None:
             fit = self.fit.model_copy(update={"epochs": DEFAULT_EPOCHS[self.objective.scope]})
-            object.__setattr__(self, "fit", fit)  # frozen for everyone else; here it is still being made
+            object.__setattr__(self, "fit", fit)
+        if self.objective.lora is not None and self.objective.scope != "lora":
+            raise ValueError("objective.lora is for objective.scope lora")
         if self.task == "valuation" and "ecif" not in self.methods:
             raise ValueError("task valuation ranks by influence: methods must hold ecif")
         if len(set(self.methods)) < len(self.methods):

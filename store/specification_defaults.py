@@ -33,6 +33,9 @@ def fill_for_kind(spec: JobSpec, dataset: Dataset, validation: Dataset | None) -
     if kind == "embeddings":
         if spec.model is not None:
             raise InvalidError("model_not_used", "a dataset of embeddings takes no model: leave it out", "model")
+        if spec.objective.scope == "lora":
+            reason = "scope lora adapts the layers of a model, and a dataset of embeddings has none: use heads"
+            raise InvalidError("model_not_used", reason, "objective.scope")
         if spec.objective.temperature is None:
             objective = spec.objective.model_copy(update={"temperature": DEFAULT_EMBEDDING_TEMPERATURE})
             return spec.model_copy(update={"objective": objective})

@@ -11,6 +11,14 @@ class DatasetStatus(StrEnum):
     FAILED = "failed"  # the upload cannot be read, or no usable pair is left
 
 
+class DuplicateKind(StrEnum):
+    """In what two pairs of a dataset are equal."""
+
+    IMAGE = "image"  # the image's bytes; of a dataset of embeddings, the image's embedding
+    PIXELS = "pixels"  # what the image decodes to
+    CAPTION = "caption"  # the caption; of a dataset of embeddings, the text's embedding
+
+
 class JobStatus(StrEnum):
     """Where a job stands. The last three are ends."""
 
@@ -37,8 +45,9 @@ class ShardState(StrEnum):
 
 
 class Phase(StrEnum):
-    """The steps of the work, in order. `ingest` belongs to a dataset, the others to a job."""
+    """The steps of the work, in order. `fetch` and `ingest` belong to a dataset, the others to a job."""
 
+    FETCH = "fetch"
     INGEST = "ingest"
     PLAN = "plan"
     ENCODE = "encode"
@@ -57,6 +66,7 @@ class Phase(StrEnum):
 
 
 PROGRESS_UNITS = {
+    Phase.FETCH: "MiB",
     Phase.INGEST: "pairs",
     Phase.PLAN: "pairs",
     Phase.ENCODE: "pairs",

@@ -66,15 +66,18 @@ class Dataset(Base):
     name: Mapped[str | None]
     filename: Mapped[str | None]
     format: Mapped[str | None]  # as asked for, or as detected
+    caption_template: Mapped[str | None]  # for a folder of classes
     kind: Mapped[str | None]  # images or embeddings; known once ingested
     width: Mapped[int | None]  # of an embedding
     status: Mapped[str]
-    digest: Mapped[str]  # of the upload's bytes
+    source: Mapped[str | None]  # where its bytes are fetched from, if they were not uploaded
+    digest: Mapped[str | None]  # of the upload's bytes; null until they are fetched
     size_bytes: Mapped[int]
     upload_blob: Mapped[str]
     pair_count: Mapped[int | None]
     rejected_count: Mapped[int | None]
     warnings: Mapped[Json | None]
+    summary: Mapped[Json | None]  # counts that ingest made
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
@@ -118,6 +121,17 @@ class Pair(Base):
     error: Mapped[str | None]
 
 
+class Duplicate(Base):
+    """A pair that is equal to another in something. `first` is the earliest that is, and is listed too."""
+
+    __tablename__ = "duplicates"
+
+    dataset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # the number of its dataset
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    first: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # positions in the upload
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
 class Job(Base):
     """A promise to compute. The row is the promise; messages to workers are only doorbells."""
 
@@ -129,6 +143,7 @@ class Job(Base):
         Index(None, "validation_dataset_id"),
         Index(None, "queries_dataset_id"),
         Index("ix_jobs_open", "tenant", "created_at", postgresql_where=text("finished_at IS NULL")),
+        Index("ix_jobs_status", "status", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_jobs_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
 
@@ -143,7 +158,7 @@ class Job(Base):
     dataset_id: Mapped[str]
     validation_dataset_id: Mapped[str | None]
     queries_dataset_id: Mapped[str | None]
-    dataset_digest: Mapped[str]
+    dataset_digest: Mapped[str | None]  # null until the dataset is ready
     outputs: Mapped[Json] = mapped_column(server_default=text("'{}'"))  # by phase: what the next phases need
     result_count: Mapped[int] = mapped_column(server_default=text("0"))
     flagged_count: Mapped[int | None]  # null where the task flags nothing

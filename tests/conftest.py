@@ -17,7 +17,25 @@ from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
 
-pytest_plugins = ["tests.service_fixtures"]
+pytest_plugins = ["tests.s3_fixtures", "tests.service_fixtures"]
+
+_ONE_AT_A_TIME = ("chaos", "end_to_end", "standalone")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start whole stacks of processes go to one of the parallel runs: two stacks would starve each other."""
+    for item in items:
+        if item.path.parent.name in _ONE_AT_A_TIME:
+            item.add_marker(pytest.mark.xdist_group("machine"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is marked `cuda` runs where there is such a device, and says so where there is none."""
+    if item.get_closest_marker("cuda") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device, and this machine has none")
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +81,7 @@ def settings(new_database: Callable[[], str], tmp_path: Path) -> Settings:
         database_url=new_database(),
         redis_url="redis://127.0.0.1:1/0",
         ecif_heartbeat_seconds=0.2,
+        ecif_stream_seconds=0.5,
         ecif_device="cpu",
     )
 

@@ -54,6 +54,7 @@ class Effort:
 
 _EFFORT = {
     "heads": Effort(1e-3, 500, math.inf, by_diagonal=False),
+    "lora": Effort(1e-2, 100, 300.0, by_diagonal=True),
     "all": Effort(1e-2, 100, 300.0, by_diagonal=True),
 }
 

@@ -1,22 +1,19 @@
 """From a specification to a model and the function that embeds its batches."""
 
-from typing import cast
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
 
 import torch
 
-from encoders import Embedder, LoadedModel, ModelRefused, ModelSpec, load_model, square_heads
+from encoders import Embedder, ModelRefused, ModelSpec, square_heads
 from store.errors import InvalidError
-from store.settings import Settings
 from store.specification import JobSpec
 
+if TYPE_CHECKING:
+    from encoders import LoadedModel
+
 SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
-
-
-def device_of(settings: Settings) -> torch.device:
-    """Where this process computes."""
-    if settings.ecif_device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.ecif_device)
 
 
 def job_model(spec: JobSpec, device: torch.device) -> LoadedModel | None:
@@ -27,6 +24,8 @@ def job_model(spec: JobSpec, device: torch.device) -> LoadedModel | None:
     """
     if spec.model is None:
         return None
+    from encoders import load_model  # not before the first job that needs it
+
     try:
         return load_model(ModelSpec(spec.model.architecture, spec.model.pretrained, spec.objective.seed), device)
     except ModelRefused as refused:
@@ -34,12 +33,23 @@ def job_model(spec: JobSpec, device: torch.device) -> LoadedModel | None:
 
 
 def job_embedder(spec: JobSpec, model: LoadedModel | None, width: int | None, device: torch.device) -> Embedder:
-    """What maps the encoded inputs of this job's scope to embeddings; its parameters are on `device`."""
+    """What maps the encoded inputs of this job's scope to embeddings; its parameters are on `device`.
+
+    Raises:
+        InvalidError: the scope does not fit the model; `param` names the field.
+    """
     if model is None:
         heads = square_heads(cast("int", width), cast("int", width))
         return Embedder(
             {name: weight.to(device) for name, weight in heads.parameters.items()}, heads.temperature, heads.embed
         )
+    if spec.objective.scope == "lora":
+        lora = spec.objective.lora
+        assert lora is not None  # noqa: S101  filled in with the specification
+        try:
+            return model.lora(lora.rank, lora.alpha, spec.objective.seed)
+        except ModelRefused as refused:
+            raise InvalidError(refused.code, refused.message, refused.param) from refused
     return model.heads() if spec.objective.scope == "heads" else model.full()
 
 

@@ -15,6 +15,7 @@ from worker.steps import (
     curvature,
     edit,
     encode,
+    fetch,
     fit,
     ingest,
     kronecker,
@@ -54,7 +55,11 @@ JOB_STEPS = (
     Step(Phase.LOAD, load.run, load.shards),
 )
 
-_RUN: dict[Phase, Callable[[Task], Done]] = {Phase.INGEST: ingest.run, **{step.phase: step.run for step in JOB_STEPS}}
+_RUN: dict[Phase, Callable[[Task], Done]] = {
+    Phase.FETCH: fetch.run,
+    Phase.INGEST: ingest.run,
+    **{step.phase: step.run for step in JOB_STEPS},
+}
 
 
 def run(task: Task) -> Done:

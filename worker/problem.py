@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
+from ecif.objective import LOGIT_SCALE, starting_logit_scale
 from ecif.parameters import Params
 from store.states import Phase
+from worker.devices import device_of
 from worker.job_view import DatasetView, JobView
-from worker.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model, starts_from_nothing
+from worker.models import SMALLEST_TEMPERATURE, job_embedder, job_model, starts_from_nothing
 from worker.records import PartBlob, RecordTable
 from worker.removed import get_removed
 from worker.roster import QUERIES, Roster
@@ -104,27 +106,31 @@ def open_problem(task: Task) -> Iterator[Problem]:
     roster = Roster.load(task.blobs, view.plan["roster"])
     wanted = view.spec.objective
     temperature = wanted.temperature or max(embedder.temperature, SMALLEST_TEMPERATURE)
+    scale = min(1 / temperature, 1 / SMALLEST_TEMPERATURE)
+    initial = dict(embedder.parameters)
+    if wanted.train_temperature:
+        initial[LOGIT_SCALE] = torch.tensor(starting_logit_scale(scale), device=device)
     objective = Objective(
         embed=embedder,
-        scale=min(1 / temperature, 1 / SMALLEST_TEMPERATURE),
+        scale=scale,
         l2=wanted.l2,
-        prior=embedder.parameters,
+        prior=initial,
         n_pairs=roster.n_pairs,
         partitions=wanted.partitions,
         mask_duplicates=wanted.mask_duplicates,
     )
     fitted = view.output(Phase.FIT) if Phase.FIT in view.outputs else None
-    params = embedder.parameters
+    params = initial
     if fitted is not None:
         stored = get_tensors(task.blobs, fitted["params"])
-        params = {name: stored[name].to(device) for name in embedder.parameters}
+        params = {name: stored[name].to(device) for name in initial}
     tables = (
         _table(task, view, view.dataset, model is not None),
         _table(task, view, view.validation, model is not None) if view.validation else None,
         _table(task, view, view.queries, model is not None) if view.queries else None,
     )
     try:
-        yield Problem(view, roster, objective, embedder.parameters, params, device, tables, task)
+        yield Problem(view, roster, objective, initial, params, device, tables, task)
     finally:
         for table in tables:
             if table is not None:

@@ -13,7 +13,8 @@ from service.context import Service, ServiceDep
 from service.datasets.keeping import keep_upload, new_dataset
 from service.datasets.schemas import ErrorOut
 from service.jobs.schemas import JobOut, ProgressOut
-from service.jobs.submission import parse, submit
+from service.jobs.submission import submit
+from service.json_body import parse
 from service.listing import newest_first
 from service.pages import LINKED, Cursor, Limit, Page, link_next
 from service.problem_docs import headers, problems
@@ -137,7 +138,7 @@ def _promise(session: Session, spec: JobSpec, content: dict[str, Any], submissio
 
 
 def _submit_json(service: Service, body: bytes, submission: Once) -> Response:
-    spec: JobSpec = parse(body, JobSpec, ("body",))
+    spec = parse(body, JobSpec, ("body",))
     content = {"spec": spec.model_dump(mode="json", exclude_defaults=True)}  # the same after an upgrade, too
     if (answered := submission.first_answer(content)) is not None:
         return answered
@@ -152,7 +153,7 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
     for name, given in (("dataset", form.files), ("spec", form.fields)):
         if name not in given:
             raise InvalidError("missing_field", f"form field {name!r} is missing", name)
-    settings: JobSettings = parse(form.fields["spec"], JobSettings, ("body", "spec"))
+    settings = parse(form.fields["spec"], JobSettings, ("body", "spec"))
     if "validation" in form.files and settings.validation is not None:
         raise InvalidError("validation_twice", "validation is given as a file and in the spec", "validation")
     sent = form.content() | {"spec": settings.model_dump(mode="json", exclude_defaults=True)}

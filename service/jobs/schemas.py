@@ -26,7 +26,7 @@ class JobOut(BaseModel):
     phase: str | None = Field(description="the present step; of a job that failed, the one that it failed in")
     progress: ProgressOut | None
     spec: dict[str, Any] = Field(description="the whole specification, defaults filled in")
-    dataset_digest: str
+    dataset_digest: str | None = Field(description="null until a dataset that is fetched from elsewhere is ready")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -1,69 +1,16 @@
 """Turning a specification into a promised job: everything that stops a job from starting is found here."""
 
-import json
-from typing import Any
-
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session
 
-from service.problems import MalformedError
 from store import datasets, jobs
 from store.catalogue import check_model
 from store.errors import InvalidError, NotFoundError
 from store.ids import new_id
-from store.specification import NEED_VALIDATION, JobSettings, JobSpec, RemoveFlagged, ValidationDataset
+from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, ValidationDataset
 from store.specification_defaults import fill_for_kind
 from store.states import JobStatus
 from store.tables import Dataset, Job
 from store.version import CODE_VERSION
-
-
-def parse(text: bytes | str, into: type[JobSettings] | type[JobSpec], loc: tuple[str, ...]) -> Any:
-    """Read a specification.
-
-    Raises:
-        MalformedError: it is not JSON.
-        RequestValidationError: a field is unknown, missing or out of bounds; each is named.
-    """
-    try:
-        content = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
-    except (ValueError, RecursionError) as error:
-        raise MalformedError("malformed_json", f"not JSON: {error}", loc[-1] if len(loc) > 1 else None) from None
-    if not _storable(content):
-        raise InvalidError("unstorable_text", "the specification holds a NUL or half a surrogate pair", "spec")
-    model: type[BaseModel] = into
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        located = [
-            {**item, "loc": (*loc, *item["loc"])} for item in error.errors(include_url=False, include_context=False)
-        ]
-        raise RequestValidationError(located) from None
-
-
-def _no_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(members)
-    if len(found) < len(members):
-        names = [name for name, _ in members]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _storable(value: Any) -> bool:
-    """Whether PostgreSQL can keep it: no NUL and no lone surrogate in any text."""
-    text = json.dumps(value, ensure_ascii=False)
-    if "\\u0000" in text:
-        return False
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _check_flagged_by(session: Session, spec: JobSpec, remove: RemoveFlagged) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ecif import FitSettings, fit, flatten, unflatten
+from ecif.mixed_precision import in_bfloat16
 
 
 def run(world, settings, **more):
@@ -149,3 +150,34 @@ def test_senseless_settings_are_refused():
     for change in ({"epochs": -1}, {"adam_share": 2.0}, {"tolerance": 0.0}, {"learning_rate": -1.0}):
         with pytest.raises(ValueError, match=r"epochs|adam_share|learning_rate"):
             FitSettings(**({"epochs": 3} | change))
+
+
+def test_adam_in_bfloat16_is_coarse_and_what_comes_after_it_is_not(make_world):
+    world = make_world(dtype=torch.float32)
+    start, _ = world.objective.value_and_gradient(world.params, world.batches())
+    adam = FitSettings(epochs=9, adam_share=1.0, keep_checkpoints=8)
+    exact, coarse = (run(world, dataclasses.replace(adam, adam_precision=p)) for p in ("float32", "bfloat16"))
+    for one, other in zip(exact.checkpoints, coarse.checkpoints, strict=True):
+        gap = (flatten(one) - flatten(other)).norm() / (flatten(one) - flatten(world.params)).norm()
+        assert 1e-4 < float(gap) < 0.1
+    assert coarse.objective < start
+    assert coarse.objective == pytest.approx(exact.objective, rel=0.01)
+    assert flatten(coarse.params).dtype == torch.float32
+    # The value and the gradient that are told are those of the objective itself.
+    value, gradient = world.objective.value_and_gradient(coarse.params, world.batches())
+    assert coarse.objective == pytest.approx(value, rel=1e-6)
+    assert coarse.gradient_norm == pytest.approx(float(gradient.norm()), rel=1e-4)
+    both = run(world, FitSettings(epochs=200, adam_share=0.2, adam_precision="bfloat16"))
+    assert both.stationary
+
+
+def test_only_the_model_is_rounded(make_world):
+    world = make_world(dtype=torch.float32, scale=100.0)
+    batch = world.batches()[0]
+    rounded = in_bfloat16(world.objective.embed)
+    text, image = rounded(world.params, batch.images, batch.texts)
+    assert text.dtype == torch.bfloat16
+    S = dataclasses.replace(world.objective, embed=rounded, mask_duplicates=False).similarity(world.params, batch)
+    text, image = text.double(), image.double()
+    truth = 100 * (text / text.norm(dim=1, keepdim=True)) @ (image / image.norm(dim=1, keepdim=True)).mT
+    torch.testing.assert_close(S, truth.float(), rtol=0, atol=1e-4)  # in bfloat16 it would be off by 0.2

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from ecif import Objective, flatten, unflatten
+from ecif import FitSettings, Objective, fit, flatten, unflatten
+from ecif.objective import LOGIT_SCALE, starting_logit_scale
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
@@ -50,3 +51,28 @@ def test_parameters_that_require_gradients_are_no_different(make_world):
     assert value == plain
     assert not gradient.requires_grad
     assert torch.equal(gradient, same)
+
+
+@pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_trained_scale_starts_where_it_can_move(make_world, scale, dtype):
+    world = make_world(scale=scale, dtype=dtype)
+    params = world.params | {LOGIT_SCALE: torch.tensor(starting_logit_scale(scale), dtype=dtype)}
+    batch = world.batches()[0]
+    assert float(world.objective.scale_of(params)) == pytest.approx(scale, rel=1e-5)
+    fixed, free = (world.objective.batch_value_and_gradient(p, batch) for p in (world.params, params))
+    assert float(free[0]) == pytest.approx(float(fixed[0]), rel=1e-4)
+    assert torch.func.grad(lambda p: world.objective.batch_loss(p, batch))(params)[LOGIT_SCALE] != 0
+    capped = params | {LOGIT_SCALE: torch.tensor(9.0, dtype=dtype)}
+    assert float(world.objective.scale_of(capped)) == 100.0
+
+
+def test_a_fit_moves_the_scale_and_stays_under_the_cap(make_world):
+    world = make_world(n=48, scale=20.0, l2=0.01, duplicates=False)
+    params = world.params | {LOGIT_SCALE: torch.tensor(starting_logit_scale(20.0), dtype=torch.float64)}
+    objective = dataclasses.replace(world.objective, prior=params)
+    result = fit(objective, params, world.batches, FitSettings(epochs=200))
+    fixed = fit(world.objective, world.params, world.batches, FitSettings(epochs=200))
+    assert result.objective < fixed.objective - 1e-3
+    assert abs(float(objective.scale_of(result.params)) - 20.0) > 0.1
+    assert float(objective.scale_of(result.params)) <= 100.0

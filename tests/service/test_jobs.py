@@ -29,12 +29,14 @@ def test_the_answer_echoes_the_whole_specification(client, ready):
         "model": None,
         "objective": {
             "scope": "heads",
+            "lora": None,
             "batch_size": 128,
             "partitions": 1,
             "seed": 0,
             "l2": 0.3,
             "temperature": 0.01,
             "mask_duplicates": True,
+            "train_temperature": False,
         },
         "fit": {"epochs": 200, "learning_rate": "auto"},
         "influence": {"negative": "exact", "damping": "auto", "curvature": "gauss_newton"},
@@ -105,6 +107,9 @@ def test_a_job_on_an_upload_that_fails_fails_with_its_reason(client, work):
         ({"objective": {"batch_size": 1}}, "objective.batch_size", "2"),
         ({"objective": {"temperature": 0.001}}, "objective.temperature", "0.01"),
         ({"objective": {"l2": -1}}, "objective.l2", "0"),
+        ({"objective": {"scope": "lora"}}, "objective.scope", "embeddings"),
+        ({"objective": {"lora": {"rank": 4}}}, "", "scope lora"),
+        ({"objective": {"scope": "lora", "lora": {"rank": 0}}}, "objective.lora.rank", "1"),
         ({"task": "miracle"}, "task", "misalignment"),
         ({"methods": ["clip"]}, "methods", "clip_score"),
         ({"methods": ["ecif", "ecif"]}, "", "twice"),
@@ -124,6 +129,36 @@ def test_a_specification_that_cannot_be_names_its_field(client, ready, problem_o
     located = [(".".join(error["loc"][1:]), error["msg"]) for error in problem["errors"]]
     assert any(loc.startswith(field) and said in msg for loc, msg in located), located
     assert client.get("/jobs").json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "errors"),
+    [
+        ({"validation": {"fraction": 2}}, {"validation.fraction": "less than 1"}),
+        ({"validation": {"dataset": 5}}, {"validation.dataset": "string"}),
+        ({"validation": {}}, {"validation.dataset": "required", "validation.fraction": "required"}),
+        ({"validation": 5}, {"validation": "Input should be an object"}),
+        (
+            {"validation": {"set": "x"}},
+            {"validation.set": "Extra", "validation.dataset": "required"},
+        ),
+        ({"model": {"architecture": 5}}, {"model.architecture": "should be a"}),
+        ({"influence": {"damping": -1}}, {"influence.damping": "'auto'"}),
+        ({"remove": {"keys": [1]}}, {"remove.keys.0": "string"}),
+        ({"remove": {"job": "j", "flagged": False}}, {"remove.flagged": "True"}),
+        ({"methods": ["ecif", "x"]}, {"methods.1": "trak"}),
+        ({"objective": []}, {"objective": "Input should be an object"}),
+    ],
+)
+def test_a_field_of_several_forms_is_named_as_it_was_written(client, ready, problem_of, change, errors):
+    problem = problem_of(client.post("/jobs", json={**SPEC, "dataset": ready, **change}))
+    assert problem["status"] == 422
+    located = {".".join(error["loc"][1:]): error["msg"] for error in reversed(problem["errors"])}
+    for place, said in errors.items():
+        assert said in located.pop(place)
+    assert set(located) <= {"validation.fraction", "remove.keys"}  # a second form, or a second reason
+    words = json.dumps(problem)
+    assert not [name for name in ("Validation", "Remove", "constrained", "literal[", "dict[") if name in words]
 
 
 @pytest.mark.parametrize(

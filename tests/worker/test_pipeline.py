@@ -63,7 +63,7 @@ def test_the_answer_does_not_depend_on_how_the_work_is_cut(
     assert columns(parts) == columns(whole)
 
 
-@pytest.mark.parametrize("scope", ["heads", "all"])
+@pytest.mark.parametrize("scope", ["heads", "lora", "all"])
 def test_images_through_a_model(upload, image_zip, work, run, scope):
     dataset, clean = upload(image_zip(14)), upload(image_zip(6))
     work()
@@ -85,6 +85,7 @@ def test_images_through_a_model(upload, image_zip, work, run, scope):
     assert all(row["suspicion"] is None and row["flagged"] is None for row in rows.values())
     assert job["summary"]["ranked_by"] == "influence, most harmful first"
     assert job["summary"]["model"]["digest"]
+    assert job["summary"]["fit"]["adam_precision"] == "float32"  # there is no GPU
     _, again = run(**spec)
     assert columns(again) == columns(rows)
 

@@ -56,7 +56,8 @@ def test_the_checkpoint_is_the_fitted_heads_moved_by_the_step(client, work, data
     assert job["summary"]["ranked_by"].startswith("influence")
 
 
-def test_open_clip_loads_the_checkpoint_of_a_model(client, upload, image_zip, work):
+@pytest.mark.parametrize("scope", ["heads", "lora"])
+def test_open_clip_loads_the_checkpoint_of_a_model(client, upload, image_zip, work, scope):
     from encoders import ModelSpec, load_model
 
     dataset = upload(image_zip(10))
@@ -67,7 +68,7 @@ def test_open_clip_loads_the_checkpoint_of_a_model(client, upload, image_zip, wo
         dataset=dataset["id"],
         remove={"keys": ["images/3.png"]},
         model={"architecture": "tiny", "pretrained": None},
-        objective={"batch_size": 5},
+        objective={"batch_size": 5, "scope": scope},
         fit={"epochs": 3},
     )
     assert job["status"] == "succeeded", job["error"]
@@ -77,7 +78,44 @@ def test_open_clip_loads_the_checkpoint_of_a_model(client, upload, image_zip, wo
     assert weights.keys() == fresh.keys()
     assert {name: weight.shape for name, weight in weights.items()} == {n: w.shape for n, w in fresh.items()}
     changed = {name for name in weights if not torch.equal(weights[name], fresh[name])}
-    assert changed == {"visual.proj", "text_projection"}
+    heads = {"visual.proj", "text_projection"}
+    blocks = {"in_proj_weight", "out_proj.weight", "c_fc.weight", "c_proj.weight"}
+    if scope == "heads":
+        assert changed == heads
+    else:  # the adapters are merged into what they adapt, and nothing else is touched
+        assert changed == heads | {name for name in fresh if name.endswith(tuple(blocks))}
+
+
+def test_a_trained_temperature_is_in_the_checkpoint(client, work, data):
+    job = submit(
+        client, work, **data, remove={"keys": ["7"]}, objective={"temperature": 0.1, "train_temperature": True}
+    )
+    assert job["status"] == "succeeded", job["error"]
+    reached = job["summary"]["fit"]["temperature"]
+    assert reached != pytest.approx(0.1, rel=1e-3)
+    weights = load(client.get(f"/jobs/{job['id']}/checkpoint").content)
+    assert set(weights) == {"image.weight", "text.weight", "logit_scale"}
+    assert float(weights["logit_scale"].neg().exp()) == pytest.approx(reached, rel=0.1)  # moved by the edit
+
+
+@pytest.mark.parametrize("scope", ["heads", "lora", "all"])
+def test_a_model_s_temperature_can_be_trained_in_every_scope(client, work, upload, image_zip, scope):
+    dataset = upload(image_zip(8))
+    work()
+    job = submit(
+        client,
+        work,
+        dataset=dataset["id"],
+        remove={"keys": ["images/3.png"]},
+        model={"architecture": "tiny", "pretrained": None},
+        objective={"batch_size": 4, "scope": scope, "train_temperature": True},
+        fit={"epochs": 2},
+        methods=["clip_score"],
+    )
+    assert job["status"] == "succeeded", job["error"]
+    weights = load(client.get(f"/jobs/{job['id']}/checkpoint").content)
+    assert weights["logit_scale"].shape == ()
+    assert float(weights["logit_scale"].neg().exp()) != pytest.approx(0.07, rel=1e-6)
 
 
 def test_what_an_earlier_job_flagged_can_be_removed(client, work, data):

@@ -4,6 +4,7 @@
 they were, in the edit as in the refit that verifies it.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 from torch import Tensor
 
 from ecif import Batch, FitSettings, fit, flatten, unflatten
+from ecif.objective import LARGEST_SCALE, LOGIT_SCALE
 from ecif.parameters import Params
 from encoders import ModelRefused
 from store.shards import Planned
@@ -99,9 +101,12 @@ def _checkpoint(problem: Problem, edited: Params) -> str:
     task, spec = problem.task, problem.view.spec
     model = job_model(spec, problem.device)
     tensors: dict[str, Tensor] = dict(edited)
+    if LOGIT_SCALE in tensors:  # open_clip caps it in training only
+        tensors[LOGIT_SCALE] = tensors[LOGIT_SCALE].clamp(max=math.log(LARGEST_SCALE))
     if model is not None:
         try:
-            tensors = model.state_dict_with(edited, spec.objective.scope)
+            alpha = {"lora_alpha": spec.objective.lora.alpha} if spec.objective.lora else {}
+            tensors = model.state_dict_with(tensors, spec.objective.scope, **alpha)
         except ModelRefused:  # a tower without a linear head got a square one, which open_clip has no place for
-            tensors = {f"heads.{name}": weight for name, weight in edited.items()}
+            tensors = {name if name == LOGIT_SCALE else f"heads.{name}": weight for name, weight in tensors.items()}
     return put_tensors(task.blobs, task.blob_name("checkpoint.safetensors"), tensors)

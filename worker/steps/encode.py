@@ -3,21 +3,29 @@
 Records are named by what they are made of, so that the next job on the same data and model finds them.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from sqlalchemy.orm import Session
 
-from encoders import LoadedModel, decode_image
+from encoders import decode_image
 from store import datasets, pairs
 from store.database import Database
 from store.shards import Planned
 from store.specification import JobSpec
 from store.tables import Dataset, Job, Pair
 from worker.content_hash import content_hash
+from worker.devices import device_of
 from worker.job_view import JobView
-from worker.models import device_of, job_model
+from worker.models import job_model
 from worker.records import pack
 from worker.task import Done, Task
+
+if TYPE_CHECKING:
+    from encoders import LoadedModel
 
 _AT_ONCE = 64
 
@@ -49,7 +57,8 @@ def run(task: Task) -> Done:
     model = job_model(view.spec, device_of(task.settings))
     assert model is not None  # noqa: S101  planned for images only
     scope = view.spec.objective.scope
-    name = f"datasets/{payload['dataset']}/encoded/{model.digest}-{scope}/{payload['part']:06d}"
+    made_of = f"{model.digest}-{'features' if scope == 'heads' else 'inputs'}"
+    name = f"datasets/{payload['dataset']}/encoded/{made_of}/{payload['part']:06d}"
     output = {
         "dataset": payload["dataset"],
         "part": payload["part"],

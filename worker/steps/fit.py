@@ -17,12 +17,13 @@ from store.shards import Planned
 from store.specification import JobSpec
 from store.tables import Job
 from worker.checkpoints import keeper, resumed
+from worker.devices import adam_precision
 from worker.models import starts_from_nothing
 from worker.problem import Problem, open_problem
 from worker.task import Done, Task
 from worker.tensors import put_tensors
 
-ADAM_SHARE: dict[str, float | Literal["auto"]] = {"heads": "auto", "all": 1.0}
+ADAM_SHARE: dict[str, float | Literal["auto"]] = {"heads": "auto", "lora": 1.0, "all": 1.0}
 """Whole towers want every step they can get; a full-batch search pays off near a minimum, where heads start."""
 
 
@@ -58,6 +59,8 @@ def run(task: Task) -> Done:
         if state is not None:
             watched.take_up(state)
         keep = keeper(task)
+        scope = problem.view.spec.objective.scope
+        precision = adam_precision(problem.device, scope)
         result = fit(
             problem.objective,
             problem.initial,
@@ -65,7 +68,8 @@ def run(task: Task) -> Done:
             FitSettings(
                 epochs=asked.epochs,
                 learning_rate=asked.learning_rate,
-                adam_share=ADAM_SHARE[problem.view.spec.objective.scope],
+                adam_share=ADAM_SHARE[scope],
+                adam_precision=precision,
             ),
             state=state,
             on_state=lambda now: keep({**now, **watched.as_state()}),
@@ -83,6 +87,8 @@ def run(task: Task) -> Done:
             "gradient_norm": result.gradient_norm,
             "decrement_bound": result.decrement_bound if problem.objective.l2 else None,
             "stationary": result.stationary,
+            "adam_precision": precision,
+            "temperature": float(1 / problem.objective.scale_of(result.params)),
         }
     return Done(output, result.epochs_done)
 

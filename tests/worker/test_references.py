@@ -1,0 +1,269 @@
+"""Datasets by reference: fetched from real servers, over TLS, over http, and from an S3-compatible one."""
+
+import re
+import socket
+import ssl
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+
+import pytest
+import trustme
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from store.errors import InvalidError
+from store.references import check_reference, shown
+from store.settings import Settings
+from worker.fetching import fetch
+from worker.fetching.public import is_public
+from worker.work import Workplace, work_once
+
+
+class Files(BaseHTTPRequestHandler):
+    """Serves what it is given, with a tag and ranges; `cut` connections break half-way."""
+
+    def __init__(self, files, asked, cut, *arguments):
+        self.files, self.asked, self.cut = files, asked, cut
+        super().__init__(*arguments)
+
+    def do_GET(self):
+        self.asked.append(dict(self.headers) | {"path": self.path})
+        name = self.path.partition("?")[0]
+        if name == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/there")
+            self.end_headers()
+            return
+        if name not in self.files:
+            self.send_error(404)
+            return
+        content, begin = self.files[name], 0
+        if found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            begin = int(found[1])
+        self.send_response(206 if begin else 200)
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        self.send_header("ETag", '"one"')
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.end_headers()
+        end = len(content)
+        if self.cut:
+            self.cut.pop()
+            end = begin + (end - begin) // 2
+        self.wfile.write(content[begin:end])
+        if end < len(content):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    """(its port, files by path, the requests it saw, connections to cut)."""
+    files, asked, cut = {}, [], []
+    made = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, files, asked, cut))
+    thread = threading.Thread(target=made.serve_forever, args=(0.05,))
+    thread.start()
+    yield made, files, asked, cut
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+@pytest.fixture
+def near(settings):
+    """Settings of an operator who fetches from private addresses."""
+    return settings.model_copy(update={"ecif_private_sources": True})
+
+
+@pytest.fixture
+def post(near, database, blobs):
+    """Ask for a dataset by its URI, do all work, return it as it then is."""
+
+    def ask(uri, **body):
+        with TestClient(create_app(near), raise_server_exceptions=False) as client:
+            answer = client.post("/datasets", json={"uri": uri, **body})
+            assert answer.status_code == 201, answer.text
+            assert answer.json()["status"] == "ingesting"
+            while work_once(Workplace(near, database, blobs)) is not None:
+                pass
+            return client.get(f"/datasets/{answer.json()['id']}").json()
+
+    return ask
+
+
+def test_a_dataset_is_fetched_and_ingested(server, post, image_zip):
+    made, files, asked, _ = server
+    files["/some/train.zip"] = image_zip(5)
+    found = post(f"http://127.0.0.1:{made.server_port}/some/train.zip?signature=secret")
+    assert (found["status"], found["pair_count"], found["name"]) == ("ready", 5, "train.zip")
+    assert found["digest"].startswith("sha256:")
+    assert found["source"] == f"http://127.0.0.1:{made.server_port}/some/train.zip"  # and no signature
+    assert asked[0]["path"].endswith("?signature=secret")
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(server, post, image_zip, monkeypatch):
+    monkeypatch.setattr("worker.fetching.web._PAUSE_SECONDS", 0.01)
+    made, files, asked, cut = server
+    files["/train.zip"] = image_zip(5)
+    cut += [True, True]
+    assert post(f"http://127.0.0.1:{made.server_port}/train.zip")["pair_count"] == 5
+    assert len(asked) == 3
+    assert asked[1]["If-Range"] == '"one"'
+    assert int(asked[2]["Range"][6:-1]) > int(asked[1]["Range"][6:-1]) > 0
+
+
+def test_a_job_may_name_a_dataset_that_is_still_to_be_fetched(server, near, database, blobs, embedding_zip):
+    made, files, _, _ = server
+    files["/train.zip"] = embedding_zip(30)
+    with TestClient(create_app(near)) as client:
+        dataset = client.post("/datasets", json={"uri": f"http://127.0.0.1:{made.server_port}/train.zip"}).json()
+        body = {"task": "misalignment", "dataset": dataset["id"], "methods": ["clip_score"]}
+        job = client.post("/jobs", json=body).json()
+        assert (job["status"], job["dataset_digest"]) == ("queued", None)
+        while work_once(Workplace(near, database, blobs)) is not None:
+            pass
+        job = client.get(f"/jobs/{job['id']}").json()
+        assert job["status"] == "succeeded"
+        assert job["dataset_digest"] == client.get(f"/datasets/{dataset['id']}").json()["digest"]
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "says"),
+    [
+        ("/absent.zip", "fetch_refused", "404"),
+        ("/moved", "redirected", "redirect"),
+        ("/empty", "empty_file", "empty"),
+        ("/large", "too_large", "1,000"),
+        ("/noise.zip", "unknown_format", "understood"),
+    ],
+)
+def test_what_cannot_be_had_fails_the_dataset_with_its_reason(server, near, database, blobs, path, code, says):
+    made, files, _, _ = server
+    files |= {"/empty": b"", "/large": bytes(1001), "/noise.zip": b"\x00\x01noise" * 9}
+    bounded = near.model_copy(update={"ecif_max_upload_bytes": 1000})
+    with TestClient(create_app(bounded)) as client:
+        dataset = client.post("/datasets", json={"uri": f"http://127.0.0.1:{made.server_port}{path}"}).json()
+        while work_once(Workplace(bounded, database, blobs)) is not None:
+            pass
+        found = client.get(f"/datasets/{dataset['id']}").json()
+    assert (found["status"], found["error"]["code"]) == ("failed", code)
+    assert says in found["error"]["message"]
+
+
+def test_the_name_is_checked_and_the_address_is_kept(server, tmp_path, monkeypatch):
+    """TLS to a name whose address is asked for once."""
+    made, files, asked, _ = server
+    files["/file"] = b"content"
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("data.example.org").configure_cert(context)
+    made.socket = context.wrap_socket(made.socket, server_side=True)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    resolved, really = [], socket.getaddrinfo
+
+    def resolve(host, port, *given, **named):
+        resolved.append(host)
+        return really("127.0.0.1" if host.endswith("example.org") else host, port, *given, **named)
+
+    monkeypatch.setattr("worker.fetching.public.socket.getaddrinfo", resolve)
+
+    def copy(host):
+        uri = f"https://{host}:{made.server_port}/file"
+        return fetch(uri, tmp_path / "copy", most=100, private_too=True, progress=lambda *_: None)
+
+    assert copy("data.example.org").size_bytes == 7
+    assert resolved.count("data.example.org") == 1
+    assert asked[0]["Host"] == f"data.example.org:{made.server_port}"
+    monkeypatch.setattr("worker.fetching.web._TRIES", 1)
+    with pytest.raises(Exception, match=r"(?i)hostname mismatch"):
+        copy("other.example.org")
+
+
+def test_s3(post, s3_bucket, image_zip):
+    s3_bucket.put_object(Bucket="pairs", Key="of mine/train.zip", Body=image_zip(4))
+    found = post("s3://pairs/of%20mine/train.zip", name="mine")
+    assert (found["status"], found["pair_count"], found["name"]) == ("ready", 4, "mine")
+    found = post("s3://pairs/absent.zip")
+    assert (found["status"], found["error"]["code"]) == ("failed", "fetch_refused")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "train.zip",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "http://data.example.org/x",
+        "ftp://data.example.org/x",
+        "https://",
+        "https://data.example.org",
+        "https://data.example.org/folder/",
+        "https://me:secret@data.example.org/x",
+        "https://data.example.org/x#y",
+        "https://data.example.org/a b",
+        "https://data.example.org:99999/x",
+        "https://[::1/x",
+        "s3://Bad_Bucket!/x",
+        "s3://bucket:80/x",
+        "s3://bucket/x?versionId=1",
+        "https://data.example.org/" + "x" * 4000,
+    ],
+)
+def test_a_uri_that_is_none_is_a_422(client, problem_of, uri):
+    problem = problem_of(client.post("/datasets", json={"uri": uri}))
+    assert (problem["status"], problem["code"]) == (422, "invalid_uri")
+
+
+def test_buckets_of_a_service_with_keys_are_listed_first(settings):
+    with pytest.raises(InvalidError, match="ECIF_SOURCES"):
+        check_reference("s3://secrets/x", settings, trusted=False)
+    check_reference("https://data.example.org/x", settings, trusted=False)
+    check_reference("s3://secrets/x", settings, trusted=True)
+    listed = settings.model_copy(update={"ecif_sources": "s3://public/ https://data.example.org/"})
+    check_reference("s3://public/x", listed, trusted=False)
+    for uri in ("s3://secrets/x", "https://elsewhere.org/x"):
+        with pytest.raises(InvalidError, match="only from"):
+            check_reference(uri, listed, trusted=True)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.1.2.3", "224.0.0.1",
+        "240.0.0.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
+        "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1",
+    ],
+)  # fmt: skip
+def test_addresses_that_are_not_public(address, tmp_path, monkeypatch):
+    assert not is_public(ip_address(address))
+    entries = [(0, 0, 0, "", ("93.184.215.14", 443)), (0, 0, 0, "", (address, 443))]
+    monkeypatch.setattr("worker.fetching.public.socket.getaddrinfo", lambda *_, **__: entries)
+    with pytest.raises(InvalidError, match="public"):
+        fetch("https://rebound.example.org/x", tmp_path / "x", most=1, private_too=False, progress=lambda *_: None)
+
+
+@pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f::1", "::ffff:93.184.215.14"])
+def test_public_addresses(address):
+    assert is_public(ip_address(address))
+
+
+def test_signatures_are_not_shown():
+    assert shown("https://h/x?sig=1") == "https://h/x"
+
+
+def test_other_bodies_are_refused(client, problem_of):
+    assert problem_of(client.post("/datasets", json={"url": "https://h/x"}))["status"] == 422
+    assert problem_of(client.post("/datasets", json=[]))["status"] == 422
+    assert (
+        problem_of(client.post("/datasets", content="{", headers={"content-type": "application/json"}))["status"] == 400
+    )
+    assert problem_of(client.post("/datasets", content="x", headers={"content-type": "text/plain"}))["status"] == 415
+
+
+def test_settings_are_closed_by_default():
+    assert not Settings(ecif_home="x").ecif_private_sources
