@@ -41,10 +41,10 @@ def run(size: Size, say: Say) -> Json:
     found["all_tiny"] = scoring_all(small, pairs, 128 if full else 32, part=32 if full else 8, repeats=5 if full else 2)
     say(_told("scope all, tiny", found["all_tiny"]))
     large = load_model(ModelSpec(_LARGE if full else smallest(), None, 0))
-    pairs = random_pairs(large, 16 if full else 8, 0)
-    found["all_large"] = scoring_all(large, pairs, 16 if full else 8, part=0, repeats=3 if full else 1)
+    pairs = random_pairs(large, 8, 0)
+    found["all_large"] = scoring_all(large, pairs, 8, part=0, repeats=3 if full else 1, warm_up=False)
     say(_told("scope all, ViT-B/32", found["all_large"]))
-    found["heads"] = heads_job(large, 512 if full else 16, 64 if full else 8, 128 if full else 8, 2 if full else 1, say)
+    found["heads"] = heads_job(large, 256 if full else 16, 64 if full else 8, 128 if full else 8, 2 if full else 1, say)
     say(_told("heads job, ViT-B/32", found["heads"]))
     found["traceback"] = traceback_against_refit(8192 if full else 64, 128 if full else 8, 100 if full else 5, full)
     say(f"traceback of {found['traceback']['queries']} queries against a refit: {found['traceback']['ratio']:.3f}")
@@ -60,7 +60,9 @@ def random_pairs(model: LoadedModel, n: int, held_out: int) -> Pairs:
     return Pairs(pixels, tokens, torch.arange(total), n)
 
 
-def scoring_all(model: LoadedModel, pairs: Pairs, batch_size: int, *, part: int, repeats: int) -> Json:
+def scoring_all(
+    model: LoadedModel, pairs: Pairs, batch_size: int, *, part: int, repeats: int, warm_up: bool = True
+) -> Json:
     """A scoring pass through every weight, along one direction and along as many as a job has, and plain embedding.
 
     part: so many pairs are scored by explicit per-pair gradients too; 0 for none.
@@ -76,6 +78,7 @@ def scoring_all(model: LoadedModel, pairs: Pairs, batch_size: int, *, part: int,
             "scoring_job": lambda: _score(world, world.start, directions),
         },
         repeats,
+        warm_up=warm_up,
     )
     found = {
         "parameters": count_of(world.start),

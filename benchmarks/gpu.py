@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -41,7 +42,7 @@ def measure(device: str, architecture: str | Json, n: int, batch_size: int, repe
     pairs = random_pairs(model, n, 0)
     world = world_of(pairs, whole, whole.parameters, scale=1 / whole.temperature, l2=0.3, batch_size=batch_size, seed=0)
     direction = 1e-3 * torch.randn(1, count_of(world.start), generator=torch.Generator().manual_seed(1)).to(device)
-    jobs = {
+    jobs: dict[str, Callable[[], None]] = {
         "embedding": lambda: _embed(world, device),
         "scoring": lambda: _score(world, device, direction),
     }
@@ -63,7 +64,7 @@ def measure(device: str, architecture: str | Json, n: int, batch_size: int, repe
     for name, job in jobs.items():
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        with FlopCounterMode(display=False) as counter:  # type: ignore[no-untyped-call]
+        with FlopCounterMode(display=False) as counter:
             job()
         found["share_of_peak"][name] = counter.get_total_flops() / median(taken[name]) / peak
         if device == "cuda":

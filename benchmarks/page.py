@@ -166,9 +166,9 @@ def _what_limits(results: Json) -> str:
 
 def _lost(setting: Json, curvature: str) -> float:
     whole, alone = (
-        mean(row["spearman"] for row in scores_of(setting, curvature, form)) for form in ("set", "positive")
+        [float(row["spearman"]) for row in scores_of(setting, curvature, form)] for form in ("set", "positive")
     )
-    return float(whole - alone)
+    return mean(whole) - mean(alone)
 
 
 def _span(values: Sequence[float]) -> str:
