@@ -6,8 +6,10 @@ from encoders.loaded_model import LoadedModel
 from encoders.loading import load_model
 from encoders.model_spec import ModelRefused, ModelSpec
 from encoders.square_heads import square_heads
+from encoders.weights import Checkpoint
 
 __all__ = [
+    "Checkpoint",
     "Embedder",
     "ImageRefused",
     "LoadedModel",

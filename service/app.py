@@ -25,6 +25,8 @@ from service.datasets import endpoints as datasets_endpoints
 from service.datasets.schemas import DatasetReference
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
+from service.models import endpoints as models_endpoints
+from service.models.schemas import ModelReference
 from service.results import endpoints as results_endpoints
 from store import api_keys
 from store.blobs import Blobs
@@ -99,6 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     for router in (
         datasets_endpoints.router,
+        models_endpoints.router,
         jobs_endpoints.router,
         results_endpoints.router,
         checkpoints_endpoints.router,
@@ -120,7 +123,7 @@ def _say_who_may_ask(database: Database, settings: Settings) -> None:
         logger.warning("there are no API keys: open to %s. %s", whom, HOW_TO_MAKE_A_KEY)
 
 
-_BODIES: tuple[type[BaseModel], ...] = (JobSpec, JobSettings, DatasetReference)
+_BODIES: tuple[type[BaseModel], ...] = (JobSpec, JobSettings, DatasetReference, ModelReference)
 
 
 def _document_hand_read_bodies(app: FastAPI) -> None:

@@ -92,7 +92,7 @@ class Blobs:
             yield self._root / name
             return
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "blob"
+            path = Path(folder) / Path(name).name  # some readers go by the suffix
             with path.open("wb") as file:
                 for chunk in obstore.get(self._store, name).stream():
                     file.write(chunk)

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from doorbell.application import celery_application
 from doorbell.bell import Bell
-from store import datasets, idempotency, jobs, owners, shards
+from store import datasets, idempotency, jobs, models, owners, shards
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
@@ -29,6 +29,7 @@ def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> N
         bell.ring(waiting)
     _purge_job(database, blobs)
     _purge_dataset(database, blobs)
+    _purge_model(database, blobs)
     with database.transaction() as session:
         idempotency.purge_old(session)
 
@@ -37,7 +38,7 @@ def _take_back(database: Database, settings: Settings) -> None:
     with database.transaction() as session:
         expired = shards.take_back_expired(session)
     for shard in expired:
-        logger.warning("%s %s-%s: its worker vanished", shard.job_id or shard.dataset_id, shard.phase, shard.index)
+        logger.warning("%s %s-%s: its worker vanished", shard.owner, shard.phase, shard.index)
         if shard.vanished < settings.ecif_max_vanished:
             continue
         error = {
@@ -46,7 +47,7 @@ def _take_back(database: Database, settings: Settings) -> None:
             "param": None,
         }
         with database.transaction() as session:
-            owners.fail(session, shard.job_id, shard.dataset_id, error)
+            owners.fail(session, shard, error)
 
 
 def _end_cancelled(database: Database) -> None:
@@ -75,6 +76,14 @@ def _purge_dataset(database: Database, blobs: Blobs) -> None:
         if dataset_id is not None:
             blobs.delete_prefix(f"datasets/{dataset_id}")
             datasets.purge(session, dataset_id, _PURGE_ROWS)
+
+
+def _purge_model(database: Database, blobs: Blobs) -> None:
+    with database.transaction() as session:
+        model_id = models.to_purge(session)
+        if model_id is not None:
+            blobs.delete_prefix(f"models/{model_id}")
+            models.purge(session, model_id)
 
 
 def main() -> None:
