@@ -6,12 +6,14 @@ from encoders.embedder import Embedder
 from encoders.image_decoding import ImageRefused, Inspected, decode_image, inspect_image
 from encoders.model_spec import ModelRefused, ModelSpec
 from encoders.square_heads import square_heads
+from encoders.weights import Checkpoint
 
 if TYPE_CHECKING:
     from encoders.loaded_model import LoadedModel
     from encoders.loading import load_model
 
 __all__ = [
+    "Checkpoint",
     "Embedder",
     "ImageRefused",
     "Inspected",

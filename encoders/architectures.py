@@ -10,11 +10,23 @@ from typing import Any
 
 from open_clip import get_model_config, list_models, list_pretrained_tags_by_model
 
-from encoders.inline_config import validated
+from encoders.inline_config import split
 from encoders.model_spec import ModelRefused
 from encoders.tiny import TINY_CONFIG, TINY_NAME
 
 PARAM = "model.architecture"
+
+REFUSED_FIELDS = {
+    "multimodal_cfg": (
+        "CoCa models are trained with a captioning loss as well, whose influence is not computed here; "
+        "choose a CLIP architecture"
+    ),
+    "init_logit_bias": (
+        "models with a logit bias (SigLIP) are trained with a sigmoid loss, in which a pair has other "
+        "roles than in the softmax loss; choose a CLIP architecture"
+    ),
+}
+"""Why a configuration that sets one of these cannot be scored (docs/methods.md)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ def resolve_architecture(architecture: str | Mapping[str, Any]) -> Architecture:
     if isinstance(architecture, str):
         found = _named(architecture)
     else:
-        config, preprocess = validated(architecture)
+        config, preprocess = split(architecture)
         found = Architecture("inline configuration", config, preprocess)
     if reason := unsupported_reason(found.config):
         raise ModelRefused("unsupported_model", f"{found.name}: {reason}", PARAM)
@@ -51,17 +63,7 @@ def resolve_architecture(architecture: str | Mapping[str, Any]) -> Architecture:
 
 def unsupported_reason(config: Mapping[str, Any]) -> str | None:
     """Why this project cannot score the architecture; None when it can."""
-    if "multimodal_cfg" in config:
-        return (
-            "CoCa models are trained with a captioning loss as well, whose influence is not computed here; "
-            "choose a CLIP architecture"
-        )
-    if config.get("init_logit_bias") is not None:
-        return (
-            "models with a logit bias (SigLIP) are trained with a sigmoid loss, in which a pair has other "
-            "roles than in the softmax loss; choose a CLIP architecture"
-        )
-    return None
+    return next((reason for field, reason in REFUSED_FIELDS.items() if config.get(field) is not None), None)
 
 
 def _named(name: str) -> Architecture:

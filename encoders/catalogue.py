@@ -1,4 +1,4 @@
-"""`python -m encoders.catalogue`: what the installed open_clip lists, as JSON on standard output.
+"""`python -m encoders.catalogue`: what the installed open_clip and timm list, as JSON on standard output.
 
 Kept as `store/open_clip_models.json`, so that the HTTP process checks names without importing torch.
 """
@@ -9,9 +9,10 @@ import json
 import sys
 from typing import TypedDict
 
+import timm
 from open_clip import get_model_config, list_pretrained_tags_by_model
 
-from encoders.architectures import architecture_names, unsupported_reason
+from encoders.architectures import REFUSED_FIELDS, architecture_names, unsupported_reason
 
 
 class Entry(TypedDict):
@@ -21,8 +22,16 @@ class Entry(TypedDict):
     refused: str | None
 
 
-def catalogue() -> dict[str, dict[str, Entry]]:
-    """`{"architectures": {name: {"pretrained": [tag, …], "refused": reason or null}}}`."""
+class Catalogue(TypedDict):
+    """What may be named, and which fields of a configuration are refused, each with its reason."""
+
+    architectures: dict[str, Entry]
+    refused_fields: dict[str, str]
+    timm_models: list[str]
+
+
+def catalogue() -> Catalogue:
+    """What the installed libraries know."""
     return {
         "architectures": {
             name: {
@@ -30,7 +39,9 @@ def catalogue() -> dict[str, dict[str, Entry]]:
                 "refused": unsupported_reason(get_model_config(name) or {}),
             }
             for name in architecture_names()
-        }
+        },
+        "refused_fields": REFUSED_FIELDS,
+        "timm_models": timm.list_models(),
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
@@ -16,7 +15,7 @@ from encoders.construction import build
 from encoders.loaded_model import LoadedModel
 from encoders.model_spec import ModelSpec
 from encoders.tokenising import build_tokenizer
-from encoders.weights import fill, find_weights, local_checkpoint
+from encoders.weights import Checkpoint, fill, find_weights
 
 MAX_PARAMETERS: Final = 10_000_000_000
 _KEPT: Final = 2
@@ -29,28 +28,31 @@ def load_model(
     spec: ModelSpec,
     device: str | torch.device = "cpu",
     *,
-    checkpoints: Path | None = None,
+    checkpoint: Checkpoint | None = None,
     max_parameters: int = MAX_PARAMETERS,
 ) -> LoadedModel:
     """The model on `device`. This process keeps the two used last.
 
-    checkpoints: the one directory from which `pretrained` may name a `.safetensors` file; None allows tags only.
+    checkpoint: weights in place of `spec.pretrained`.
     Raises ModelRefused.
     """
-    key = (spec.canonical(), str(torch.device(device)), str(max_parameters), _local_version(spec, checkpoints))
+    digest = checkpoint.digest if checkpoint else ""
+    key = (spec.canonical(), str(torch.device(device)), str(max_parameters), digest)
     with _lock:
         model = _models.pop(key, None)
         if model is None:
             while len(_models) >= _KEPT:  # before loading: three never share the memory
                 _models.popitem(last=False)
-            model = _load(spec, device, checkpoints, max_parameters)
+            model = _load(spec, device, checkpoint, max_parameters)
         _models[key] = model
         return model
 
 
-def _load(spec: ModelSpec, device: str | torch.device, checkpoints: Path | None, max_parameters: int) -> LoadedModel:
+def _load(
+    spec: ModelSpec, device: str | torch.device, checkpoint: Checkpoint | None, max_parameters: int
+) -> LoadedModel:
     architecture = resolve_architecture(spec.architecture)
-    weights = find_weights(architecture, spec.pretrained, checkpoints) if spec.pretrained else None
+    weights = find_weights(architecture, spec.pretrained) if spec.pretrained else None
     config = architecture.config
     if weights and weights.quick_gelu:
         # Such weights were trained with that activation; open_clip only warns, and embeds wrongly.
@@ -60,14 +62,8 @@ def _load(spec: ModelSpec, device: str | torch.device, checkpoints: Path | None,
     preprocess = merge_preprocess_dict(preprocess, architecture.preprocess)
     preprocess["size"] = cast("Any", model).visual.image_size
     if weights:
-        fill(model, weights)
+        fill(model, weights.path, weights.name)
+    elif checkpoint:
+        with checkpoint.local_path() as path:
+            fill(model, path, "the checkpoint")
     return LoadedModel(model.to(device), config, preprocess, build_tokenizer(config))
-
-
-def _local_version(spec: ModelSpec, checkpoints: Path | None) -> str:
-    """Tells a checkpoint that was overwritten from the one that was loaded before."""
-    path = local_checkpoint(spec.pretrained, checkpoints) if spec.pretrained and checkpoints else None
-    if path is None:
-        return ""
-    status = path.stat()
-    return f"{path} {status.st_mtime_ns} {status.st_size}"

@@ -1,11 +1,13 @@
-"""Pretrained weights: from a tag that open_clip knows, or from a directory that the operator named.
+"""Pretrained weights: from a tag that open_clip knows, or from a checkpoint that a user brought.
 
 Nothing here unpickles an object. open_clip asks the hub for `.safetensors` first; an older `.bin` or `.pt` goes
-through `torch.load(weights_only=True)`, which builds tensors and nothing else. A local file must be `.safetensors`.
+through `torch.load(weights_only=True)`, which builds tensors and nothing else. A user's checkpoint is `.safetensors`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,16 @@ PARAM = "model.pretrained"
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """A `.safetensors` file that is kept elsewhere: what tells it from all others, and a path to read it at."""
+
+    digest: str
+    local_path: Callable[[], AbstractContextManager[Path]]
+
+
+@dataclass(frozen=True)
 class Weights:
-    """A checkpoint on this disk, and what it asks of the model around it."""
+    """A published checkpoint on this disk, and what it asks of the model around it."""
 
     name: str
     path: Path
@@ -30,44 +40,29 @@ class Weights:
     quick_gelu: bool = False
 
 
-def find_weights(architecture: Architecture, name: str, checkpoints: Path | None) -> Weights:
-    """Download a tag's weights (or find them in the hub's cache), or find a file below `checkpoints`.
+def find_weights(architecture: Architecture, name: str) -> Weights:
+    """Download a tag's weights, or find them in the hub's cache.
 
     Raises ModelRefused (unknown_pretrained, weights_unavailable).
     """
     tag = get_pretrained_cfg(architecture.name, name)
     if tag:
         return Weights(name, _download(tag, name), tag, bool(tag.get("quick_gelu", False)))
-    if checkpoints is not None and (path := local_checkpoint(name, checkpoints)):
-        return Weights(name, path)
     known = ", ".join(architecture.pretrained) or "none: leave `pretrained` null to start at random"
     raise ModelRefused(
         "unknown_pretrained", f"{architecture.name} has no pretrained weights {name[:80]!r}; known: {known}", PARAM
     )
 
 
-def local_checkpoint(name: str, checkpoints: Path) -> Path | None:
-    """The `.safetensors` file of that name below `checkpoints`; None for anything else, links out of it included."""
-    root = checkpoints.resolve()
-    try:
-        path = (root / name).resolve()
-        inside = path.is_relative_to(root) and path.suffix == ".safetensors" and path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a null byte
-        return None
-    return path if inside else None
-
-
-def fill(model: nn.Module, weights: Weights) -> None:
+def fill(model: nn.Module, path: Path, name: str) -> None:
     """Load the checkpoint into `model`, in place. Raises ModelRefused("weights_mismatch")."""
     try:
-        load_checkpoint(model, str(weights.path), strict=True, weights_only=True)
+        load_checkpoint(model, str(path), strict=True, weights_only=True)
     except Exception as error:  # a checkpoint is a stranger's file
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ModelRefused(
-            "weights_mismatch", f"{weights.name} does not fit the architecture: {reason}", PARAM
-        ) from error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelRefused("weights_mismatch", f"{name} does not fit the architecture: {reason}", PARAM) from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
-        raise ModelRefused("weights_mismatch", f"{weights.name} holds values that are not finite", PARAM)
+        raise ModelRefused("weights_mismatch", f"{name} holds values that are not finite", PARAM)
 
 
 def _download(tag: dict[str, Any], name: str) -> Path:

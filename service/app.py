@@ -29,6 +29,8 @@ from service.exports import endpoints as exports_endpoints
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
 from service.metrics import endpoints as metrics_endpoints
+from service.models import endpoints as models_endpoints
+from service.models.schemas import ModelReference
 from service.report import endpoints as report_endpoints
 from service.results import endpoints as results_endpoints
 from service.resumable import endpoints as resumable_endpoints
@@ -111,6 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (
         datasets_endpoints.router,
         resumable_endpoints.router,
+        models_endpoints.router,
         jobs_endpoints.router,
         events_endpoints.router,
         results_endpoints.router,
@@ -136,7 +139,7 @@ def _say_who_may_ask(database: Database, settings: Settings) -> None:
         logger.warning("there are no API keys: open to %s. %s", whom, HOW_TO_MAKE_A_KEY)
 
 
-_BODIES: tuple[type[BaseModel], ...] = (JobSpec, JobSettings, DatasetReference)
+_BODIES: tuple[type[BaseModel], ...] = (JobSpec, JobSettings, DatasetReference, ModelReference)
 
 
 def _document_hand_read_bodies(app: FastAPI) -> None:

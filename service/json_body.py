@@ -1,6 +1,7 @@
 """JSON bodies, read strictly: a name that is given twice, NaN or half a character is an error that says so."""
 
 import json
+import math
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -23,7 +24,7 @@ def parse(text: bytes | str, into: type[Model], loc: tuple[str, ...]) -> Model:
     """
     part = loc[-1] if len(loc) > 1 else None
     try:
-        content = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+        content = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_repeats)
     except (ValueError, RecursionError) as error:
         raise MalformedError("malformed_json", f"not JSON: {error}", part) from None
     if not _storable(content):
@@ -41,6 +42,12 @@ def _no_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in members]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
     return found
+
+
+def _finite(number: str) -> float:
+    if math.isinf(value := float(number)):
+        raise ValueError(f"{number} is too large")
+    return value
 
 
 def _no_constant(name: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from store import datasets, jobs, uploads
+from store import jobs, owners, uploads
 from store.database import Database
 from store.errors import LimitError
 from store.settings import Settings
@@ -79,11 +79,12 @@ class Limits:
         if self.stored_bytes is None:
             return
         one_at_a_time(session)
-        stored = datasets.stored_bytes(session) + uploads.promised_bytes(session)
+        stored = owners.stored_bytes(session) + uploads.promised_bytes(session)
         if stored + more > self.stored_bytes:
             raise LimitError(
                 "too_many_bytes",
-                f"{stored:,} of {self.stored_bytes:,} bytes are in use, {more:,} more do not fit: delete some",
+                f"{stored:,} of {self.stored_bytes:,} bytes are in use, {more:,} more do not fit: "
+                "delete a dataset, a model or an upload",
                 _LOOK_AGAIN_SECONDS,
             )
 

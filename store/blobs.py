@@ -160,7 +160,7 @@ class Blobs:
             yield self._root / name
             return
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "blob"
+            path = Path(folder) / Path(name).name  # some readers go by the suffix
             with path.open("wb") as file:
                 for chunk in self.stream(name):
                     file.write(chunk)

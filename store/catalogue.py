@@ -10,34 +10,69 @@ from importlib.resources import files
 from typing import Any, cast
 
 from store.errors import InvalidError
+from store.open_clip_config import check_config, is_hub_repository
+
+HUB_PREFIX = "hf-hub:"
+"""Before the name of a repository on the Hugging Face hub that holds configuration and weights, as open_clip has it."""
+
+_PARAM = "model.architecture"
 
 
 @cache
-def _architectures() -> dict[str, dict[str, Any]]:
-    content = json.loads((files("store") / "open_clip_models.json").read_text(encoding="utf-8"))
-    return cast("dict[str, dict[str, Any]]", content["architectures"])
+def _catalogue() -> dict[str, Any]:
+    content = (files("store") / "open_clip_models.json").read_text(encoding="utf-8")
+    return cast("dict[str, Any]", json.loads(content))
 
 
-def check_model(architecture: str, pretrained: str | None) -> None:
-    """Raise unless open_clip lists this architecture and, where given, this pretrained tag for it.
+@cache
+def _timm_models() -> frozenset[str]:
+    return frozenset(_catalogue()["timm_models"])
+
+
+def check_architecture(architecture: str | dict[str, Any], param: str = _PARAM) -> None:
+    """Raise unless this is an architecture that can be scored: a name that open_clip lists, or a configuration of one.
+
+    Raises:
+        InvalidError: naming the field, with the closest names; `param` names where the architecture was given.
+    """
+    if isinstance(architecture, str):
+        _entry(architecture, param)
+        return
+    check_config(architecture, param, _catalogue()["refused_fields"], _timm_models())
+
+
+def check_model(architecture: str | dict[str, Any], pretrained: str | None) -> None:
+    """Raise unless a job may name this architecture and, where given, this pretrained tag for it.
 
     Raises:
         InvalidError: naming the field, with the closest names or the known tags.
     """
-    known = _architectures()
-    entry = known.get(architecture)
-    if entry is None:
-        close = difflib.get_close_matches(architecture, known, n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise InvalidError(
-            "unknown_architecture", f"open_clip has no architecture {architecture!r}{hint}", "model.architecture"
-        )
-    if entry["refused"]:
-        raise InvalidError("unsupported_architecture", f"{architecture}: {entry['refused']}", "model.architecture")
-    if pretrained is not None and pretrained not in entry["pretrained"]:
-        tags = ", ".join(entry["pretrained"]) or "none"
+    tags: list[str] = []
+    if isinstance(architecture, str) and architecture.startswith(HUB_PREFIX):
+        if not is_hub_repository(architecture.removeprefix(HUB_PREFIX)):
+            raise InvalidError("unknown_architecture", f"after {HUB_PREFIX} stands organisation/repository", _PARAM)
+    elif isinstance(architecture, str):
+        tags = _entry(architecture, _PARAM)["pretrained"]
+    else:
+        check_architecture(architecture)
+    if pretrained is not None and pretrained not in tags:
+        name = architecture if isinstance(architecture, str) else "a configuration of one's own"
+        known = ", ".join(tags) or "none"
+        random = "it brings its own" if name.startswith(HUB_PREFIX) else "null trains from scratch"
         raise InvalidError(
             "unknown_pretrained",
-            f"{architecture} has no pretrained weights {pretrained!r}; known: {tags}; null trains from scratch",
+            f"{name} has no pretrained weights {pretrained!r}; known: {known}; {random}",
             "model.pretrained",
         )
+
+
+def _entry(name: str, param: str) -> dict[str, Any]:
+    known: dict[str, dict[str, Any]] = _catalogue()["architectures"]
+    entry = known.get(name)
+    if entry is None:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise InvalidError("unknown_architecture", f"open_clip has no architecture {name!r}{hint}", param)
+    if entry["refused"]:
+        raise InvalidError("unsupported_architecture", f"{name}: {entry['refused']}", param)
+    return entry

@@ -160,7 +160,7 @@ def finish_ingest(session: Session, dataset_id: str, found: Ingested) -> None:
             summary=found.summary,
         )
     )
-    jobs.start_waiting(session, dataset_id)
+    jobs.start_waiting(session, dataset_id=dataset_id)
 
 
 def fail_ingest(session: Session, dataset_id: str, error: dict[str, Any], rejected: int | None = None) -> None:
@@ -171,7 +171,7 @@ def fail_ingest(session: Session, dataset_id: str, error: dict[str, Any], reject
         .values(status=DatasetStatus.FAILED, error=error, pair_count=0, rejected_count=rejected)
     )
     shards.drop_open(session, dataset_id=dataset_id)
-    jobs.fail_waiting(session, dataset_id, error)
+    jobs.fail_waiting(session, error, dataset_id=dataset_id)
 
 
 def clear_pairs(session: Session, dataset_id: str) -> None:

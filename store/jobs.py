@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from store import shards
 from store.errors import ConflictError, NotFoundError
-from store.states import DatasetStatus, JobStatus, Phase
-from store.tables import Dataset, Job, Result
+from store.states import DatasetStatus, JobStatus, ModelStatus, Phase
+from store.tables import Dataset, Job, Model, Result
 from store.tenancy import tenant_of
 
 _UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLING)
@@ -27,8 +27,9 @@ def create(
     validation_dataset_id: str | None,
     queries_dataset_id: str | None = None,
     dataset_digest: str | None,
+    model_id: str | None = None,
 ) -> Job:
-    """Promise a job. Its first phase opens at once, or when the datasets that it names are ready."""
+    """Promise a job. Its first phase opens at once, or when the datasets and the model that it names are ready."""
     job = Job(
         id=job_id,
         tenant=tenant_of(session),
@@ -40,6 +41,7 @@ def create(
         validation_dataset_id=validation_dataset_id,
         queries_dataset_id=queries_dataset_id,
         dataset_digest=dataset_digest,
+        model_id=model_id,
     )
     session.add(job)
     session.flush()
@@ -88,18 +90,30 @@ def unfinished_on(session: Session, dataset_id: str) -> Sequence[str]:
     ).all()
 
 
-def start_waiting(session: Session, dataset_id: str) -> None:
-    """Open the first phase of every queued job that waited for this dataset and now has all it needs."""
-    for job in session.scalars(_waiting(dataset_id)):
+def unfinished_with(session: Session, model_id: str) -> Sequence[str]:
+    """The jobs that still use a model, oldest first."""
+    return session.scalars(
+        select(Job.id).where(Job.model_id == model_id, Job.status.in_(_UNFINISHED)).order_by(Job.created_at, Job.id)
+    ).all()
+
+
+def start_waiting(session: Session, *, dataset_id: str | None = None, model_id: str | None = None) -> None:
+    """Open the first phase of every queued job that waited for this dataset or model and now has all it needs."""
+    for job in session.scalars(_waiting(dataset_id, model_id)):
         _start_if_ready(session, job)
 
 
-def fail_waiting(session: Session, dataset_id: str, error: dict[str, Any]) -> None:
-    """End every queued job that waited for a dataset that failed."""
-    for job in session.scalars(_waiting(dataset_id)):
-        param = "dataset" if job.dataset_id == dataset_id else "validation.dataset"
-        message = f"dataset {dataset_id} failed: {error['message']}"
-        fail(session, job, {"code": error["code"], "message": message, "param": error.get("param") or param})
+def fail_waiting(
+    session: Session, error: dict[str, Any], *, dataset_id: str | None = None, model_id: str | None = None
+) -> None:
+    """End every queued job that waited for a dataset or a model that failed."""
+    for job in session.scalars(_waiting(dataset_id, model_id)):
+        if model_id is not None:
+            failed, param = f"model {model_id}", "model.id"  # the fields of its own error are not the job's
+        else:
+            failed, param = f"dataset {dataset_id}", "dataset" if job.dataset_id == dataset_id else "validation.dataset"
+            param = error.get("param") or param
+        fail(session, job, {"code": error["code"], "message": f"{failed} failed: {error['message']}", "param": param})
 
 
 def started(session: Session, job: Job) -> None:
@@ -220,10 +234,11 @@ def _uses(dataset_id: str) -> Any:
     )
 
 
-def _waiting(dataset_id: str) -> Select[Job]:
+def _waiting(dataset_id: str | None, model_id: str | None) -> Select[Job]:
+    named = Job.model_id == model_id if dataset_id is None else _uses(dataset_id)
     return (
         select(Job)
-        .where(_uses(dataset_id), Job.status == JobStatus.QUEUED, Job.phase.is_(None))
+        .where(named, Job.status == JobStatus.QUEUED, Job.phase.is_(None))
         .order_by(Job.created_at, Job.id)
         .with_for_update()
     )
@@ -235,6 +250,10 @@ def _start_if_ready(session: Session, job: Job) -> None:
     ready = session.scalars(
         select(Dataset.status).where(Dataset.id.in_(needed)).order_by(Dataset.id).with_for_update(read=True)
     ).all()
+    if job.model_id is not None:
+        status = session.scalar(select(Model.status).where(Model.id == job.model_id).with_for_update(read=True))
+        if status != ModelStatus.READY:
+            return
     if len(ready) == len(needed) and all(status == DatasetStatus.READY for status in ready):
         job.dataset_digest = session.scalar(select(Dataset.digest).where(Dataset.id == job.dataset_id))
         open_phase(session, job, Phase.PLAN, [shards.Planned({})])

@@ -1,17 +1,25 @@
-"""What owns a shard: a job, or the dataset that is being ingested."""
+"""What owns a shard: a job, the dataset that is being ingested, or the model that is being checked."""
 
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from store import datasets, jobs
+from store import datasets, jobs, models
+from store.shards import Claim, Vanished
 
 
-def fail(session: Session, job_id: str | None, dataset_id: str | None, error: dict[str, Any]) -> None:
+def fail(session: Session, owned: Claim | Vanished, error: dict[str, Any]) -> None:
     """End the owner of a shard with a reason; its other shards are dropped."""
-    if job_id is not None:
-        job = jobs.lock(session, job_id)
+    if owned.job_id is not None:
+        job = jobs.lock(session, owned.job_id)
         if job is not None:
             jobs.fail(session, job, error)
-    elif dataset_id is not None:
-        datasets.fail_ingest(session, dataset_id, error)
+    elif owned.dataset_id is not None:
+        datasets.fail_ingest(session, owned.dataset_id, error)
+    elif owned.model_id is not None:
+        models.fail(session, owned.model_id, error)
+
+
+def stored_bytes(session: Session) -> int:
+    """The size of everything that was uploaded or fetched, and is kept."""
+    return datasets.stored_bytes(session) + models.stored_bytes(session)

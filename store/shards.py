@@ -35,10 +35,11 @@ class Claim:
     checkpoint: dict[str, Any] | None
     dataset_id: str | None
     job_id: str | None
+    model_id: str | None
 
     @property
     def owner(self) -> str:
-        return self.job_id or self.dataset_id or ""
+        return self.job_id or self.dataset_id or self.model_id or ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Vanished:
     times: int
     dataset_id: str | None
     job_id: str | None
+    model_id: str | None
+
+    @property
+    def owner(self) -> str:
+        return self.job_id or self.dataset_id or self.model_id or ""
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,14 @@ class Progress:
 class _Owner:
     dataset_id: str | None = None
     job_id: str | None = None
+    model_id: str | None = None
     condition: ColumnElement[bool] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.job_id is not None:
             self.condition = Shard.job_id == self.job_id
+        elif self.model_id is not None:
+            self.condition = Shard.model_id == self.model_id
         else:
             self.condition = Shard.dataset_id == self.dataset_id
 
@@ -89,6 +98,7 @@ def open_phase(
     *,
     dataset_id: str | None = None,
     job_id: str | None = None,
+    model_id: str | None = None,
 ) -> None:
     """Queue the shards of a phase. Opening the same phase twice is an error of the caller: the index is unique."""
     session.execute(
@@ -97,6 +107,7 @@ def open_phase(
             {
                 "dataset_id": dataset_id,
                 "job_id": job_id,
+                "model_id": model_id,
                 "phase": phase,
                 "index": index,
                 "payload": shard.payload,
@@ -142,6 +153,7 @@ def claim(session: Session, *, worker: str, lease_seconds: float) -> Claim | Non
         checkpoint=shard.checkpoint,
         dataset_id=shard.dataset_id,
         job_id=shard.job_id,
+        model_id=shard.model_id,
     )
 
 
@@ -214,7 +226,7 @@ def complete(session: Session, held: Claim, output: dict[str, Any], *, units: in
             total=units,
         )
     )
-    owner = _Owner(held.dataset_id, held.job_id)
+    owner = _Owner(held.dataset_id, held.job_id, held.model_id)
     return not session.scalar(
         select(
             select(Shard.id).where(owner.condition, Shard.phase == held.phase, Shard.state != ShardState.DONE).exists()
@@ -269,7 +281,7 @@ def _take_back(session: Session, of_whom: ColumnElement[bool]) -> list[Vanished]
         update(Shard)
         .where(Shard.id.in_(held))
         .values(state=ShardState.QUEUED, vanished=Shard.vanished + 1, lease_until=None, not_before=place)
-        .returning(Shard.id, Shard.phase, Shard.index, Shard.vanished, Shard.dataset_id, Shard.job_id)
+        .returning(Shard.id, Shard.phase, Shard.index, Shard.vanished, Shard.dataset_id, Shard.job_id, Shard.model_id)
     )
     return [Vanished(*row) for row in rows]
 
@@ -294,13 +306,18 @@ def drop(session: Session, held: Claim) -> None:
 
 
 def drop_open(
-    session: Session, *, dataset_id: str | None = None, job_id: str | None = None, running: bool = True
+    session: Session,
+    *,
+    dataset_id: str | None = None,
+    job_id: str | None = None,
+    model_id: str | None = None,
+    running: bool = True,
 ) -> None:
     """Drop what is queued and, unless told not to, what runs: those attempts lose their lease."""
     states = [ShardState.QUEUED, ShardState.RUNNING] if running else [ShardState.QUEUED]
     session.execute(
         update(Shard)
-        .where(_Owner(dataset_id, job_id).condition, Shard.state.in_(states))
+        .where(_Owner(dataset_id, job_id, model_id).condition, Shard.state.in_(states))
         .values(state=ShardState.DROPPED, lease_until=None, finished_at=func.now())
     )
 
@@ -321,11 +338,18 @@ def outputs(session: Session, phase: Phase, *, job_id: str) -> list[dict[str, An
     return [row or {} for row in rows]
 
 
-def progress(session: Session, phase: str, *, job_id: str | None = None, dataset_id: str | None = None) -> Progress:
+def progress(
+    session: Session,
+    phase: str,
+    *,
+    job_id: str | None = None,
+    dataset_id: str | None = None,
+    model_id: str | None = None,
+) -> Progress:
     """How much of a phase is done, over all its shards."""
     done, total = session.execute(
         select(func.coalesce(func.sum(Shard.done), 0), func.coalesce(func.sum(Shard.total), 0)).where(
-            _Owner(dataset_id, job_id).condition, Shard.phase == phase
+            _Owner(dataset_id, job_id, model_id).condition, Shard.phase == phase
         )
     ).one()
     return Progress(int(done), int(total))
@@ -347,5 +371,7 @@ def phase_reports(session: Session, *, job_id: str) -> list[PhaseReport]:
     return [PhaseReport(name, n, float(seconds or 0), int(units or 0)) for name, n, seconds, units in rows]
 
 
-def purge(session: Session, *, dataset_id: str | None = None, job_id: str | None = None) -> None:
-    session.execute(delete(Shard).where(_Owner(dataset_id, job_id).condition))
+def purge(
+    session: Session, *, dataset_id: str | None = None, job_id: str | None = None, model_id: str | None = None
+) -> None:
+    session.execute(delete(Shard).where(_Owner(dataset_id, job_id, model_id).condition))

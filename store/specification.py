@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 DEFAULT_ARCHITECTURE = "ViT-B-32"
 DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
@@ -54,14 +54,35 @@ class Queries(_Strict):
 
 
 class Model(_Strict):
-    """An open_clip model. `tiny` is a small architecture for trials on 32-pixel images."""
+    """An open_clip model by name, or one of `/models` by its id. `tiny` is a small architecture for trials on 32-pixel
+    images."""
 
-    architecture: Annotated[str, Field(min_length=1, max_length=200)] | dict[str, Any] = Field(
-        description="a name that open_clip knows, `tiny`, or an open_clip model configuration as an object"
+    id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="of a model of `/models`, in place of the other fields"
+    )
+    architecture: Annotated[str, Field(min_length=1, max_length=200)] | dict[str, Any] | None = Field(
+        default=None,
+        description="a name that open_clip knows, `tiny`, or an open_clip model configuration as an object",
     )
     pretrained: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None, description="an open_clip tag; null starts from random weights drawn from `objective.seed`"
     )
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Self:
+        if (self.id is None) == (self.architecture is None):
+            raise ValueError("a model is named either by `architecture` or by `id`")
+        if self.id is not None and self.pretrained is not None:
+            raise ValueError("a model named by `id` brings its own weights: leave `pretrained` out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_named(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        named = fields(self)
+        if self.id is not None:
+            return {"id": self.id}
+        named.pop("id", None)
+        return dict(named)
 
 
 class Lora(_Strict):

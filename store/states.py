@@ -19,6 +19,14 @@ class DuplicateKind(StrEnum):
     CAPTION = "caption"  # the caption; of a dataset of embeddings, the text's embedding
 
 
+class ModelStatus(StrEnum):
+    """Where a model that a user brought stands."""
+
+    CHECKING = "checking"  # its checkpoint is being fetched, or loaded once to see whether it fits
+    READY = "ready"  # it fits its architecture, and every number of it is finite
+    FAILED = "failed"  # it cannot be had, or does not fit
+
+
 class JobStatus(StrEnum):
     """Where a job stands. The last three are ends."""
 
@@ -45,9 +53,11 @@ class ShardState(StrEnum):
 
 
 class Phase(StrEnum):
-    """The steps of the work, in order. `fetch` and `ingest` belong to a dataset, the others to a job."""
+    """The steps of the work, in order. `fetch` and `ingest` belong to a dataset, `fetch` and `check` to a model, the
+    others to a job."""
 
     FETCH = "fetch"
+    CHECK = "check"
     INGEST = "ingest"
     PLAN = "plan"
     ENCODE = "encode"
@@ -67,6 +77,7 @@ class Phase(StrEnum):
 
 PROGRESS_UNITS = {
     Phase.FETCH: "MiB",
+    Phase.CHECK: "models",
     Phase.INGEST: "pairs",
     Phase.PLAN: "pairs",
     Phase.ENCODE: "pairs",

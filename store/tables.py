@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from store.states import DatasetStatus, JobStatus, ShardState
+from store.states import DatasetStatus, JobStatus, ModelStatus, ShardState
 
 Json = dict[str, Any]
 
@@ -45,7 +45,9 @@ class Base(DeclarativeBase):
     }
 
 
-def _one_of(column: str, states: type[DatasetStatus] | type[JobStatus] | type[ShardState]) -> CheckConstraint:
+def _one_of(
+    column: str, states: type[DatasetStatus] | type[ModelStatus] | type[JobStatus] | type[ShardState]
+) -> CheckConstraint:
     names = ", ".join(f"'{state.value}'" for state in states)
     return CheckConstraint(f"{column} IN ({names})", name=column)
 
@@ -151,6 +153,30 @@ class Duplicate(Base):
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
+class Model(Base):
+    """A checkpoint that a user brought. The row of a deleted one stays until its blobs are purged."""
+
+    __tablename__ = "models"
+    __table_args__ = (
+        _one_of("status", ModelStatus),
+        Index(None, "tenant", "created_at", "id"),
+        Index("ix_models_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(server_default=DEFAULT_TENANT)
+    name: Mapped[str | None]
+    architecture: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))  # a name or a configuration; null until
+    # a file that is fetched has said which
+    status: Mapped[str]
+    source: Mapped[str | None]  # the URI or the job that its checkpoint is fetched from, if it was not uploaded
+    digest: Mapped[str | None]  # of the file's bytes; null until they are fetched
+    size_bytes: Mapped[int]
+    error: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+
 class Job(Base):
     """A promise to compute. The row is the promise; messages to workers are only doorbells."""
 
@@ -161,6 +187,7 @@ class Job(Base):
         Index(None, "dataset_id"),
         Index(None, "validation_dataset_id"),
         Index(None, "queries_dataset_id"),
+        Index("ix_jobs_model", "model_id", postgresql_where=text("model_id IS NOT NULL")),
         Index("ix_jobs_open", "tenant", "created_at", postgresql_where=text("finished_at IS NULL")),
         Index("ix_jobs_status", "status", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_jobs_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
@@ -177,6 +204,7 @@ class Job(Base):
     dataset_id: Mapped[str]
     validation_dataset_id: Mapped[str | None]
     queries_dataset_id: Mapped[str | None]
+    model_id: Mapped[str | None]  # of a model that a user brought
     dataset_digest: Mapped[str | None]  # null until the dataset is ready
     outputs: Mapped[Json] = mapped_column(server_default=text("'{}'"))  # by phase: what the next phases need
     result_count: Mapped[int] = mapped_column(server_default=text("0"))
@@ -194,13 +222,14 @@ class Job(Base):
 
 
 class Shard(Base):
-    """One claimable piece of a phase, of a dataset or of a job."""
+    """One claimable piece of a phase, of a dataset, of a model or of a job."""
 
     __tablename__ = "shards"
     __table_args__ = (
         _one_of("state", ShardState),
-        CheckConstraint("(dataset_id IS NULL) <> (job_id IS NULL)", name="one_owner"),
+        CheckConstraint("num_nonnulls(dataset_id, job_id, model_id) = 1", name="one_owner"),
         Index("uq_shards_dataset", "dataset_id", "phase", "index", unique=True),
+        Index("uq_shards_model", "model_id", "phase", "index", unique=True),
         Index("uq_shards_job", "job_id", "phase", "index", unique=True),
         Index("ix_shards_queued", "not_before", "id", postgresql_where=text("state = 'queued'")),
         Index("ix_shards_running", "lease_until", postgresql_where=text("state = 'running'")),
@@ -209,6 +238,7 @@ class Shard(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     dataset_id: Mapped[str | None]
     job_id: Mapped[str | None]
+    model_id: Mapped[str | None]
     phase: Mapped[str]
     index: Mapped[int]
     payload: Mapped[Json]

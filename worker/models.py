@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
 
-from encoders import Embedder, ModelRefused, ModelSpec, square_heads
+from encoders import Checkpoint, Embedder, ModelRefused, ModelSpec, square_heads
+from store import models
+from store.blobs import Blobs
+from store.catalogue import check_architecture
 from store.errors import InvalidError
 from store.specification import JobSpec
+from store.tables import Model
+from worker.task import Task
 
 if TYPE_CHECKING:
     from encoders import LoadedModel
@@ -16,7 +22,7 @@ if TYPE_CHECKING:
 SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
 
 
-def job_model(spec: JobSpec, device: torch.device) -> LoadedModel | None:
+def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | None:
     """The model of a job; `None` for a dataset of embeddings.
 
     Raises:
@@ -24,12 +30,39 @@ def job_model(spec: JobSpec, device: torch.device) -> LoadedModel | None:
     """
     if spec.model is None:
         return None
+    if spec.model.id is not None:
+        with task.database.transaction() as session:
+            model = models.get(session, spec.model.id)
+        return kept_model(task.blobs, model, device)
+    architecture, seed = spec.model.architecture, spec.objective.seed
+    assert architecture is not None  # noqa: S101  a model is named one way or the other
+    if isinstance(architecture, dict):
+        check_architecture(architecture)  # the row may be older than a rule
     from encoders import load_model  # not before the first job that needs it
 
     try:
-        return load_model(ModelSpec(spec.model.architecture, spec.model.pretrained, spec.objective.seed), device)
+        return load_model(ModelSpec(architecture, spec.model.pretrained, seed), device)
     except ModelRefused as refused:
         raise InvalidError(refused.code, refused.message, refused.param) from refused
+
+
+def kept_model(blobs: Blobs, model: Model, device: torch.device) -> LoadedModel:
+    """A model that a user brought.
+
+    Raises:
+        InvalidError: its checkpoint does not fit its architecture; `param` names the field of `POST /models`.
+    """
+    architecture = model.architecture
+    assert architecture is not None  # noqa: S101  known once the file is there
+    check_architecture(architecture, "architecture")
+    checkpoint = Checkpoint(model.digest or "", partial(blobs.local_path, models.blob_of(model.id)))
+    from encoders import load_model  # not before the first job that needs it
+
+    try:
+        return load_model(ModelSpec(architecture), device, checkpoint=checkpoint)
+    except ModelRefused as refused:
+        param = "file" if refused.code == "weights_mismatch" else "architecture"
+        raise InvalidError(refused.code, refused.message, param) from refused
 
 
 def job_embedder(spec: JobSpec, model: LoadedModel | None, width: int | None, device: torch.device) -> Embedder:
@@ -55,4 +88,4 @@ def job_embedder(spec: JobSpec, model: LoadedModel | None, width: int | None, de
 
 def starts_from_nothing(spec: JobSpec) -> bool:
     """Whether the model is drawn at random, so that it knows something only once it is fitted."""
-    return spec.model is not None and spec.model.pretrained is None
+    return spec.model is not None and spec.model.id is None and spec.model.pretrained is None

@@ -12,6 +12,7 @@ from store.states import JobStatus, Phase
 from store.tables import Job
 from worker.steps import (
     baselines,
+    check,
     curvature,
     edit,
     encode,
@@ -57,6 +58,7 @@ JOB_STEPS = (
 
 _RUN: dict[Phase, Callable[[Task], Done]] = {
     Phase.FETCH: fetch.run,
+    Phase.CHECK: check.run,
     Phase.INGEST: ingest.run,
     **{step.phase: step.run for step in JOB_STEPS},
 }

@@ -101,7 +101,7 @@ def open_problem(task: Task) -> Iterator[Problem]:
     """The problem of the job that a shard belongs to; its files close with the block."""
     view = JobView.of(task)
     device = device_of(task.settings)
-    model = job_model(view.spec, device)
+    model = job_model(task, view.spec, device)
     embedder = job_embedder(view.spec, model, view.dataset.width, device)
     roster = Roster.load(task.blobs, view.plan["roster"])
     wanted = view.spec.objective

@@ -72,7 +72,7 @@ def ask(problem: Problem, queries: Queries, first: int, last: int) -> Asked:
                     f"query {pair.key!r}: its {what} text {text!r} is no candidate",
                     "queries.candidates",
                 )
-    model = job_model(problem.view.spec, problem.device)
+    model = job_model(problem.task, problem.view.spec, problem.device)
     assert model is not None  # noqa: S101  a job on images has one
     candidates = model.tokenize(names).ids.to(problem.device)
     if problem.view.spec.objective.scope == "heads":

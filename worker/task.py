@@ -28,7 +28,7 @@ class Task:
 
     def blob_name(self, name: str) -> str:
         """A name for what this attempt writes. No other attempt writes to it, so a late one can do no harm."""
-        kind = "jobs" if self.claim.job_id else "datasets"
+        kind = "jobs" if self.claim.job_id else "datasets" if self.claim.dataset_id else "models"
         where = f"{self.claim.phase}-{self.claim.index}.{self.claim.attempt}"
         return f"{kind}/{self.claim.owner}/{where}/{name}"
 

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def told(database: Database, settings: Settings, taken_back: Iterable[Vanished]) -> None:
     """Log what was taken back, and end the owners of what has lost too many workers."""
     for shard in taken_back:
-        logger.warning("%s %s-%s: its worker vanished", shard.job_id or shard.dataset_id, shard.phase, shard.index)
+        logger.warning("%s %s-%s: its worker vanished", shard.owner, shard.phase, shard.index)
         if shard.times < settings.ecif_max_vanished:
             continue
         error = {
@@ -25,7 +25,7 @@ def told(database: Database, settings: Settings, taken_back: Iterable[Vanished])
             "param": None,
         }
         with database.transaction() as session:
-            owners.fail(session, shard.job_id, shard.dataset_id, error)
+            owners.fail(session, shard, error)
 
 
 def take_over(lock_files: Path, database: Database, settings: Settings) -> int:

@@ -149,7 +149,7 @@ def _fail_owner(place: Workplace, claim: Claim, error: Json) -> None:
                 jobs.lock(session, claim.job_id)  # the owner before its shard, as everywhere
             shards.fence(session, claim)
             shards.drop(session, claim)
-            owners.fail(session, claim.job_id, claim.dataset_id, error)
+            owners.fail(session, claim, error)
     except LostLeaseError:
         logger.warning("%s %s-%s: its failure came too late to matter", claim.owner, claim.phase, claim.index)
 
@@ -170,4 +170,4 @@ def _retry_or_fail(place: Workplace, claim: Claim, error: Exception) -> None:
     if raised >= place.settings.ecif_max_raised:
         told["message"] = f"after {raised} attempts: {told['message']}"
         with place.database.transaction() as session:
-            owners.fail(session, claim.job_id, claim.dataset_id, told)
+            owners.fail(session, claim, told)

@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import Session
 
-from store import datasets, jobs
+from store import datasets, jobs, models
 from store.catalogue import check_model
 from store.errors import InvalidError, NotFoundError
 from store.ids import new_id
@@ -58,8 +58,11 @@ def submit(session: Session, spec: JobSpec) -> Job:
     queries: Dataset | None = None
     if spec.queries is not None:
         queries = datasets.usable(session, spec.queries.dataset, "queries.dataset")
-    if spec.model is not None and isinstance(spec.model.architecture, str):
+    if spec.model is not None and spec.model.architecture is not None:
         check_model(spec.model.architecture, spec.model.pretrained)
+    model_id = spec.model.id if spec.model is not None else None
+    if model_id is not None:
+        models.usable(session, model_id, "model.id")
     spec = fill_for_kind(spec, dataset, validation)
     return jobs.create(
         session,
@@ -71,4 +74,5 @@ def submit(session: Session, spec: JobSpec) -> Job:
         validation_dataset_id=validation.id if validation else None,
         queries_dataset_id=queries.id if queries else None,
         dataset_digest=dataset.digest,
+        model_id=model_id,
     )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import encoders.weights
 from encoders.loaded_model import LoadedModel
 from encoders.loading import load_model
 from encoders.model_spec import ModelRefused, ModelSpec
 from encoders.tiny import TINY_CONFIG
+from encoders.weights import Checkpoint
 
 
 def refusal(spec: ModelSpec, **options: Any) -> ModelRefused:
@@ -98,33 +101,11 @@ def test_size_is_known_before_memory_is_taken() -> None:
     assert "4,704," in refused.message
 
 
-@pytest.mark.parametrize(
-    ("config", "field"),
-    [
-        ({"embed_dim": 32}, "vision_cfg"),
-        (changed(colour=1), "colour"),
-        (changed(vision_cfg={"widht": 64}), "vision_cfg.widht"),
-        (changed(vision_cfg={"layers": "many"}), "vision_cfg.layers"),
-        (changed(vision_cfg={"layers": 10**9}), "vision_cfg.layers"),
-        (changed(vision_cfg={"image_size": 2048, "patch_size": 1}), "vision_cfg.patch_size"),
-        (changed(vision_cfg={"timm_model_name": "local-dir:/etc"}), "vision_cfg.timm_model_name"),
-        (changed(text_cfg={"hf_model_name": "/etc"}), "text_cfg.hf_model_name"),
-        (changed(text_cfg={"hf_tokenizer_name": "encoders"}), "text_cfg.hf_tokenizer_name"),
-        (
-            changed(text_cfg={"tokenizer_kwargs": {"trust_remote_code": True}}),
-            "text_cfg.tokenizer_kwargs.trust_remote_code",
-        ),
-        (changed(text_cfg={"vocab_size": 100}), "text_cfg.vocab_size"),
-        (changed(embed_dim=math.nan), "embed_dim"),
-        ({"model_cfg": changed(), "preprocess_cfg": {"std": [0.0, 1.0, 1.0]}}, "preprocess_cfg.std"),
-        ({"model_cfg": changed(), "weights": "x"}, "weights"),
-    ],
-)
-def test_a_wrong_field_is_named(config: dict[str, Any], field: str) -> None:
-    refused = refusal(ModelSpec(config))
-    assert refused.code == "invalid_model_config"
-    prefix = "model.architecture.model_cfg." if "model_cfg" in config else "model.architecture."
-    assert refused.param in (prefix + field, f"model.architecture.{field}")
+def test_a_name_of_the_hub_is_never_a_local_path() -> None:
+    for config in (changed(text_cfg={"hf_model_name": "/etc"}), changed(text_cfg={"hf_tokenizer_name": "encoders"})):
+        refused = refusal(ModelSpec(config))
+        assert refused.code == "invalid_model_config"
+        assert refused.param.startswith("model.architecture.text_cfg.hf_")
 
 
 @pytest.mark.parametrize(
@@ -155,39 +136,31 @@ def test_published_preprocessing_is_used() -> None:
 
 
 @pytest.fixture
-def checkpoints(tmp_path: Path) -> Path:
-    """A directory with a good checkpoint of `tiny`, a pickle, and a link that leads out of it."""
-    inside = tmp_path / "checkpoints"
-    inside.mkdir()
+def mine(tmp_path: Path) -> Checkpoint:
+    """A checkpoint of `tiny`."""
     source = load_model(ModelSpec("tiny", seed=9))
-    state = source.state_dict_with(source.full().parameters, "all")
-    save_file(state, inside / "mine.safetensors")
-    save_file(state, tmp_path / "outside.safetensors")
-    torch.save(state, inside / "mine.pt")
-    (inside / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
-    return inside
+    save_file(source.state_dict_with(source.full().parameters, "all"), tmp_path / "mine.safetensors")
+    return Checkpoint("sha256:one", lambda: nullcontext(tmp_path / "mine.safetensors"))
 
 
-def test_a_local_checkpoint_is_loaded_from_the_named_directory(checkpoints: Path) -> None:
-    loaded = load_model(ModelSpec("tiny", "mine.safetensors"), checkpoints=checkpoints)
+def test_a_checkpoint_is_loaded_once(mine: Checkpoint) -> None:
+    loaded = load_model(ModelSpec("tiny"), checkpoint=mine)
     assert loaded.digest == load_model(ModelSpec("tiny", seed=9)).digest
+    assert load_model(ModelSpec("tiny"), checkpoint=mine) is loaded
+    assert load_model(ModelSpec("tiny"), checkpoint=replace(mine, digest="sha256:two")) is not loaded
 
 
-@pytest.mark.parametrize(
-    "name", ["../outside.safetensors", "link.safetensors", "mine.pt", "absent.safetensors", "x\0", "y" * 5000]
-)
-def test_no_other_file_is(checkpoints: Path, name: str) -> None:
-    assert refusal(ModelSpec("tiny", name), checkpoints=checkpoints).code == "unknown_pretrained"
-    whole = str(checkpoints.parent / "outside.safetensors")
-    assert refusal(ModelSpec("tiny", whole), checkpoints=checkpoints).code == "unknown_pretrained"
-    assert refusal(ModelSpec("tiny", str(checkpoints / "mine.safetensors"))).code == "unknown_pretrained"
-
-
-def test_a_checkpoint_that_does_not_fit_is_refused(checkpoints: Path) -> None:
-    spec = ModelSpec(changed(vision_cfg={"layers": 2}), "mine.safetensors")
-    assert refusal(spec, checkpoints=checkpoints).code == "weights_mismatch"
-    (checkpoints / "mine.safetensors").write_bytes(b"garbage")
-    assert refusal(ModelSpec("tiny", "mine.safetensors"), checkpoints=checkpoints).code == "weights_mismatch"
+def test_a_checkpoint_that_does_not_fit_is_refused(mine: Checkpoint) -> None:
+    refused = refusal(ModelSpec(changed(vision_cfg={"layers": 2})), checkpoint=mine)
+    assert refused.code == "weights_mismatch"
+    assert "visual.transformer.resblocks.2" in refused.message
+    with mine.local_path() as path:
+        state = load_file(path)
+        state["logit_scale"] = torch.tensor(math.nan)
+        save_file(state, path)
+        assert "not finite" in refusal(ModelSpec("tiny"), checkpoint=replace(mine, digest="nan")).message
+        path.write_bytes(b"garbage")
+    assert refusal(ModelSpec("tiny"), checkpoint=replace(mine, digest="garbage")).code == "weights_mismatch"
 
 
 def test_weights_keep_the_activation_they_were_trained_with(

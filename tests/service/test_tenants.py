@@ -1,7 +1,9 @@
 """What belongs to another tenant is not there: not by its id, not in a list, not in a count."""
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
+from safetensors.torch import save
 
 from store import api_keys
 
@@ -18,11 +20,12 @@ def tenants(client, database, settings):
 
 @pytest.fixture
 def theirs(tenants, image_zip, embedding_zip, work):
-    """Ids of a dataset of images, one of embeddings, and a job that succeeded on the latter."""
+    """Ids of a dataset of images, one of embeddings, a job that succeeded on the latter, and a model."""
     client = tenants[1]
     sent = [client.post("/datasets", files={"file": ("x.zip", content)}) for content in (image_zip(2), embedding_zip())]
     images, embeddings = [answer.json()["id"] for answer in sent]
     job = client.post("/jobs", json={**SPEC, "dataset": embeddings}).json()["id"]
+    model = client.post("/models", files={"file": save({"w": torch.zeros(2)})}, data={"architecture": "tiny"}).json()
     work()
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
     upload = client.post("/uploads", headers={"upload-length": "9"}).headers["location"].removeprefix("/uploads/")
@@ -32,12 +35,14 @@ def theirs(tenants, image_zip, embedding_zip, work):
         "job_id": job,
         "key": "images/0.png",
         "upload_id": upload,
+        "model_id": model["id"],
     }
 
 
 def test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(client, tenants, theirs, problem_of):
     ours, _ = tenants
     nothing = {"dataset_id": "ds_nothing", "job_id": "job_nothing", "key": "images/0.png", "upload_id": "up_nothing"}
+    nothing["model_id"] = "model_nothing"
     # What an endpoint asks for before it looks whether there is anything.
     sent = {"upload-offset": "0", "content-type": "application/offset+octet-stream"}
     walked = 0
@@ -51,7 +56,7 @@ def test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(cli
             if method == "head":
                 continue
             told, of_nothing = map(problem_of, answers)
-            for name in ("dataset_id", "job_id", "upload_id"):
+            for name in ("dataset_id", "job_id", "upload_id", "model_id"):
                 told["detail"] = told["detail"].replace(theirs[name], nothing[name])
             assert told == of_nothing
     assert walked >= 12
@@ -77,7 +82,7 @@ def test_the_walk_left_everything_where_it_was(client, tenants, theirs, problem_
 
 def test_lists_and_their_counts_are_of_the_tenant(tenants, theirs, image_zip):
     ours, them = tenants
-    for path, total in (("/datasets", 2), ("/jobs", 1)):
+    for path, total in (("/datasets", 2), ("/jobs", 1), ("/models", 1)):
         assert ours.get(path).json() == {"items": [], "next_cursor": None, "total": 0}
         assert them.get(path).json()["total"] == len(them.get(path).json()["items"]) == total
     assert ours.post("/datasets", files={"file": ("x.zip", image_zip(1))}).status_code == 201
@@ -88,6 +93,7 @@ def test_lists_and_their_counts_are_of_the_tenant(tenants, theirs, image_zip):
     ("spec", "param"),
     [
         ({"dataset": "{embeddings}"}, "dataset"),
+        ({"dataset": "{ours}", "model": {"id": "{model_id}"}}, "model.id"),
         ({"dataset": "{ours}", "validation": {"dataset": "{embeddings}"}}, "validation.dataset"),
         ({"dataset": "{ours}", "task": "removal", "validation": {"fraction": 0.5},
           "remove": {"job": "{job_id}", "flagged": True}}, "remove.job"),
@@ -105,7 +111,7 @@ def test_a_job_cannot_name_what_another_tenant_has(tenants, theirs, embedding_zi
 
     problem = problem_of(ours.post("/jobs", json=filled({**SPEC, **spec})))
     assert (problem["status"], ".".join(problem["errors"][0]["loc"][1:])) == (422, param)
-    assert problem["code"] in ("unknown_dataset", "unknown_job")
+    assert problem["code"] in ("unknown_dataset", "unknown_model", "unknown_job")
     assert ours.get("/jobs").json()["total"] == 0
 
 

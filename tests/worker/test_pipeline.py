@@ -165,7 +165,7 @@ def test_two_jobs_on_one_dataset_encode_it_once(upload, image_zip, work, run, da
 @pytest.mark.parametrize(
     ("model", "param"),
     [
-        ({"architecture": {"embed_dim": 8, "vision_cfg": {"layers": 1, "colour": "red"}}}, "model.architecture"),
+        ({"architecture": {"embed_dim": 8, "vision_cfg": {"patch_size": 0}, "text_cfg": {}}}, "model.architecture"),
         ({"architecture": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}, "model.pretrained"),
     ],
 )

@@ -4,6 +4,7 @@
 they were, in the edit as in the refit that verifies it.
 """
 
+import json
 import math
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from ecif import Batch, FitSettings, fit, flatten, unflatten
 from ecif.objective import LARGEST_SCALE, LOGIT_SCALE
 from ecif.parameters import Params
 from encoders import ModelRefused
+from store.checkpoint_file import CONFIG_KEY
 from store.shards import Planned
 from store.specification import JobSpec
 from store.tables import Job
@@ -99,14 +101,17 @@ def _verified(problem: Problem, step: Tensor) -> Json:
 def _checkpoint(problem: Problem, edited: Params) -> str:
     """The whole open_clip state dict; for embeddings, and heads that no architecture has, the heads alone."""
     task, spec = problem.task, problem.view.spec
-    model = job_model(spec, problem.device)
+    model = job_model(task, spec, problem.device)
     tensors: dict[str, Tensor] = dict(edited)
     if LOGIT_SCALE in tensors:  # open_clip caps it in training only
         tensors[LOGIT_SCALE] = tensors[LOGIT_SCALE].clamp(max=math.log(LARGEST_SCALE))
+    said = None
     if model is not None:
         try:
             alpha = {"lora_alpha": spec.objective.lora.alpha} if spec.objective.lora else {}
             tensors = model.state_dict_with(tensors, spec.objective.scope, **alpha)
+            # What open_clip's own file beside the weights would say: posted to /models, the checkpoint explains itself.
+            said = {CONFIG_KEY: json.dumps({"model_cfg": model.config, "preprocess_cfg": model.preprocess_config})}
         except ModelRefused:  # a tower without a linear head got a square one, which open_clip has no place for
             tensors = {name if name == LOGIT_SCALE else f"heads.{name}": weight for name, weight in tensors.items()}
-    return put_tensors(task.blobs, task.blob_name("checkpoint.safetensors"), tensors)
+    return put_tensors(task.blobs, task.blob_name("checkpoint.safetensors"), tensors, said)

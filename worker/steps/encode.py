@@ -54,7 +54,7 @@ def run(task: Task) -> Done:
     """Encode one part, unless that was done before."""
     payload = task.claim.payload
     view = JobView.of(task)
-    model = job_model(view.spec, device_of(task.settings))
+    model = job_model(task, view.spec, device_of(task.settings))
     assert model is not None  # noqa: S101  planned for images only
     scope = view.spec.objective.scope
     made_of = f"{model.digest}-{'features' if scope == 'heads' else 'inputs'}"

@@ -1,41 +1,94 @@
-"""Fetch: copy what a dataset refers to, so that everything after it reads the same bytes."""
+"""Fetch: copy what a dataset or a model refers to, so that everything after it reads the same bytes."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session
 
-from store import datasets
-from store.errors import LostLeaseError
-from store.tables import DEFAULT_TENANT, Dataset
-from worker.fetching import fetch
+from store import datasets, models, owners, shards
+from store.checkpoint_file import architecture_of
+from store.errors import InvalidError, LostLeaseError
+from store.states import Phase
+from store.tables import DEFAULT_TENANT, Dataset, Model
+from worker.fetching import Fetched, fetch
 from worker.task import Done, Task
 
 
 def run(task: Task) -> Done:
-    """Copy the source of a dataset and queue its ingest.
+    """Copy the source of a dataset or a model, and queue what is done with it next.
 
     Raises:
-        InvalidError: it is not to be had, or is too large.
+        InvalidError: it is not to be had, is too large, or is no checkpoint.
     """
-    settings = task.settings
+    if task.claim.model_id is not None:
+        return _of_model(task, task.claim.model_id)
     with task.database.transaction() as session:
         dataset = session.get(Dataset, task.claim.dataset_id)
         if dataset is None or dataset.deleted_at is not None or dataset.source is None:
             raise LostLeaseError(f"dataset {task.claim.dataset_id} is gone")
-    most = settings.ecif_max_upload_bytes
-    if dataset.tenant != DEFAULT_TENANT:
-        with task.database.of_tenant(dataset.tenant).transaction() as session:
-            most = min(most, settings.ecif_max_stored_bytes - datasets.stored_bytes(session))
     with task.blobs.staging() as folder:
-        path = folder / "fetched"
-        found = fetch(
-            dataset.source,
-            path,
-            most=most,
-            private_too=settings.ecif_private_sources,
-            progress=lambda done, total: task.lease.progress(done, total),
-        )
-        task.blobs.adopt(path, dataset.upload_blob)
+        found = _copied(task, dataset.source, folder / "fetched", dataset.tenant)
+        task.blobs.adopt(folder / "fetched", dataset.upload_blob)
 
     def write(session: Session) -> None:
         datasets.fetched(session, dataset.id, digest=found.digest, size_bytes=found.size_bytes)
 
+    return _done(found, write)
+
+
+def _of_model(task: Task, model_id: str) -> Done:
+    with task.database.transaction() as session:
+        model = session.get(Model, model_id)
+        if model is None or model.deleted_at is not None or model.source is None:
+            raise LostLeaseError(f"model {model_id} is gone")
+    with task.blobs.staging() as folder:
+        path = folder / "fetched"
+        found = _copied(task, model.source, path, model.tenant)
+        architecture = architecture_of(path, model.architecture)
+        task.blobs.adopt(path, models.blob_of(model_id))
+
+    def write(session: Session) -> None:
+        models.fetched(session, model_id, architecture=architecture, digest=found.digest, size_bytes=found.size_bytes)
+
+    return _done(found, write)
+
+
+def _done(found: Fetched, write: Callable[[Session], None]) -> Done:
     return Done({"digest": found.digest, "bytes": found.size_bytes}, found.size_bytes >> 20, write)
+
+
+def _copied(task: Task, source: str, path: Path, tenant: str) -> Fetched:
+    settings = task.settings
+    most = settings.ecif_max_upload_bytes
+    if tenant != DEFAULT_TENANT:
+        with task.database.of_tenant(tenant).transaction() as session:
+            most = min(most, settings.ecif_max_stored_bytes - owners.stored_bytes(session))
+    if not urlsplit(source).scheme:
+        return _checkpoint_of_job(task, source, path, most)
+    return fetch(
+        source,
+        path,
+        most=most,
+        private_too=settings.ecif_private_sources,
+        progress=lambda done, total: task.lease.progress(done, total),
+    )
+
+
+def _checkpoint_of_job(task: Task, job_id: str, path: Path, most: int) -> Fetched:
+    """The edited model that a removal left."""
+    with task.database.transaction() as session:
+        found = shards.outputs(session, Phase.EDIT, job_id=job_id)
+    hasher, size = hashlib.sha256(), 0
+    try:
+        with path.open("wb") as file:
+            for piece in task.blobs.stream(found[0]["checkpoint"]):
+                hasher.update(piece)
+                size += file.write(piece)
+                task.lease.check()
+    except (IndexError, FileNotFoundError):
+        raise InvalidError("no_checkpoint", f"job {job_id} was deleted, and its checkpoint with it", "job") from None
+    if size > most:
+        raise InvalidError("too_large", f"there is room for {most:,} bytes, and the checkpoint has {size:,}", "job")
+    return Fetched(size, f"sha256:{hasher.hexdigest()}")

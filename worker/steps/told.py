@@ -4,6 +4,7 @@ from ecif.self_influence import probed_relative_standard_error
 from store.shards import PhaseReport
 from store.states import Phase
 from worker.job_view import JobView
+from worker.models import starts_from_nothing
 from worker.task import Json
 
 _NOT_STATIONARY = 1e-2  # Newton decrement in units of the summed loss: a hundredth of what one pair weighs
@@ -104,7 +105,7 @@ def warnings(view: JobView) -> list[str]:
         found.append("the last batch holds a single pair: it has no negatives, and its scores are 0")
     if plan["pairs"] == 1:
         found.append("a single pair has no negatives: every score of it is 0")
-    if view.spec.model is not None and view.spec.model.pretrained is None and view.spec.fit is None:
+    if starts_from_nothing(view.spec) and view.spec.fit is None:
         found.append("the model is random and was not fitted: its scores mean nothing")
     if view.dataset.rejected_count:
         found.append(f"{view.dataset.rejected_count} pairs were turned away: see /datasets/{view.dataset.id}/pairs")

@@ -1,0 +1,209 @@
+"""`/models`: bring, look at and delete models."""
+
+from contextlib import ExitStack
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import RootModel
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from service.context import Service, ServiceDep
+from service.datasets.schemas import ErrorOut
+from service.json_body import parse
+from service.limits import UNLIMITED
+from service.listing import newest_first
+from service.models.schemas import ModelOut, ModelReference
+from service.pages import LINKED, Cursor, Limit, Page, link_next
+from service.problem_docs import headers, problems
+from service.problems import MediaTypeError
+from service.repeats import REPLAYED, IdempotencyKey, Once, once
+from service.uploads import MAX_FIELD_BYTES, Form, read_body, read_form
+from store import jobs, models
+from store.catalogue import check_architecture
+from store.checkpoint_file import architecture_of
+from store.database import storable_text
+from store.errors import InvalidError, NotFoundError
+from store.idempotency import Answer
+from store.ids import new_id
+from store.references import check_reference, filename_of, shown
+from store.states import JobStatus
+from store.tables import Model
+
+router = APIRouter(tags=["models"])
+
+_MOST_NAME = 200
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "weights as .safetensors"},
+                        "architecture": {
+                            "type": "string",
+                            "description": "a name that open_clip knows, `tiny`, or an open_clip configuration as "
+                            "JSON; needed unless the file's metadata hold an `open_clip_config`",
+                        },
+                        "name": {"type": "string", "maxLength": _MOST_NAME},
+                    },
+                }
+            },
+            "application/json": {"schema": {"$ref": "#/components/schemas/ModelReference"}},
+        },
+    }
+}
+
+
+def model_out(model: Model) -> ModelOut:
+    """The outside form of a model's row."""
+    return ModelOut(
+        **{name: getattr(model, name) for name in ModelOut.model_fields if name not in ("source", "error")},
+        source=shown(model.source) if model.source else None,
+        error=ErrorOut(**model.error) if model.error else None,
+    )
+
+
+@router.post(
+    "/models",
+    status_code=201,
+    response_model=ModelOut,
+    responses={
+        201: {"headers": headers(Location="the model") | headers(False, Idempotency_Replayed=REPLAYED)},
+        **problems(408, 409, 413, 415, 507),
+    },
+    openapi_extra=_BODY,
+)
+async def bring_model(request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None) -> Response:
+    """Stream a checkpoint in, or name what is to be copied. It is loaded once after the answer, to see whether it fits
+    its architecture: poll until `status` is `ready` or `failed`."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in ("application/json", "multipart/form-data"):
+        raise MediaTypeError(
+            "unsupported_media_type", "send multipart/form-data, or application/json with a `uri` or a `job`"
+        )
+    async with once(service, "POST /models", idempotency_key) as request_once:
+        if media_type == "application/json":
+            body = await read_body(request, MAX_FIELD_BYTES)
+            return await run_in_threadpool(_refer, service, body, request_once)
+        if not request_once.repeated:
+            await run_in_threadpool(service.limits.early, service.database, request.headers)
+        with service.blobs.staging() as folder:
+            limit = service.settings.ecif_max_upload_bytes
+            form = await read_form(request, folder, files=["file"], fields=["name", "architecture"], max_bytes=limit)
+            return await run_in_threadpool(_create, service, form, request_once)
+
+
+def _create(service: Service, form: Form, request_once: Once) -> Response:
+    upload = form.files.get("file")
+    if upload is None:
+        raise InvalidError("missing_field", "form field 'file' is missing", "file")
+    content = form.content()
+    if (answered := request_once.first_answer(content)) is not None:
+        return answered
+    name = form.fields.get("name") or (upload.filename or "")[:_MOST_NAME]
+    if len(name) > _MOST_NAME:
+        raise InvalidError("name_too_long", f"a name has at most {_MOST_NAME} characters", "name")
+    architecture = architecture_of(upload.path, _given(form.fields.get("architecture")))
+    model_id = new_id("model")
+    with ExitStack() as undo:
+        undo.callback(service.blobs.delete_prefix, f"models/{model_id}")
+        service.blobs.adopt(upload.path, models.blob_of(model_id))
+        with service.database.transaction() as session:
+            service.limits.room_for_bytes(session, upload.size_bytes)
+            model = models.create(
+                session,
+                model_id=model_id,
+                name=storable_text(name) if name else None,
+                architecture=architecture,
+                digest=upload.digest,
+                size_bytes=upload.size_bytes,
+            )
+            answer = _promised(session, model, content, request_once)
+        undo.pop_all()
+    service.bell.ring()
+    return answer
+
+
+def _given(field: str | None) -> str | dict[str, Any] | None:
+    """The architecture of a form, checked."""
+    if not field:
+        return None
+    given: str | dict[str, Any] = field
+    if field.lstrip().startswith("{"):
+        given = parse(field, RootModel[dict[str, Any]], ("body", "architecture")).root
+    check_architecture(given, "architecture")
+    return given
+
+
+def _refer(service: Service, body: bytes, request_once: Once) -> Response:
+    asked = parse(body, ModelReference, ("body",))
+    content = asked.model_dump(mode="json", exclude_defaults=True)
+    if (answered := request_once.first_answer(content)) is not None:
+        return answered
+    if asked.architecture is not None:
+        check_architecture(asked.architecture, "architecture")
+    if asked.uri is not None:
+        check_reference(asked.uri, service.settings, trusted=service.limits is UNLIMITED)
+    with service.database.transaction() as session:
+        service.limits.room_for_bytes(session, 1)
+        if asked.job is not None:
+            _check_job(session, asked.job)
+        model = models.create(
+            session,
+            model_id=new_id("model"),
+            name=asked.name or (filename_of(asked.uri)[:_MOST_NAME] if asked.uri else None),
+            architecture=asked.architecture,
+            source=asked.uri or asked.job,
+        )
+        answer = _promised(session, model, content, request_once)
+    service.bell.ring()
+    return answer
+
+
+def _check_job(session: Session, job_id: str) -> None:
+    try:
+        job = jobs.get(session, job_id)
+    except NotFoundError as error:
+        raise InvalidError("unknown_job", error.message, "job") from None
+    if job.task != "removal" or job.status != JobStatus.SUCCEEDED:
+        raise InvalidError("no_checkpoint", f"job {job_id} is no removal that has succeeded", "job")
+    if not job.spec.get("model"):
+        raise InvalidError("no_checkpoint", f"job {job_id} worked on embeddings: it has two heads and no model", "job")
+
+
+def _promised(session: Session, model: Model, content: dict[str, Any], request_once: Once) -> Response:
+    made = model_out(model)
+    return request_once.answer(
+        session, content, Answer(201, {"Location": f"/models/{made.id}"}, made.model_dump_json())
+    )
+
+
+@router.get("/models", responses=LINKED)
+def list_models(
+    request: Request, response: Response, service: ServiceDep, limit: Limit = 100, cursor: Cursor = None
+) -> Page[ModelOut]:
+    """Models, newest first."""
+    with service.database.transaction() as session:
+        found, following, total = newest_first(models, session, service.cursors, "models", limit, cursor)
+        items = [model_out(model) for model in found]
+    link_next(request, response, following)
+    return Page(items=items, next_cursor=following, total=total)
+
+
+@router.get("/models/{model_id}", responses=problems(404))
+def get_model(model_id: str, service: ServiceDep) -> ModelOut:
+    """One model."""
+    with service.database.transaction() as session:
+        return model_out(models.get(session, model_id))
+
+
+@router.delete("/models/{model_id}", status_code=204, responses=problems(404, 409))
+def delete_model(model_id: str, service: ServiceDep) -> None:
+    """Delete a model that no unfinished job uses. Results that it gave stay."""
+    with service.database.transaction() as session:
+        models.mark_deleted(session, model_id)
+    service.blobs.delete_prefix(f"models/{model_id}")

@@ -1,0 +1,150 @@
+"""Models that users bring: all SQL over their rows."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from store import jobs, shards
+from store.errors import ConflictError, InvalidError, NotFoundError
+from store.states import ModelStatus, Phase
+from store.tables import Model
+from store.tenancy import tenant_of
+
+Architecture = str | dict[str, Any]
+"""A name that open_clip knows, or a configuration of one."""
+
+
+def blob_of(model_id: str) -> str:
+    """Where the checkpoint of a model lies."""
+    return f"models/{model_id}/checkpoint.safetensors"
+
+
+def create(
+    session: Session,
+    *,
+    model_id: str,
+    name: str | None,
+    architecture: Architecture | None,
+    digest: str | None = None,
+    size_bytes: int = 0,
+    source: str | None = None,
+) -> Model:
+    """Promise to check a checkpoint that is kept already, or what is to be fetched from `source`; queue its work."""
+    model = Model(
+        id=model_id,
+        tenant=tenant_of(session),
+        name=name,
+        architecture=architecture,
+        status=ModelStatus.CHECKING,
+        digest=digest,
+        size_bytes=size_bytes,
+        source=source,
+    )
+    session.add(model)
+    session.flush()
+    session.refresh(model)
+    first = Phase.CHECK if source is None else Phase.FETCH
+    shards.open_phase(session, first, [shards.Planned({})], model_id=model_id)
+    return model
+
+
+def fetched(session: Session, model_id: str, *, architecture: Architecture, digest: str, size_bytes: int) -> None:
+    """Record what was fetched for a model, and queue its check."""
+    session.execute(
+        update(Model)
+        .where(Model.id == model_id)
+        .values(architecture=architecture, digest=digest, size_bytes=size_bytes)
+    )
+    shards.open_phase(session, Phase.CHECK, [shards.Planned({})], model_id=model_id)
+
+
+def get(session: Session, model_id: str) -> Model:
+    """One model.
+
+    Raises:
+        NotFoundError: there is none, or it was deleted.
+    """
+    model = session.get(Model, model_id)
+    if model is None or model.deleted_at is not None:
+        raise NotFoundError("model_not_found", f"there is no model {model_id!r}")
+    return model
+
+
+def usable(session: Session, model_id: str, param: str) -> Model:
+    """A model that a job may name: ready, or still being checked. The row is locked against deletion.
+
+    Raises:
+        InvalidError: there is none, or it failed; `param` names the field that asked for it.
+    """
+    model = session.scalar(
+        select(Model).where(Model.id == model_id, Model.deleted_at.is_(None)).with_for_update(read=True)
+    )
+    if model is None:
+        raise InvalidError("unknown_model", f"there is no model {model_id!r}", param)
+    if model.status == ModelStatus.FAILED:
+        reason = (model.error or {}).get("message", "its check failed")
+        raise InvalidError("model_failed", f"model {model_id} cannot be used: {reason}", param)
+    return model
+
+
+def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Model]:
+    """Newest first, from just below `before`."""
+    query = select(Model).where(Model.deleted_at.is_(None))
+    if before is not None:
+        query = query.where(tuple_(Model.created_at, Model.id) < tuple_(*before))
+    return session.scalars(query.order_by(Model.created_at.desc(), Model.id.desc()).limit(limit)).all()
+
+
+def count(session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(Model).where(Model.deleted_at.is_(None))) or 0
+
+
+def stored_bytes(session: Session) -> int:
+    """The size of all checkpoints that are kept."""
+    return int(session.scalar(select(func.sum(Model.size_bytes)).where(Model.deleted_at.is_(None))) or 0)
+
+
+def mark_deleted(session: Session, model_id: str) -> None:
+    """Make it invisible now; the sweeper purges what it holds.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: an unfinished job uses it.
+    """
+    model = session.scalar(select(Model).where(Model.id == model_id, Model.deleted_at.is_(None)).with_for_update())
+    if model is None:
+        raise NotFoundError("model_not_found", f"there is no model {model_id!r}")
+    users = jobs.unfinished_with(session, model_id)
+    if users:
+        raise ConflictError("model_in_use", f"job {users[0]} uses it: cancel it or wait for it to end")
+    model.deleted_at = func.now()
+    shards.drop_open(session, model_id=model_id)
+
+
+def finish_check(session: Session, model_id: str) -> None:
+    """Make a model ready and open the first phase of the jobs that waited for it."""
+    session.execute(update(Model).where(Model.id == model_id).values(status=ModelStatus.READY))
+    jobs.start_waiting(session, model_id=model_id)
+
+
+def fail(session: Session, model_id: str, error: dict[str, Any]) -> None:
+    """End a model as failed, and with it every job that waited for it."""
+    session.execute(update(Model).where(Model.id == model_id).values(status=ModelStatus.FAILED, error=error))
+    shards.drop_open(session, model_id=model_id)
+    jobs.fail_waiting(session, error, model_id=model_id)
+
+
+def to_purge(session: Session) -> str | None:
+    """A deleted model, locked for this transaction. No unfinished job names it, and the others need it no more."""
+    return session.scalar(
+        select(Model.id).where(Model.deleted_at.is_not(None)).limit(1).with_for_update(skip_locked=True)
+    )
+
+
+def purge(session: Session, model_id: str) -> None:
+    """Delete what is left of a deleted model."""
+    shards.purge(session, model_id=model_id)
+    session.delete(session.get_one(Model, model_id))

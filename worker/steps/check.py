@@ -1,0 +1,23 @@
+"""Check: load a model that a user brought, once, to see whether it fits its architecture."""
+
+from store import models
+from store.errors import LostLeaseError, NotFoundError
+from worker.devices import device_of
+from worker.models import kept_model
+from worker.task import Done, Task
+
+
+def run(task: Task) -> Done:
+    """Load a model.
+
+    Raises:
+        InvalidError: its checkpoint does not fit its architecture, or holds a number that is not finite.
+    """
+    model_id = task.claim.model_id or ""
+    try:
+        with task.database.transaction() as session:
+            model = models.get(session, model_id)
+    except NotFoundError as error:
+        raise LostLeaseError(error.message) from error
+    loaded = kept_model(task.blobs, model, device_of(task.settings))
+    return Done({"digest": loaded.digest}, 1, lambda session: models.finish_check(session, model_id))
