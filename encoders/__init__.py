@@ -1,16 +1,21 @@
-"""Images and captions → tensors: open_clip adapter, image decoding, model digests."""
+"""Images and captions → tensors: open_clip adapter, image decoding, model digests.
 
+What is named here is imported when it is first asked for. open_clip takes three times as long to import as torch
+itself: a worker that starts again after its death has most of its work to do without, and whoever only decodes images
+waits for neither.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from encoders.embedder import Embedder
-from encoders.image_decoding import ImageRefused, Inspected, decode_image, inspect_image
-from encoders.model_spec import ModelRefused, ModelSpec
-from encoders.square_heads import square_heads
-from encoders.weights import Checkpoint
-
 if TYPE_CHECKING:
+    from encoders.embedder import Embedder
+    from encoders.image_decoding import ImageRefused, Inspected, decode_image, inspect_image
     from encoders.loaded_model import LoadedModel
     from encoders.loading import load_model
+    from encoders.model_spec import ModelRefused, ModelSpec
+    from encoders.square_heads import square_heads
+    from encoders.weights import Checkpoint
 
 __all__ = [
     "Checkpoint",
@@ -26,16 +31,22 @@ __all__ = [
     "square_heads",
 ]
 
+_MODULES = {
+    "Checkpoint": "weights",
+    "Embedder": "embedder",
+    "ImageRefused": "image_decoding",
+    "Inspected": "image_decoding",
+    "LoadedModel": "loaded_model",
+    "ModelRefused": "model_spec",
+    "ModelSpec": "model_spec",
+    "decode_image": "image_decoding",
+    "inspect_image": "image_decoding",
+    "load_model": "loading",
+    "square_heads": "square_heads",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # open_clip takes three times as long to import as torch itself: a worker that starts again after its death has
-    # most of its work to do without.
-    if name == "LoadedModel":
-        from encoders.loaded_model import LoadedModel
-
-        return LoadedModel
-    if name == "load_model":
-        from encoders.loading import load_model
-
-        return load_model
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
 from PIL import Image
 
 _OPAQUE: Final = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"})
@@ -20,6 +19,8 @@ def readable_mode(image: Image.Image) -> bool:
 def to_rgb(image: Image.Image) -> Image.Image:
     """A loaded image with a readable mode → mode RGB, same size. 16-bit values are divided by 257."""
     if image.mode in _SIXTEEN_BITS or _is_sixteen_bit_png(image):
+        import numpy as np  # here, so that a process that only looks at images starts quickly
+
         values = np.asarray(image, dtype=np.float64) / 257
         return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
     if image.mode in _TRANSPARENT or image.has_transparency_data:

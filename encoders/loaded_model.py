@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -62,14 +62,14 @@ class LoadedModel:
         """Where the weights are, and where inputs must be."""
         return next(self._model.parameters()).device
 
-    def prepare_images(self, images: Sequence[Image]) -> Tensor:
+    def prepare_images(self, images: Iterable[Image]) -> Tensor:
         """(n, 3, H, W) uint8 on the CPU: the model's own resizing and cropping of RGB images, before normalisation.
 
         Nothing is lost: open_clip resizes in 8 bits, and the mean and deviation are applied inside the embedders.
+        Images are taken one at a time, so an iterator over large ones never holds two.
         """
-        if not images:
-            return torch.zeros(0, 3, *self.image_size, dtype=torch.uint8)
-        return torch.stack([(self._transform(image) * 255).round().to(torch.uint8) for image in images])
+        small = [(self._transform(image) * 255).round().to(torch.uint8) for image in images]
+        return torch.stack(small) if small else torch.zeros(0, 3, *self.image_size, dtype=torch.uint8)
 
     def tokenize(self, captions: Sequence[str]) -> Tokens:
         """Token ids (n, context_length) int64 on the CPU, and which captions were cut."""

@@ -1,7 +1,6 @@
 """Rows of a parquet file, out of the process that reads it."""
 
 import json
-import os
 import select
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from worker.confined import confined_environment
 from worker.formats.byte_range import Extent
 from worker.formats.limits import Limits
 from worker.formats.parquet_frames import FRAME
@@ -21,7 +21,6 @@ from worker.formats.refusals import UploadRefused
 
 _PROGRAM = "import sys; from worker.formats.parquet_program import answer; answer(sys.stdin.buffer, sys.stdout.buffer)"
 _LONGEST_FRAME = 256 << 20
-_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "SYSTEMROOT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def _frames(request: Request, limits: Limits) -> Iterator[tuple[Any, bytes]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         pass_fds=(request.fd,),
-        env=_environment(),
+        env={**confined_environment(), "ARROW_DEFAULT_MEMORY_POOL": "system"},
     )
     with process:
         try:
@@ -148,10 +147,3 @@ def _frame(out: IO[bytes] | None, name: str, limits: Limits) -> tuple[Any, bytes
     if isinstance(found, dict) and "refused" in found:
         raise UploadRefused(*found["refused"])
     return None if found is None else (found, blob)
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the worker's own: its database's password is no business of a reader of hostile files."""
-    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**kept, "PYTHONPATH": path, "ARROW_DEFAULT_MEMORY_POOL": "system"}

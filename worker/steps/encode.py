@@ -92,8 +92,11 @@ def _encode(task: Task, model: LoadedModel, scope: str, found: list[Pair], token
         some = found[start : start + _AT_ONCE]
         raw = [bytes(content[pair.image_offset or 0 :][: pair.image_length or 0]) for pair in some]
         hashes += [content_hash(data) for data in raw]
-        limit = task.settings.ecif_max_image_pixels  # ingest has turned away what does not decode
-        pixels = model.prepare_images([decode_image(data, max_pixels=limit) for data in raw])
+        # In this process: ingest had another one parse each of them to its last byte, and that one survived. What is
+        # done here beyond it, to pixels, does not depend on how a hostile file is written. One at a time: sixty-four
+        # of the largest would be twelve gigabytes.
+        limit = task.settings.ecif_max_image_pixels
+        pixels = model.prepare_images(decode_image(data, max_pixels=limit) for data in raw)
         ids = tokens[start : start + _AT_ONCE]
         if scope == "heads":
             image, text = model.tower_features(pixels.to(model.device), ids.to(model.device))

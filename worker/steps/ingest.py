@@ -3,13 +3,13 @@
 A bad pair becomes a row with a reason; a bad upload fails the dataset with a reason.
 """
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from sqlalchemy.orm import Session
 
-from encoders import ImageRefused, Inspected, inspect_image
 from store import datasets, duplicates, pairs, shards
 from store.errors import InvalidError, LostLeaseError
 from store.pairs import NewPair
@@ -17,16 +17,10 @@ from store.states import DuplicateKind
 from store.tables import Dataset, Part
 from worker.content_hash import content_hash
 from worker.equals import Fingerprints
-from worker.formats import (
-    DEFAULT_TEMPLATE,
-    EmbeddingBlock,
-    ImagePair,
-    RejectedPair,
-    Rejection,
-    UploadReader,
-    UploadRefused,
-)
+from worker.formats import DEFAULT_TEMPLATE, EmbeddingBlock, RejectedPair, Rejection, UploadReader, UploadRefused
 from worker.formats.printable import printable
+from worker.inspection.limits import DecoderLimits
+from worker.inspection.ordered import CheckedPair, inspected
 from worker.records import pack
 from worker.tally import Tally
 from worker.task import Done, Task
@@ -56,8 +50,10 @@ def run(task: Task) -> Done:
             ) as reader,
         ):
             writer.total = reader.total or 0
-            for item in reader:
-                writer.take(item)
+            limits = DecoderLimits(max_pixels=task.settings.ecif_max_image_pixels)
+            with closing(inspected(reader, limits)) as items:
+                for item in items:
+                    writer.take(item)
             writer.flush()
             equal = writer.fingerprints.equal()
             found = datasets.Ingested(
@@ -123,7 +119,6 @@ class _Writer:
     width: int | None = None
     tally: Tally = field(default_factory=Tally)
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
-    _last: tuple[bytes, Inspected] | None = None
     _part: int = 0
     _first_row: int = 0
     _pending: list[NewPair] = field(default_factory=list)
@@ -132,7 +127,7 @@ class _Writer:
     _blocks: list[tuple[Any, Any]] = field(default_factory=list)
     _hashes: list[tuple[Any, Any]] = field(default_factory=list)
 
-    def take(self, item: ImagePair | RejectedPair | EmbeddingBlock) -> None:
+    def take(self, item: CheckedPair | RejectedPair | EmbeddingBlock) -> None:
         if isinstance(item, EmbeddingBlock):
             self._take_block(item)
         elif isinstance(item, RejectedPair):
@@ -151,13 +146,8 @@ class _Writer:
         self.tally.reject(rejection)
         self.position += 1
 
-    def _take_image(self, pair: ImagePair) -> None:
-        try:
-            image = self._inspected(pair)
-        except ImageRefused as refused:
-            reason = f"image of {pair.key}: {refused.reason}"
-            self._reject(pair.key, pair.caption, reason, Rejection.UNREADABLE_IMAGE)
-            return
+    def _take_image(self, checked: CheckedPair) -> None:
+        pair, image = checked.pair, checked.image
         hashed = content_hash(pair.image)
         if hashed not in self._offsets:  # several captions of one image: its bytes are kept once a part
             self._offsets[hashed] = len(self._images)
@@ -189,12 +179,6 @@ class _Writer:
         self.tally.accept(pair.caption, pair.extra, further=pair.further)
         self.rows += 1
         self.position += 1
-
-    def _inspected(self, pair: ImagePair) -> Inspected:
-        """What the image is; the second caption of an image does not decode it again."""
-        if self._last is None or self._last[0] is not pair.image:
-            self._last = (pair.image, inspect_image(pair.image, max_pixels=self.task.settings.ecif_max_image_pixels))
-        return self._last[1]
 
     def _take_block(self, block: EmbeddingBlock) -> None:
         self.width = block.image.shape[1]

@@ -1,0 +1,48 @@
+"""The program that decodes images, in a process of its own with upper bounds on memory and time.
+
+It reads its limits as a line of JSON and answers with an empty line: it is ready. Every further line is a batch: the
+lengths of the images that lie one after another in the file `fd`, and which of them to begin with. It answers each
+image with a line: `[width, height, format, pixels]`, or the reason why not.
+"""
+
+import json
+import os
+import resource
+import time
+from typing import IO
+
+from encoders.image_decoding import ImageRefused, inspect_image
+
+
+def answer(asked: IO[bytes], out: IO[bytes]) -> None:
+    """Answer every batch until there are no more."""
+    told = json.loads(asked.readline())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (told["memory_bytes"], told["memory_bytes"]))
+    _say(out, b"")
+    for line in asked:
+        first, lengths = json.loads(line)
+        at = sum(lengths[:first])
+        for length in lengths[first:]:
+            _more_time(told["seconds"])
+            _say(out, json.dumps(_inspected(os.pread(told["fd"], length, at), told["max_pixels"])).encode())
+            at += length
+
+
+def _inspected(image: bytes, max_pixels: int) -> tuple[int, int, str, str] | str:
+    try:
+        found = inspect_image(image, max_pixels=max_pixels)
+    except ImageRefused as refused:
+        return refused.reason
+    return found.width, found.height, found.format, found.pixels.hex()
+
+
+def _more_time(seconds: int) -> None:
+    """For the next image. Whoever waits for it has a clock of its own, and may die: this one then ends the work."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds + 1, hard))
+
+
+def _say(out: IO[bytes], line: bytes) -> None:
+    out.write(line + b"\n")
+    out.flush()
