@@ -31,7 +31,7 @@ def unreachable(tmp_path):
 
 
 def test_not_in_answers_nor_in_the_log_of_the_api(unreachable, embedding_zip, capfd):
-    with in_a_process(unreachable) as url, httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+    with in_a_process(unreachable) as (url, _), httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
         headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": KEY}
         answers = [
             client.get("/readyz"),

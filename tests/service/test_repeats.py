@@ -238,7 +238,7 @@ def test_a_crash_at_any_step_of_an_upload_makes_one_job_and_leaves_no_bytes(
 ):
     request = {"files": form(embedding_zip(4)), "headers": KEY}
     silent_soon = settings.model_copy(update={"ecif_lease_seconds": 0.2})
-    with in_a_process(silent_soon, dies_in) as url, pytest.raises(httpx.TransportError):
+    with in_a_process(silent_soon, dies_in) as (url, _), pytest.raises(httpx.TransportError):
         httpx.post(f"{url}/jobs", **request, trust_env=False)
     assert client.get("/jobs").json()["total"] == jobs_left
     while (answer := client.post("/jobs", **request)).status_code == 409:
