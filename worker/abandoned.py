@@ -3,7 +3,7 @@
 import logging
 from datetime import timedelta
 
-from store import datasets, pending
+from store import datasets, models, pending
 from store.blobs import Blobs
 from store.database import Database
 
@@ -12,6 +12,8 @@ logger = logging.getLogger(__name__)
 _AGE = timedelta(hours=6)
 """From its bytes to its row an upload takes moments; the rest is for clocks that differ."""
 
+_EXISTS = {"datasets": datasets.exists, "models": models.exists}
+
 
 def remove(database: Database, blobs: Blobs, age: timedelta = _AGE) -> None:
     """Delete bytes that never got a row, and files on their way in that nothing was written to for so long.
@@ -19,11 +21,13 @@ def remove(database: Database, blobs: Blobs, age: timedelta = _AGE) -> None:
     Raises:
         SQLAlchemyError, OSError: the rest is left for the next time.
     """
-    for dataset_id in pending.longer_than(blobs, age):
+    for owner in pending.longer_than(blobs, age):
+        kind, _, id_ = owner.partition("/")
         with database.transaction() as session:
-            owned = datasets.exists(session, dataset_id)
-        if not owned:
-            logger.info("%s: its upload was never finished, its bytes are deleted", dataset_id)
-            blobs.delete_prefix(f"datasets/{dataset_id}")
-        pending.settle(blobs, dataset_id)
+            owned = _EXISTS[kind](session, id_)
+        if owned:
+            pending.settle(blobs, owner)
+        else:
+            logger.info("%s: its upload was never finished, its bytes are deleted", owner)
+            pending.forget(blobs, owner)
     blobs.clear_staging(age)

@@ -1,11 +1,8 @@
 """From a finished upload to a dataset that is promised to be ingested."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from obstore.exceptions import BaseError as BlobStoreError
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service.datasets.schemas import MAX_TEMPLATE
@@ -32,24 +29,9 @@ class KeptUpload:
     caption_template: str | None
     upload: UploadedFile
 
-    @contextmanager
-    def forgotten_on_error(self, blobs: Blobs) -> Iterator[None]:
-        """Delete the bytes again if the block is refused.
-
-        Where the database fell silent nobody knows whether its commit was done: then they stay noted as pending, and
-        the sweeper looks whether a row names them.
-        """
-        try:
-            yield
-        except SQLAlchemyError:
-            raise
-        except BaseException:
-            blobs.delete_prefix(f"datasets/{self.dataset_id}")
-            pending.settle(blobs, self.dataset_id)
-            raise
-        # The promise is made: a note that cannot be taken away now is none of the client's concern.
-        with suppress(OSError, BlobStoreError):
-            pending.settle(blobs, self.dataset_id)
+    def forgotten_on_error(self, blobs: Blobs) -> AbstractContextManager[None]:
+        """For the block that commits its row (`store/pending.py`)."""
+        return pending.forgotten_on_error(blobs, f"datasets/{self.dataset_id}")
 
 
 def keep_upload(
@@ -80,7 +62,7 @@ def keep_upload(
     filename = storable_text(upload.filename)[:1000] if upload.filename else None
     dataset_id = new_id("ds")
     blob = f"datasets/{dataset_id}/upload"
-    pending.note(blobs, dataset_id)
+    pending.note(blobs, f"datasets/{dataset_id}")
     blobs.adopt(upload.path, blob)
     return KeptUpload(
         dataset_id=dataset_id,

@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import httpx
+import numpy as np
 import pytest
+from safetensors.numpy import save as save_file
 from sqlalchemy import event, func, select, update
 from sqlalchemy.exc import OperationalError
 
@@ -200,7 +202,14 @@ def test_whose_claim_was_taken_over_commits_nothing(client, database, dataset, m
     assert client.post("/jobs", **request).status_code == 202
 
 
-def test_a_commit_whose_answer_was_lost_keeps_its_upload(client, embedding_zip, work, monkeypatch):
+@pytest.mark.parametrize(
+    ("path", "filename", "content"),
+    [
+        ("/datasets", "a.csv", b"file_name,caption\n"),
+        ("/models", "a.safetensors", save_file({"w": np.zeros(2, np.float32)})),
+    ],
+)
+def test_a_commit_whose_answer_was_lost_keeps_its_upload(client, blobs, monkeypatch, path, filename, content):
     """Nobody knows at that moment whether it was done. The row may be there, so its bytes must be."""
     finish, unheard = idempotency.finish, []
 
@@ -216,12 +225,13 @@ def test_a_commit_whose_answer_was_lost_keeps_its_upload(client, embedding_zip, 
 
     monkeypatch.setattr(idempotency, "finish", finished)
     event.listen(client.app.state.service.database.engine, "commit", commit)
-    request = {"files": {"file": ("a.zip", embedding_zip(4))}, "headers": KEY}
-    assert client.post("/datasets", **request).status_code == 503
-    again = client.post("/datasets", **request)
+    fields = {"architecture": "ViT-B-32"} if path == "/models" else {}
+    request = {"files": {"file": (filename, content)}, "data": fields, "headers": KEY}
+    assert client.post(path, **request).status_code == 503
+    again = client.post(path, **request)
     assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
-    work()
-    assert client.get(f"/datasets/{again.json()['id']}").json()["status"] == "ready"
+    (kept,) = (name for name, _ in blobs.list(f"{path[1:]}/{again.json()['id']}"))
+    assert blobs.get(kept) == content
 
 
 @pytest.mark.parametrize(
@@ -254,3 +264,12 @@ def test_a_crash_at_any_step_of_an_upload_makes_one_job_and_leaves_no_bytes(
     assert [path for path in uploads.parent.rglob("*") if path.is_file()] == [*uploads.glob("*/upload")]
     work()
     assert client.get(f"/jobs/{answer.json()['id']}").json()["status"] == "succeeded"
+
+
+def test_a_crash_after_a_model_was_kept_leaves_no_bytes(settings, database, blobs):
+    request = {"files": {"file": ("a.safetensors", save_file({"w": np.zeros(2, np.float32)}))}, "trust_env": False}
+    with in_a_process(settings, "store.models.create") as (url, _), pytest.raises(httpx.TransportError):
+        httpx.post(f"{url}/models", **request, data={"architecture": "ViT-B-32"})
+    assert len(list(blobs.list("models"))) == 1
+    abandoned.remove(database, blobs, age=timedelta(0))
+    assert list(blobs.list("models")) == list(blobs.list("pending")) == []
