@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
@@ -42,7 +43,7 @@ def run(size: Size, say: Say) -> Json:
     say(_told("scope all, tiny", found["all_tiny"]))
     large = load_model(ModelSpec(_LARGE if full else smallest(), None, 0))
     pairs = random_pairs(large, 8, 0)
-    found["all_large"] = scoring_all(large, pairs, 8, part=0, repeats=3 if full else 1, warm_up=False)
+    found["all_large"] = scoring_all(large, pairs, 8, part=0, repeats=3 if full else 1)
     say(_told("scope all, ViT-B/32", found["all_large"]))
     found["heads"] = heads_job(large, 256 if full else 16, 64 if full else 8, 128 if full else 8, 2 if full else 1, say)
     say(_told("heads job, ViT-B/32", found["heads"]))
@@ -60,36 +61,34 @@ def random_pairs(model: LoadedModel, n: int, held_out: int) -> Pairs:
     return Pairs(pixels, tokens, torch.arange(total), n)
 
 
-def scoring_all(
-    model: LoadedModel, pairs: Pairs, batch_size: int, *, part: int, repeats: int, warm_up: bool = True
-) -> Json:
-    """A scoring pass through every weight, along one direction and along as many as a job has, and plain embedding.
+def scoring_all(model: LoadedModel, pairs: Pairs, batch_size: int, *, part: int, repeats: int) -> Json:
+    """A scoring pass through every weight along one direction, against plain embedding.
 
-    part: so many pairs are scored by explicit per-pair gradients too; 0 for none.
+    part: so many pairs are scored by explicit per-pair gradients too, and all along as many directions as a job has; 0
+    for neither: nine directions of a ViT-B/32 took 16 GB.
     """
     whole = model.full()
     world = world_of(pairs, whole, whole.parameters, scale=1 / whole.temperature, l2=0.3, batch_size=batch_size, seed=0)
     g = torch.Generator().manual_seed(1)
-    directions = 1e-3 * torch.randn(1 + _DIAGONAL_PROBES, count_of(world.start), generator=g)
-    taken = interleaved(
-        {
-            "embedding": lambda: _embed(world, world.start),
-            "scoring": lambda: _score(world, world.start, directions[:1]),
-            "scoring_job": lambda: _score(world, world.start, directions),
-        },
-        repeats,
-        warm_up=warm_up,
-    )
+    directions = 1e-3 * torch.randn(1 + _DIAGONAL_PROBES if part else 1, count_of(world.start), generator=g)
+    jobs: dict[str, Callable[[], None]] = {
+        "embedding": lambda: _embed(world, world.start),
+        "scoring": lambda: _score(world, world.start, directions[:1]),
+    }
+    if part:
+        jobs["scoring_job"] = lambda: _score(world, world.start, directions)
+    taken = interleaved(jobs, repeats, warm_up=bool(part))
     found = {
         "parameters": count_of(world.start),
         "pairs": world.n,
         "batch_size": batch_size,
-        "directions_of_a_job": len(directions),
         "seconds": taken,
         "ratio": ratio(taken, "scoring", "embedding"),
-        "ratio_job": ratio(taken, "scoring_job", "embedding"),
     }
-    return {**found, **(_explicit(world, directions[:1], part) if part else {})}
+    if not part:
+        return found
+    several = {"directions_of_a_job": len(directions), "ratio_job": ratio(taken, "scoring_job", "embedding")}
+    return {**found, **several, **_explicit(world, directions[:1], part)}
 
 
 def _explicit(world: World, directions: Tensor, part: int) -> Json:

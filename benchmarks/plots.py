@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import mean
@@ -57,13 +58,14 @@ def draw(folder: Path, data: Mapping[str, Measured]) -> list[Path]:
 
 def _scores(results: Json) -> Any:
     settings = results["settings"]
-    figure, axes = plt.subplots(1, len(settings), figsize=(10.5, 3.3), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(settings), figsize=(11.5, 3.7), sharey=True, squeeze=False)
     for axis, setting in zip(axes[0], settings, strict=True):
-        axis.set_title(setting["title"].replace(" (", "\n("))
+        about = setting["title"].partition(" (")[2].rstrip(")").replace("`", "")
+        axis.set_title(setting["name"] + "\n" + textwrap.fill(about, 42), fontsize=8.5)
         for place, curvature in enumerate(reversed(ORDER)):
             rows = scores_of(setting, curvature)
             if not rows:
-                axis.annotate("not this oracle's", (0.33, place), color=_FAINT, va="center", fontsize=8)
+                axis.annotate("the same as gauss_newton here", (0.27, place), color=_FAINT, va="center", fontsize=8)
                 continue
             low, high = mean(row["low"] for row in rows), mean(row["high"] for row in rows)
             middle = mean(row["spearman"] for row in rows)
@@ -71,21 +73,24 @@ def _scores(results: Json) -> Any:
             seen = [row["spearman"] for row in rows]
             axis.scatter(seen, [place] * len(rows), s=12, color=_BLUE, alpha=0.5, lw=0, zorder=2)
             axis.scatter([middle], [place], s=42, color=_BLUE, zorder=3)
-            axis.annotate(f"{middle:.3f}", (middle, place + 0.22), ha="center", va="bottom", fontsize=8)
+            over = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+            axis.annotate(
+                f"{middle:.3f}", (middle, place + 0.22), ha="center", va="bottom", fontsize=8, bbox=over, zorder=2
+            )
         axis.axvline(0.95, color=_ORANGE, lw=0.8, ls=":")
-        axis.set_xlim(0.3, 1.02)
+        axis.set_xlim(0.15, 1.04)
         axis.set_ylim(-0.5, len(ORDER) - 0.3)
         axis.set_yticks(range(len(ORDER)), [NAMES.get(name, name) for name in reversed(ORDER)])
         axis.tick_params(left=False)
         axis.set_xlabel("linear datamodelling score")
-    axes[0][0].annotate("0.95", (0.945, -0.42), ha="right", color=_ORANGE, fontsize=8)
+    axes[0][0].annotate("0.95", (0.94, -0.42), ha="right", color=_ORANGE, fontsize=8)
     figure.tight_layout(w_pad=1.5)
     return figure
 
 
 def _changes(results: Json) -> Any:
     settings, shown = results["settings"], ("gauss_newton", "ekfac")
-    figure, axes = plt.subplots(len(shown), len(settings), figsize=(9.5, 6.2), squeeze=False)
+    figure, axes = plt.subplots(len(shown), len(settings), figsize=(10, 6.4), squeeze=False)
     for column, setting in enumerate(settings):
         first = setting["seeds"][0]
         actual = [1000 * value for value in first["actual"]]
@@ -97,9 +102,18 @@ def _changes(results: Json) -> Any:
             axis.axvline(0, color=_FAINT, lw=0.5)
             axis.axline((0, 0), slope=1, color=_ORANGE, lw=1)
             axis.scatter(predicted, actual, s=11, color=_BLUE, alpha=0.7, lw=0)
-            axis.set_title(f"{setting['name']}, {curvature}: {score['spearman']:.3f}, slope {score['slope']:.2f}")
-            axis.set_xlabel("predicted change of L_val, thousandths")
-            axis.set_ylabel("change in the refit")
+            axis.set_title(f"{setting['name']}, {curvature}")
+            axis.annotate(
+                f"LDS {score['spearman']:.3f}\nslope {score['slope']:.2f}",
+                (0.04, 0.97),
+                xycoords="axes fraction",
+                va="top",
+            )
+            if row == len(shown) - 1:
+                axis.set_xlabel("predicted change of L_val, thousandths")
+            if not column:
+                axis.set_ylabel("change of L_val in the refit, thousandths")
+    axes[0][0].annotate("as predicted", (0.97, 0.42), xycoords="axes fraction", ha="right", color=_ORANGE)
     figure.tight_layout()
     return figure
 
@@ -111,7 +125,6 @@ def _ratios(results: Json) -> Any:
         (f"  … along the {tiny['directions_of_a_job']} directions of a job", tiny["ratio_job"], None),
         ("  … by explicit per-pair gradients", tiny["ratio_explicit"], None),
         ("scoring, every weight of ViT-B/32", large["ratio"], 3.5),
-        (f"  … along the {large['directions_of_a_job']} directions of a job", large["ratio_job"], None),
         ("whole job on the heads of ViT-B/32", heads["ratio"], 1.15),
     ]
     figure, axis = plt.subplots(figsize=(8, 2.9))

@@ -40,5 +40,7 @@ def removal_gradients(world: World, params: Params, subsets: Sequence[Tensor] | 
     total = torch.zeros(len(subsets), size(params), dtype=torch.float64)
     for batch in world.train:
         for place, subset in enumerate(subsets):
-            total[place] += removal_gradient(world.objective, params, batch, subset[batch.image_group])
+            leaving = subset[batch.image_group]
+            if bool(leaving.any()):
+                total[place] += removal_gradient(world.objective, params, batch, leaving)
     return total
