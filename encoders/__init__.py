@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from encoders.embedder import Embedder
+    from encoders.embedding_heads import square_heads
     from encoders.image_decoding import ImageRefused, Inspected, decode_image, inspect_image
     from encoders.loaded_model import LoadedModel
     from encoders.loading import load_model
     from encoders.model_spec import ModelRefused, ModelSpec
-    from encoders.square_heads import square_heads
     from encoders.weights import Checkpoint
 
 __all__ = [
@@ -42,7 +42,7 @@ _MODULES = {
     "decode_image": "image_decoding",
     "inspect_image": "image_decoding",
     "load_model": "loading",
-    "square_heads": "square_heads",
+    "square_heads": "embedding_heads",
 }
 
 

@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import hessian, jvp, vjp, vmap
 
+from encoders.embedding_heads import square_heads
 from encoders.loaded_model import LoadedModel
 from encoders.loading import load_model
 from encoders.model_spec import ModelRefused, ModelSpec
-from encoders.square_heads import square_heads
 
 CAPTIONS = ["a red square", "two dogs", "a handwritten seven, seen from very far away"]
 
