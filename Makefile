@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo serve test lint format lock clean
+.PHONY: help setup demo serve test chaos audit lint format lock clean
 
 help:  ## What there is to run
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -33,6 +33,12 @@ serve: setup  ## Run the service on this machine until Ctrl-C (PORT=8000, ECIF_H
 
 test: lint  ## Every check there is (ARGS='-k name' for pytest)
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
+
+chaos: setup  ## 200 jobs while every part is killed and every link fails (ARGS='--seed 7'); nothing may be lost
+	@exec $(BIN)/python -m chaos $(ARGS)
+
+audit: setup  ## Known vulnerabilities in what requirements/*.txt pin (asks PyPI over the network)
+	$(BIN)/uv tool run pip-audit@2.10.1 --strict --disable-pip --require-hashes -r requirements/dev.txt -r requirements/uv.txt
 
 lint: setup  ## The checks that run nothing: style, types, imports, container files
 	$(BIN)/ruff check --quiet

@@ -5,7 +5,10 @@ from celery import Celery
 from store.settings import Settings
 
 WORK = "ecif.work"
-"""The one task: claim a shard if there is one, and do it. It takes no arguments."""
+"""The one task: claim a shard and do it, for as long as there are any. It takes no arguments."""
+
+SESSION_SECONDS = 600
+"""A task that has worked for so long begins no other shard: its limit is for all that it does."""
 
 SHARD_HARD_LIMIT_SECONDS = 3600
 _VISIBILITY_SECONDS = 2 * SHARD_HARD_LIMIT_SECONDS
@@ -27,7 +30,7 @@ def celery_application(settings: Settings) -> Celery:
         accept_content=["json"],
         # The shard row holds the claim, so a message is acknowledged when it is taken, not when the work is done.
         task_acks_late=False,
-        task_time_limit=SHARD_HARD_LIMIT_SECONDS,
+        task_time_limit=SESSION_SECONDS + SHARD_HARD_LIMIT_SECONDS,
         # CUDA and fork do not mix; a spawned child imports torch, which takes longer than the default 4 s.
         worker_pool="prefork",
         worker_pool_start_method="spawn",

@@ -23,10 +23,15 @@ from service.context import Service
 from service.cursors import Cursors
 from service.datasets import endpoints as datasets_endpoints
 from service.datasets.schemas import DatasetReference
+from service.events import endpoints as events_endpoints
+from service.events.streams import Streams
+from service.exports import endpoints as exports_endpoints
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
+from service.metrics import endpoints as metrics_endpoints
 from service.models import endpoints as models_endpoints
 from service.models.schemas import ModelReference
+from service.report import endpoints as report_endpoints
 from service.results import endpoints as results_endpoints
 from store import api_keys
 from store.blobs import Blobs
@@ -80,9 +85,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             bell=bell,
             cursors=Cursors(fetch_cursor_key),
             rate=RequestRate(settings.ecif_requests_per_minute),
+            streams=(streams := Streams(settings.ecif_max_streams)),
         )
         _say_who_may_ask(database, settings)
-        yield
+        with streams.told_by_signals():
+            yield
         bell.close()
         database.close()
 
@@ -98,13 +105,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The pages come from here: the framework's own load their scripts from a CDN, and are blank without it.
     patch_fastapi(app, swagger_ui_parameters={"displayRequestDuration": True})
     app.add_middleware(_NoNul)
+    metrics_endpoints.install(app)
     problems.install(app)
     for router in (
         datasets_endpoints.router,
         models_endpoints.router,
         jobs_endpoints.router,
+        events_endpoints.router,
         results_endpoints.router,
+        exports_endpoints.router,
+        report_endpoints.router,
         checkpoints_endpoints.router,
+        metrics_endpoints.router,
     ):
         app.include_router(router, responses=problem_docs.problems(400, 401, 403, 422, 429, 500, 503))
     app.include_router(health.router, responses=problem_docs.problems(400))

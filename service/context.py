@@ -8,10 +8,12 @@ from fastapi import Depends, Request
 from doorbell.bell import Bell
 from service.access import Credentials, caller_of
 from service.cursors import Cursors
+from service.events.streams import Streams
 from service.limits import UNLIMITED, Limits, RequestRate
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
+from store.tables import DEFAULT_TENANT
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Service:
     bell: Bell
     cursors: Cursors
     rate: RequestRate
+    streams: Streams
+    tenant: str = DEFAULT_TENANT
     limits: Limits = UNLIMITED
 
 
@@ -40,7 +44,8 @@ def _service(request: Request, process: ProcessDep, credentials: Credentials) ->
     if caller.limited:
         process.rate.count(caller.tenant)
     limits = Limits.from_settings(process.settings) if caller.limited else UNLIMITED
-    return replace(process, database=process.database.of_tenant(caller.tenant), limits=limits)
+    database = process.database.of_tenant(caller.tenant)
+    return replace(process, database=database, tenant=caller.tenant, limits=limits)
 
 
 ServiceDep = Annotated[Service, Depends(_service)]

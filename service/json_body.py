@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from service.locating import located
 from service.problems import MalformedError
 from store.errors import InvalidError
 
@@ -31,10 +32,8 @@ def parse(text: bytes | str, into: type[Model], loc: tuple[str, ...]) -> Model:
     try:
         return into.model_validate(content)
     except ValidationError as error:
-        located = [
-            {**item, "loc": (*loc, *item["loc"])} for item in error.errors(include_url=False, include_context=False)
-        ]
-        raise RequestValidationError(located) from None
+        errors = [{**item, "loc": (*loc, *item["loc"])} for item in located(error, content)]
+        raise RequestValidationError(errors) from None
 
 
 def _no_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def worker(home: Home, environment: dict[str, str], node: str, processes: int) -
     return Command(
         name="worker",
         argv=(*_PYTHON, "celery", "-A", "worker.app", "worker", *options, *quiet),
-        environment=environment,
+        environment={"ECIF_GRACE_SECONDS": str(_WORKER_GRACE_SECONDS / 2)} | environment,
         log=home.log("worker"),
         grace_seconds=_WORKER_GRACE_SECONDS,
     )

@@ -11,7 +11,8 @@ from standalone.errors import StandaloneError
 _POLL_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
-_WELL_AGAIN_SECONDS = 60.0
+_WELL_SECONDS = 10.0
+"""Whatever ran for so long did not die of how it was started: it is started again without much of a pause."""
 
 
 class Supervision:
@@ -21,7 +22,7 @@ class Supervision:
         self._children = children
         self._say = say
         self._deaths = {child.name: 0 for child in children}
-        self._died_at: dict[str, float] = {}
+        self._started_at: dict[str, float] = {}
         self._due: dict[str, float] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervision", daemon=True)
@@ -52,15 +53,15 @@ class Supervision:
             self._died(child, now)
         elif now >= due:
             del self._due[child.name]
+            self._started_at[child.name] = now
             try:
                 child.start()
             except (OSError, StandaloneError) as error:
                 self._say(f"{child.name} could not be started: {error}")
 
     def _died(self, child: Child, now: float) -> None:
-        if now - self._died_at.get(child.name, now) > _WELL_AGAIN_SECONDS:
+        if now - self._started_at.get(child.name, now) > _WELL_SECONDS:
             self._deaths[child.name] = 0
-        self._died_at[child.name] = now
         pause = pause_after(self._deaths[child.name])
         self._deaths[child.name] += 1
         self._due[child.name] = now + pause

@@ -6,8 +6,9 @@ reference is ever counted (docs/decisions/0003-blob-names.md). A put is atomic: 
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -16,6 +17,8 @@ import obstore
 from obstore.store import LocalStore, from_url
 
 from store.settings import Settings
+
+_STAGING = ".staging"
 
 
 class Blobs:
@@ -66,6 +69,15 @@ class Blobs:
             return b""
         return bytes(obstore.get_range(self._store, name, start=offset, length=length))
 
+    def get_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Each `(offset, length)` of one blob, neighbours fetched together.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+        """
+        starts, lengths = [start for start, _ in ranges], [length for _, length in ranges]
+        return [bytes(found) for found in obstore.get_ranges(self._store, name, starts=starts, lengths=lengths)]
+
     def stream(self, name: str) -> Iterator[bytes]:
         """The blob in pieces of bounded size.
 
@@ -103,7 +115,7 @@ class Blobs:
         """A folder for files on their way in, on the disk where a local blob will lie."""
         parent = None
         if self._root is not None:
-            parent = self._root / ".staging"
+            parent = self._root / _STAGING
             parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent) as folder:
             yield Path(folder)
@@ -116,6 +128,25 @@ class Blobs:
             path.replace(target)
         else:
             self.put(name, path)
+
+    def list(self, folder: str) -> Iterator[tuple[str, datetime]]:
+        """Every blob in a folder with the time when it was written."""
+        for batch in obstore.list(self._store, prefix=folder):
+            for entry in batch:
+                yield entry["path"], entry["last_modified"]
+
+    def delete(self, name: str) -> None:
+        """Delete one blob, if it is there."""
+        with suppress(FileNotFoundError):
+            obstore.delete(self._store, name)
+
+    def clear_staging(self, age: timedelta) -> None:
+        """Delete the files of `staging` blocks that a crash left open; none was written to for as long as `age`."""
+        latest = (datetime.now(UTC) - age).timestamp()
+        for folder in (self._root / _STAGING).glob("*") if self._root is not None else ():
+            with suppress(FileNotFoundError):  # its block has come to its end
+                if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < latest:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def delete_prefix(self, prefix: str) -> None:
         """Delete every blob whose name starts with the folder `prefix`."""

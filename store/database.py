@@ -12,6 +12,15 @@ from sqlalchemy.pool import QueuePool
 from store.settings import Settings
 from store.tenancy import TENANT
 
+# Without these a connection whose other end went away without a word hangs for the hours that TCP allows it.
+_NOTICES_A_DEAD_SERVER = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
+
 
 class Database:
     """A pool of connections and the sessions over it."""
@@ -24,7 +33,8 @@ class Database:
             max_overflow=10,
             pool_pre_ping=True,
             pool_timeout=10,
-            connect_args={"connect_timeout": 5, "application_name": "ecif"},
+            hide_parameters=True,  # errors are logged, and parameters are other people's data
+            connect_args={"application_name": "ecif", **_NOTICES_A_DEAD_SERVER},
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 

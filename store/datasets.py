@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ScalarSelect, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from store import jobs, shards
+from store import duplicates, jobs, shards
 from store.errors import ConflictError, InvalidError, NotFoundError
 from store.states import DatasetStatus, Phase
 from store.tables import Dataset, Job, Pair, Part
@@ -25,6 +25,7 @@ class Ingested:
     pair_count: int
     rejected_count: int
     warnings: list[str]
+    summary: dict[str, Any]
 
 
 def create(
@@ -38,6 +39,7 @@ def create(
     digest: str | None = None,
     size_bytes: int = 0,
     source: str | None = None,
+    caption_template: str | None = None,
 ) -> Dataset:
     """Promise to ingest an upload that is kept already, or what is to be fetched from `source`; queue its work."""
     dataset = Dataset(
@@ -46,6 +48,7 @@ def create(
         name=name,
         filename=filename,
         format=format,
+        caption_template=caption_template,
         status=DatasetStatus.INGESTING,
         digest=digest,
         size_bytes=size_bytes,
@@ -76,6 +79,16 @@ def get(session: Session, dataset_id: str) -> Dataset:
     if dataset is None or dataset.deleted_at is not None:
         raise NotFoundError("dataset_not_found", f"there is no dataset {dataset_id!r}")
     return dataset
+
+
+def even_deleted(session: Session, dataset_id: str) -> Dataset:
+    """The dataset of a job, which may be deleted by now: its row stays as long as a job names it."""
+    return session.scalars(select(Dataset).where(Dataset.id == dataset_id)).one()
+
+
+def exists(session: Session, dataset_id: str) -> bool:
+    """Whether there is a row, be it of a deleted one."""
+    return session.get(Dataset, dataset_id) is not None
 
 
 def usable(session: Session, dataset_id: str, param: str) -> Dataset:
@@ -144,6 +157,7 @@ def finish_ingest(session: Session, dataset_id: str, found: Ingested) -> None:
             pair_count=found.pair_count,
             rejected_count=found.rejected_count,
             warnings={"messages": found.warnings} if found.warnings else None,
+            summary=found.summary,
         )
     )
     jobs.start_waiting(session, dataset_id=dataset_id)
@@ -194,6 +208,8 @@ def to_purge(session: Session) -> str | None:
 
 def purge(session: Session, dataset_id: str, rows: int) -> bool:
     """Delete up to `rows` pairs of a deleted dataset; true when nothing of it is left."""
+    if not duplicates.purge(session, number(session, dataset_id), rows):
+        return False
     mine = Pair.dataset == _number(dataset_id)
     doomed = select(Pair.position).where(mine).limit(rows)
     gone = session.execute(delete(Pair).where(mine, Pair.position.in_(doomed)))

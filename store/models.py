@@ -73,6 +73,11 @@ def get(session: Session, model_id: str) -> Model:
     return model
 
 
+def exists(session: Session, model_id: str) -> bool:
+    """Whether there is a row, be it of a deleted one."""
+    return session.get(Model, model_id) is not None
+
+
 def usable(session: Session, model_id: str, param: str) -> Model:
     """A model that a job may name: ready, or still being checked. The row is locked against deletion.
 

@@ -5,10 +5,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from store import datasets, jobs, models
-from store.shards import Claim, Expired
+from store.shards import Claim, Vanished
 
 
-def fail(session: Session, owned: Claim | Expired, error: dict[str, Any]) -> None:
+def fail(session: Session, owned: Claim | Vanished, error: dict[str, Any]) -> None:
     """End the owner of a shard with a reason; its other shards are dropped."""
     if owned.job_id is not None:
         job = jobs.lock(session, owned.job_id)

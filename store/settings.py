@@ -38,9 +38,12 @@ class Settings(BaseSettings):
         default=False, description="fetch datasets from http and from addresses that are not public, too"
     )
     ecif_max_image_pixels: Annotated[int, Field(gt=0)] = 64_000_000
+    ecif_max_streams: Annotated[int, Field(gt=0)] = 100  # of events: open at once, for each tenant in each process
+    ecif_stream_seconds: Annotated[float, Field(gt=0)] = 600.0  # after which one ends, and its key is asked for again
     ecif_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     ecif_heartbeat_seconds: Annotated[float, Field(gt=0)] = 1.0
     ecif_sweep_seconds: Annotated[float, Field(gt=0)] = 5.0
+    ecif_grace_seconds: Annotated[float, Field(gt=0)] = 90.0  # for a worker that is told to end, then it hands back
     ecif_max_raised: Annotated[int, Field(gt=0)] = 3
     ecif_max_vanished: Annotated[int, Field(gt=0)] = 10
     ecif_shard_pairs: Annotated[int, Field(gt=0)] = 4096

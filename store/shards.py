@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from store.errors import LostLeaseError, WorkCancelledError
 from store.states import JobStatus, Phase, ShardState
 from store.tables import Job, Shard
+
+_KEEPS_ITS_PLACE = 3  # losses
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,13 @@ class PhaseReport:
 
 
 @dataclass(frozen=True)
-class Expired:
-    """A shard taken back from a worker that fell silent."""
+class Vanished:
+    """A shard taken back from a worker that is gone, or fell silent for as long as a lease lasts."""
 
     shard_id: int
     phase: str
     index: int
-    vanished: int
+    times: int
     dataset_id: str | None
     job_id: str | None
     model_id: str | None
@@ -255,21 +257,33 @@ def put_back(session: Session, held: Claim, error: dict[str, Any], *, delay_seco
     return raised
 
 
-def take_back_expired(session: Session) -> list[Expired]:
+def hand_back(session: Session, held: Claim) -> None:
+    """Queue a shard again whose worker has to end; its checkpoint stays, and nothing is counted."""
+    session.execute(update(Shard).where(_mine(held)).values(state=ShardState.QUEUED, lease_until=None))
+
+
+def take_back_expired(session: Session) -> list[Vanished]:
     """Queue again every shard whose worker did not renew its lease."""
+    return _take_back(session, Shard.lease_until < func.now())
+
+
+def take_back_from(session: Session, worker: str) -> list[Vanished]:
+    """Queue again what this worker holds. Whoever asks knows that it is gone and that nobody else has its name."""
+    return _take_back(session, Shard.worker == worker)
+
+
+def _take_back(session: Session, of_whom: ColumnElement[bool]) -> list[Vanished]:
+    # It keeps its place in the queue: its job has waited for its turn already. One that has lost several workers may
+    # be what ends them, and lets the others go first.
+    place = case((Shard.vanished < _KEEPS_ITS_PLACE, Shard.not_before), else_=func.now())
+    held = select(Shard.id).where(Shard.state == ShardState.RUNNING, of_whom).with_for_update(skip_locked=True)
     rows = session.execute(
         update(Shard)
-        .where(
-            Shard.id.in_(
-                select(Shard.id)
-                .where(Shard.state == ShardState.RUNNING, Shard.lease_until < func.now())
-                .with_for_update(skip_locked=True)
-            )
-        )
-        .values(state=ShardState.QUEUED, vanished=Shard.vanished + 1, lease_until=None, not_before=func.now())
+        .where(Shard.id.in_(held))
+        .values(state=ShardState.QUEUED, vanished=Shard.vanished + 1, lease_until=None, not_before=place)
         .returning(Shard.id, Shard.phase, Shard.index, Shard.vanished, Shard.dataset_id, Shard.job_id, Shard.model_id)
     )
-    return [Expired(*row) for row in rows]
+    return [Vanished(*row) for row in rows]
 
 
 def claimable(session: Session) -> int:

@@ -19,6 +19,14 @@ class ModelStatus(StrEnum):
     FAILED = "failed"  # it cannot be had, or does not fit
 
 
+class DuplicateKind(StrEnum):
+    """In what two pairs of a dataset are equal."""
+
+    IMAGE = "image"  # the image's bytes; of a dataset of embeddings, the image's embedding
+    PIXELS = "pixels"  # what the image decodes to
+    CAPTION = "caption"  # the caption; of a dataset of embeddings, the text's embedding
+
+
 class JobStatus(StrEnum):
     """Where a job stands. The last three are ends."""
 

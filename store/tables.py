@@ -68,6 +68,7 @@ class Dataset(Base):
     name: Mapped[str | None]
     filename: Mapped[str | None]
     format: Mapped[str | None]  # as asked for, or as detected
+    caption_template: Mapped[str | None]  # for a folder of classes
     kind: Mapped[str | None]  # images or embeddings; known once ingested
     width: Mapped[int | None]  # of an embedding
     status: Mapped[str]
@@ -78,6 +79,7 @@ class Dataset(Base):
     pair_count: Mapped[int | None]
     rejected_count: Mapped[int | None]
     warnings: Mapped[Json | None]
+    summary: Mapped[Json | None]  # counts that ingest made
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
@@ -145,6 +147,17 @@ class Model(Base):
     deleted_at: Mapped[datetime | None]
 
 
+class Duplicate(Base):
+    """A pair that is equal to another in something. `first` is the earliest that is, and is listed too."""
+
+    __tablename__ = "duplicates"
+
+    dataset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # the number of its dataset
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    first: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # positions in the upload
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
 class Job(Base):
     """A promise to compute. The row is the promise; messages to workers are only doorbells."""
 
@@ -157,6 +170,7 @@ class Job(Base):
         Index(None, "queries_dataset_id"),
         Index("ix_jobs_model", "model_id", postgresql_where=text("model_id IS NOT NULL")),
         Index("ix_jobs_open", "tenant", "created_at", postgresql_where=text("finished_at IS NULL")),
+        Index("ix_jobs_status", "status", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_jobs_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
 

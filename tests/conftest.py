@@ -29,6 +29,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("machine"))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is marked `cuda` runs where there is such a device, and says so where there is none."""
+    if item.get_closest_marker("cuda") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device, and this machine has none")
+
+
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL whose database `template_ecif` is migrated."""
@@ -72,6 +81,7 @@ def settings(new_database: Callable[[], str], tmp_path: Path) -> Settings:
         database_url=new_database(),
         redis_url="redis://127.0.0.1:1/0",
         ecif_heartbeat_seconds=0.2,
+        ecif_stream_seconds=0.5,
         ecif_device="cpu",
     )
 

@@ -50,7 +50,7 @@ def image_zip() -> Callable[..., bytes]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def embedding_zip() -> Callable[..., bytes]:
     """A zip of image.npy and text.npy: n pairs of unit vectors, `wrong` of them with another pair's text."""
 

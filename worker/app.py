@@ -1,34 +1,47 @@
-"""The Celery worker: `celery -A worker.app worker`. Its one task looks for work and does one shard of it.
+"""The Celery worker: `celery -A worker.app worker`. Its one task does shards for as long as there are any.
 
 The parent process never imports torch: with the spawn method it only hands out messages, and only its children
 compute. They import what they need once, before their first task.
 """
 
 import logging
+import time
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_shutting_down
+from sqlalchemy.exc import SQLAlchemyError
 
-from doorbell.application import WORK, celery_application
+from doorbell.application import SESSION_SECONDS, WORK, celery_application
 from doorbell.bell import Bell
+from store.database import Database
 from store.settings import get_settings
+from worker import presence, vanished
+from worker.stop import Stop, ask_children
+
+logger = logging.getLogger(__name__)
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 app = celery_application(get_settings())
+_stop = Stop()
+
+
+@cache
+def _database() -> Database:
+    return Database.from_settings(get_settings())
 
 
 @cache
 def _place() -> Any:
     from store.blobs import Blobs
-    from store.database import Database
     from worker.devices import compute_in_float32
     from worker.work import Workplace
 
     compute_in_float32()
     settings = get_settings()
-    return Workplace(settings, Database.from_settings(settings), Blobs.from_settings(settings))
+    return Workplace(settings, _database(), Blobs.from_settings(settings), _stop, presence.appear(_lock_files()))
 
 
 @cache
@@ -36,16 +49,44 @@ def _bell() -> Bell:
     return Bell(app)
 
 
+def _lock_files() -> Path:
+    return get_settings().ecif_home / "workers"
+
+
 @worker_process_init.connect  # type: ignore[untyped-decorator]
-def _import_before_the_first_task(**_: object) -> None:
+def _begin(**_: object) -> None:
+    """A new process often replaces one that died: first hand on what that one held, then import what takes long."""
+    _stop.listen()
+    _take_over()
     _place()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _end(**_: object) -> None:
+    ask_children(get_settings().ecif_grace_seconds)
+
+
+def _take_over() -> None:
+    try:
+        taken_back = vanished.take_over(_lock_files(), _database(), get_settings())
+    except (SQLAlchemyError, OSError) as error:
+        logger.warning("leases of dead processes are left to run out: %s", error)
+    else:
+        _bell().ring(taken_back)
 
 
 @app.task(name=WORK)  # type: ignore[untyped-decorator]
 def work() -> None:
-    """Do one shard, and ring on for those that wait."""
+    """Do shards for as long as there are any, and ring for other workers.
+
+    Whoever is at work needs no bell to go on, so that a broker that is away holds up only those who are idle.
+    """
     from worker.work import work_once
 
-    waiting = work_once(_place())
-    if waiting:
-        _bell().ring(waiting)
+    rung_for, ends_at = 0, time.monotonic() + SESSION_SECONDS
+    while (waiting := work_once(_place())) is not None:
+        _bell().ring(max(waiting - rung_for, 0))
+        rung_for = waiting
+        if time.monotonic() > ends_at:
+            _bell().ring()
+            return

@@ -3,6 +3,6 @@
 import hashlib
 
 
-def content_hash(content: bytes) -> int:
+def content_hash(content: bytes | memoryview) -> int:
     """A signed 64-bit hash, equal where the content is equal."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)

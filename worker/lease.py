@@ -13,6 +13,7 @@ from store.database import Database
 from store.errors import LostLeaseError, WorkCancelledError
 from store.settings import Settings
 from store.shards import Claim
+from worker.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +24,15 @@ class Lease:
     The work calls `check` at least once a batch; it raises when the shard is no longer this attempt's to do.
     """
 
-    def __init__(self, database: Database, claim: Claim, settings: Settings) -> None:
+    def __init__(self, database: Database, claim: Claim, settings: Settings, asked_to_end: Stop | None = None) -> None:
         self._database = database
         self._claim = claim
+        self._asked_to_end = asked_to_end or Stop()
         self._lease_seconds = settings.ecif_lease_seconds
         self._every = settings.ecif_heartbeat_seconds
         self._done = 0
         self._total: int | None = None
+        self._renewed = time.monotonic()
         self._stop: LostLeaseError | WorkCancelledError | None = None
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"lease-{claim.shard_id}", daemon=True)
@@ -42,7 +45,8 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._finished.set()
-        self._thread.join()
+        # A renewal that hangs in a dead connection is left to itself: whatever it writes late is fenced.
+        self._thread.join(timeout=self._every)
 
     def progress(self, done: int, total: int | None = None) -> None:
         """Say how far the work is, in units of its phase; it is written with the next renewal.
@@ -50,7 +54,7 @@ class Lease:
         `total` is needed only where the plan did not know it.
 
         Raises:
-            LostLeaseError, WorkCancelledError: as `check`.
+            LostLeaseError, WorkCancelledError, HandedBackError: as `check`.
         """
         self._done, self._total = done, total
         self.check()
@@ -61,12 +65,16 @@ class Lease:
         Raises:
             LostLeaseError: another attempt has it, or renewals failed for as long as a lease lasts.
             WorkCancelledError: its job is being cancelled.
+            HandedBackError: this process has to end.
         """
+        self._asked_to_end.check()
         if self._stop is not None:
             raise self._stop
+        # By the clock, not by the thread: that one may hang in a connection whose other end is gone.
+        if time.monotonic() - self._renewed > self._lease_seconds:
+            raise LostLeaseError(f"shard {self._claim.shard_id}: the database was away too long")
 
     def _run(self) -> None:
-        renewed = time.monotonic()
         while not self._finished.wait(self._every):
             try:
                 with self._database.transaction() as session:
@@ -77,12 +85,9 @@ class Lease:
                         done=self._done,
                         total=self._total,
                     )
-                renewed = time.monotonic()
+                self._renewed = time.monotonic()
             except (LostLeaseError, WorkCancelledError) as error:
                 self._stop = error
                 return
             except SQLAlchemyError as error:
                 logger.warning("shard %s: lease not renewed: %s", self._claim.shard_id, error)
-                if time.monotonic() - renewed > self._lease_seconds:
-                    self._stop = LostLeaseError(f"shard {self._claim.shard_id}: the database was away too long")
-                    return

@@ -1,11 +1,13 @@
 """From a specification to a model and the function that embeds its batches."""
 
+from __future__ import annotations
+
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
-from encoders import Checkpoint, Embedder, LoadedModel, ModelRefused, ModelSpec, load_model, square_heads
+from encoders import Checkpoint, Embedder, ModelRefused, ModelSpec, square_heads
 from store import models
 from store.blobs import Blobs
 from store.catalogue import check_architecture
@@ -13,6 +15,9 @@ from store.errors import InvalidError
 from store.specification import JobSpec
 from store.tables import Model
 from worker.task import Task
+
+if TYPE_CHECKING:
+    from encoders import LoadedModel
 
 SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
 
@@ -33,6 +38,8 @@ def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | 
     assert architecture is not None  # noqa: S101  a model is named one way or the other
     if isinstance(architecture, dict):
         check_architecture(architecture)  # the row may be older than a rule
+    from encoders import load_model  # not before the first job that needs it
+
     try:
         return load_model(ModelSpec(architecture, spec.model.pretrained, seed), device)
     except ModelRefused as refused:
@@ -48,6 +55,8 @@ def kept_model(blobs: Blobs, model: Model, device: torch.device) -> LoadedModel:
     architecture = model.architecture
     assert architecture is not None  # noqa: S101  known once the file is there
     check_architecture(architecture, "architecture")
+    from encoders import load_model
+
     checkpoint = Checkpoint(model.digest or "", partial(blobs.local_path, models.blob_of(model.id)))
     try:
         return load_model(ModelSpec(architecture), device, checkpoint=checkpoint)

@@ -3,20 +3,25 @@
 import logging
 import signal
 import threading
+import time
 from types import FrameType
 
+from obstore.exceptions import BaseError as BlobStoreError
 from sqlalchemy.exc import SQLAlchemyError
 
 from doorbell.application import celery_application
 from doorbell.bell import Bell
-from store import datasets, idempotency, jobs, models, owners, shards
+from store import datasets, idempotency, jobs, models, shards
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
+from worker import abandoned, vanished
 
 logger = logging.getLogger("worker.sweeper")
 
 _PURGE_ROWS = 20_000
+_LOOK_SECONDS = 3600.0
+"""Between looks for abandoned uploads: what lists a store is not done every few seconds."""
 
 
 def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> None:
@@ -37,17 +42,7 @@ def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> N
 def _take_back(database: Database, settings: Settings) -> None:
     with database.transaction() as session:
         expired = shards.take_back_expired(session)
-    for shard in expired:
-        logger.warning("%s %s-%s: its worker vanished", shard.owner, shard.phase, shard.index)
-        if shard.vanished < settings.ecif_max_vanished:
-            continue
-        error = {
-            "code": "worker_vanished",
-            "message": f"{shard.phase} shard {shard.index} lost its worker {shard.vanished} times",
-            "param": None,
-        }
-        with database.transaction() as session:
-            owners.fail(session, shard, error)
+    vanished.told(database, settings, expired)
 
 
 def _end_cancelled(database: Database) -> None:
@@ -101,10 +96,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     logger.info("sweeping every %s s", settings.ecif_sweep_seconds)
+    look_at = time.monotonic()
     while not stop.wait(settings.ecif_sweep_seconds):
         try:
             sweep(database, blobs, bell, settings)
-        except (SQLAlchemyError, OSError) as error:
+            if time.monotonic() >= look_at:
+                abandoned.remove(database, blobs)
+                look_at = time.monotonic() + _LOOK_SECONDS
+        except (SQLAlchemyError, BlobStoreError, OSError) as error:
             logger.warning("sweep not finished: %s", error)
     bell.close()
     database.close()

@@ -5,10 +5,10 @@ import math
 import os
 import socket
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from store import jobs, owners, shards
 from store.blobs import Blobs
@@ -16,8 +16,9 @@ from store.database import Database
 from store.errors import DomainError, LostLeaseError, WorkCancelledError
 from store.settings import Settings
 from store.shards import Claim
-from worker import pipeline
+from worker import pipeline, vanished
 from worker.lease import Lease
+from worker.stop import HandedBackError, Stop
 from worker.task import Done, Json, Task
 
 logger = logging.getLogger(__name__)
@@ -27,22 +28,26 @@ _RETRY_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Workplace:
-    """What lives as long as the process."""
+    """What lives as long as the process. `worker` is its name in the rows."""
 
     settings: Settings
     database: Database
     blobs: Blobs
+    stop: Stop = field(default_factory=Stop)
+    worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
 
 
 def work_once(place: Workplace) -> int | None:
     """Claim a shard and do it.
 
     Returns:
-        How many shards wait now, as far as bells should ring for them; `None` when there was nothing to claim.
+        How many shards wait now, as far as bells should ring for them; `None` when there was nothing to claim, or
+        this process is to begin nothing new.
     """
-    worker = f"{socket.gethostname()}:{os.getpid()}"
+    if place.stop.nothing_new:
+        return None
     with place.database.transaction() as session:
-        claim = shards.claim(session, worker=worker, lease_seconds=place.settings.ecif_lease_seconds)
+        claim = shards.claim(session, worker=place.worker, lease_seconds=place.settings.ecif_lease_seconds)
     if claim is None:
         return None
     if claim.job_id is not None:
@@ -59,7 +64,7 @@ def work_once(place: Workplace) -> int | None:
 
 def _attempt(place: Workplace, claim: Claim) -> None:
     try:
-        with Lease(place.database, claim, place.settings) as lease:
+        with Lease(place.database, claim, place.settings, place.stop) as lease:
 
             def save_checkpoint(checkpoint: Json) -> None:
                 with place.database.transaction() as session:
@@ -73,9 +78,16 @@ def _attempt(place: Workplace, claim: Claim) -> None:
         logger.warning("%s %s-%s: given up, the lease is lost: %s", claim.owner, claim.phase, claim.index, error)
     except WorkCancelledError:
         _give_up(place, claim)
+    except HandedBackError:
+        logger.info("%s %s-%s: handed back, this process has to end", claim.owner, claim.phase, claim.index)
+        with place.database.transaction() as session:
+            shards.hand_back(session, claim)
     except DomainError as error:
         logger.info("%s %s-%s: refused: %s", claim.owner, claim.phase, claim.index, error.message)
         _fail_owner(place, claim, error.as_json())
+    except OperationalError as error:
+        logger.warning("%s %s-%s: the database went away: %s", claim.owner, claim.phase, claim.index, error)
+        _let_go(place, claim)
     except Exception as error:
         # Whatever a step raises is counted and told; nothing a job does may stop the worker.
         logger.exception("%s %s-%s attempt %s raised", claim.owner, claim.phase, claim.index, claim.attempt)
@@ -110,6 +122,16 @@ def _for_people(error: Exception) -> str:
     if isinstance(error, SQLAlchemyError):
         return f"{type(error).__name__}, see the worker's log"
     return f"{type(error).__name__}: {error}"[:2000]
+
+
+def _let_go(place: Workplace, claim: Claim) -> None:
+    """Without the database this process was as good as gone. If it is away still, the lease runs out."""
+    try:
+        with place.database.transaction() as session:
+            held = shards.take_back_from(session, place.worker)
+        vanished.told(place.database, place.settings, held)
+    except SQLAlchemyError as error:
+        logger.warning("%s %s-%s: not handed back: %s", claim.owner, claim.phase, claim.index, error)
 
 
 def _give_up(place: Workplace, claim: Claim) -> None:

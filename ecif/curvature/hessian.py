@@ -1,4 +1,7 @@
-"""The exact Hessian of the training objective, by reverse mode over reverse mode (design section 5)."""
+"""The exact Hessian of the training objective, by reverse mode over reverse mode (design section 5).
+
+Not forwards over reverse: torch is wrong there for LayerNorm (pytorch/pytorch#196700), and its result not symmetric.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ def new_dataset(session: Session, asked: DatasetReference) -> Dataset:
         name=asked.name or filename[:200],
         filename=filename,
         format=asked.format or None,
+        caption_template=asked.caption_template,
         upload_blob=f"datasets/{dataset_id}/upload",
         source=asked.uri,
     )

@@ -11,7 +11,7 @@ from service.context import Service, ServiceDep
 from service.datasets import thumbnails
 from service.datasets.by_reference import new_dataset as refer
 from service.datasets.keeping import keep_upload, new_dataset
-from service.datasets.schemas import DatasetOut, DatasetReference, ErrorOut, PairOut
+from service.datasets.schemas import MAX_TEMPLATE, DatasetOut, DatasetReference, ErrorOut, PairOut
 from service.json_body import parse
 from service.limits import UNLIMITED
 from service.listing import newest_first
@@ -20,13 +20,16 @@ from service.problem_docs import headers, problems
 from service.problems import MediaTypeError
 from service.repeats import REPLAYED, IdempotencyKey, Once, once
 from service.uploads import MAX_FIELD_BYTES, Form, read_body, read_form
-from store import datasets, pairs
+from store import datasets, duplicates, pairs
 from store.errors import InvalidError, NotFoundError
 from store.idempotency import Answer
 from store.references import check_reference, shown
+from store.states import DuplicateKind
 from store.tables import Dataset
 
 router = APIRouter(tags=["datasets"])
+
+_FIELDS = ["name", "format", "caption_template"]
 
 _UPLOAD_BODY = {
     "requestBody": {
@@ -40,6 +43,13 @@ _UPLOAD_BODY = {
                         "file": {"type": "string", "format": "binary", "description": "the dataset, as one file"},
                         "name": {"type": "string", "maxLength": 200},
                         "format": {"type": "string", "description": "found out where absent"},
+                        "caption_template": {
+                            "type": "string",
+                            "maxLength": MAX_TEMPLATE,
+                            "pattern": r"\{label\}",
+                            "description": "captions of images in folders named by their class; "
+                            "'a photo of a {label}' where absent",
+                        },
                     },
                 }
             },
@@ -86,7 +96,7 @@ async def upload_dataset(request: Request, service: ServiceDep, idempotency_key:
         if not upload.repeated:
             await run_in_threadpool(service.limits.early, service.database, request.headers)
         with service.blobs.staging() as folder:
-            form = await read_form(request, folder, files=["file"], fields=["name", "format"], max_bytes=limit)
+            form = await read_form(request, folder, files=["file"], fields=_FIELDS, max_bytes=limit)
             return await run_in_threadpool(_create, service, form, upload)
 
 
@@ -115,7 +125,7 @@ def _create(service: Service, form: Form, upload: Once) -> Response:
     content = form.content()
     if (answered := upload.first_answer(content)) is not None:
         return answered
-    kept = keep_upload(service.blobs, form.files["file"], "file", form.fields.get("name"), form.fields.get("format"))
+    kept = keep_upload(service.blobs, form.files["file"], "file", *map(form.fields.get, _FIELDS))
     with kept.forgotten_on_error(service.blobs), service.database.transaction() as session:
         service.limits.room_for_bytes(session, kept.upload.size_bytes)
         answer = _promised(session, new_dataset(session, kept), content, upload)
@@ -150,7 +160,7 @@ def delete_dataset(dataset_id: str, service: ServiceDep) -> None:
     service.blobs.delete_prefix(f"datasets/{dataset_id}")
 
 
-@router.get("/datasets/{dataset_id}/pairs", responses={**LINKED, **problems(404)})
+@router.get("/datasets/{dataset_id}/pairs", responses={**LINKED, **problems(404, 422)})
 def list_pairs(
     dataset_id: str,
     request: Request,
@@ -161,9 +171,16 @@ def list_pairs(
     rejected: Annotated[
         bool | None, Query(description="true: only what was turned away; false: only the usable")
     ] = None,
+    duplicate: Annotated[
+        DuplicateKind | None, Query(description="only pairs that equal another in this, those that are equal in turn")
+    ] = None,
 ) -> Page[PairOut]:
     """Pairs in the order of the upload; those of an ingesting dataset as far as they are read."""
     limit = min(limit, MAX_LIMIT)
+    if duplicate is not None:
+        if rejected is not None:
+            raise InvalidError("two_filters", "`duplicate` lists usable pairs only: leave `rejected` out", "rejected")
+        return _duplicates(dataset_id, duplicate, request, response, service, limit, cursor)
     question = {"pairs": dataset_id, "rejected": rejected}
     after = service.cursors.read(question, cursor)[0] if cursor else None
     with service.database.transaction() as session:
@@ -175,6 +192,32 @@ def list_pairs(
     link_next(request, response, following)
     items = [PairOut.model_validate(pair) for pair in found[:limit]]
     return Page(items=items, next_cursor=following, total=total)
+
+
+def _duplicates(
+    dataset_id: str,
+    kind: DuplicateKind,
+    request: Request,
+    response: Response,
+    service: Service,
+    limit: int,
+    cursor: str | None,
+) -> Page[PairOut]:
+    question = {"pairs": dataset_id, "duplicate": kind.value}
+    after = tuple(service.cursors.read(question, cursor)) if cursor else None
+    with service.database.transaction() as session:
+        dataset = datasets.get(session, dataset_id)
+        found = duplicates.page(session, dataset.number, kind, limit=limit + 1, after=after)
+    following = None
+    if len(found) > limit:
+        last = found[limit - 1]
+        following = service.cursors.make(question, [last.first, last.pair.position])
+    link_next(request, response, following)
+    items = [
+        PairOut.model_validate(one.pair).model_copy(update={"duplicate_of": one.first_key}) for one in found[:limit]
+    ]
+    counted = (dataset.summary or {}).get("duplicates", {}).get(kind.value, {})
+    return Page(items=items, next_cursor=following, total=counted.get("pairs", 0))
 
 
 @router.get(

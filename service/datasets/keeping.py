@@ -1,13 +1,13 @@
 """From a finished upload to a dataset that is promised to be ingested."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from service.datasets.schemas import MAX_TEMPLATE
 from service.uploads import UploadedFile
-from store import datasets
+from store import datasets, pending
 from store.blobs import Blobs
 from store.database import storable_text
 from store.errors import InvalidError
@@ -26,33 +26,43 @@ class KeptUpload:
     name: str | None
     filename: str | None
     format: str | None
+    caption_template: str | None
     upload: UploadedFile
 
-    @contextmanager
-    def forgotten_on_error(self, blobs: Blobs) -> Iterator[None]:
-        """Delete the bytes again if the block does not come to its end."""
-        try:
-            yield
-        except BaseException:
-            blobs.delete_prefix(f"datasets/{self.dataset_id}")
-            raise
+    def forgotten_on_error(self, blobs: Blobs) -> AbstractContextManager[None]:
+        """Delete the bytes again if the block is refused."""
+        return pending.forgotten_on_error(blobs, self.dataset_id)
 
 
 def keep_upload(
-    blobs: Blobs, upload: UploadedFile, field: str, name: str | None, format_name: str | None
+    blobs: Blobs,
+    upload: UploadedFile,
+    field: str,
+    name: str | None,
+    format_name: str | None,
+    caption_template: str | None = None,
 ) -> KeptUpload:
     """Move an upload to where datasets lie.
 
     Raises:
-        InvalidError: it is empty, or its name is too long.
+        InvalidError: it is empty, its name is too long, or the template is none.
     """
     if upload.size_bytes == 0:
         raise InvalidError("empty_file", f"form field {field!r} is an empty file", field)
     if name is not None and len(name) > MAX_NAME:
         raise InvalidError("name_too_long", f"a name has at most {MAX_NAME} characters", "name")
+    if caption_template is not None and (
+        "{label}" not in caption_template or len(caption_template) > MAX_TEMPLATE or "\0" in caption_template
+    ):
+        raise InvalidError(
+            "bad_caption_template",
+            f"a caption template holds {{label}}, where the class goes, and at most {MAX_TEMPLATE} characters",
+            "caption_template",
+        )
     filename = storable_text(upload.filename)[:1000] if upload.filename else None
     dataset_id = new_id("ds")
     blob = f"datasets/{dataset_id}/upload"
+    pending.note(blobs, dataset_id)
     blobs.adopt(upload.path, blob)
     return KeptUpload(
         dataset_id=dataset_id,
@@ -60,6 +70,7 @@ def keep_upload(
         name=storable_text(name) if name else filename and filename[:MAX_NAME],
         filename=filename,
         format=storable_text(format_name) if format_name else None,
+        caption_template=storable_text(caption_template) if caption_template else None,
         upload=upload,
     )
 
@@ -75,4 +86,5 @@ def new_dataset(session: Session, kept: KeptUpload) -> Dataset:
         digest=kept.upload.digest,
         size_bytes=kept.upload.size_bytes,
         upload_blob=kept.blob,
+        caption_template=kept.caption_template,
     )

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from store.states import DatasetStatus
 
+MAX_TEMPLATE = 1000
+
 
 class ErrorOut(BaseModel):
     """Why something ended."""
@@ -30,6 +32,9 @@ class DatasetOut(BaseModel):
     pair_count: int | None = Field(description="usable pairs; null until ingested")
     rejected_count: int | None = Field(description="pairs turned away, each with its reason")
     warnings: list[str] = Field(default=[], description="what ingest noticed about the upload as a whole")
+    summary: dict[str, Any] | None = Field(
+        description="counts: rejections by reason, duplicates by kind, captions, pairs by label; null until ingested"
+    )
     error: ErrorOut | None
     created_at: datetime
 
@@ -44,6 +49,9 @@ class DatasetReference(BaseModel):
     )
     name: Annotated[str, Field(max_length=200)] | None = None
     format: Annotated[str, Field(max_length=100)] | None = Field(default=None, description="found out where absent")
+    caption_template: Annotated[str, Field(max_length=MAX_TEMPLATE, pattern=r"\{label\}")] | None = Field(
+        default=None, description="captions of images in folders named by their class"
+    )
 
 
 class PairOut(BaseModel):
@@ -57,3 +65,6 @@ class PairOut(BaseModel):
     height: int | None = Field(description="pixels")
     extra: dict[str, Any] | None = Field(description="every other column that came with the pair")
     error: str | None
+    duplicate_of: str | None = Field(
+        default=None, description="with `duplicate`: the key of the first pair that this one equals, or its own"
+    )

@@ -30,3 +30,9 @@ def make(content: bytes, size: int, image_format: str) -> tuple[bytes, str]:
                 return out.getvalue(), "image/jpeg"
     except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
         raise InvalidError("image_not_shown", f"the image cannot be shown: {error}") from None
+
+
+def size_of(thumbnail: bytes) -> tuple[int, int]:
+    """Width and height of what `make` made, in pixels."""
+    with Image.open(io.BytesIO(thumbnail)) as image:
+        return image.size

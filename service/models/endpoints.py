@@ -1,6 +1,5 @@
 """`/models`: bring, look at and delete models."""
 
-from contextlib import ExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -19,7 +18,7 @@ from service.problem_docs import headers, problems
 from service.problems import MediaTypeError
 from service.repeats import REPLAYED, IdempotencyKey, Once, once
 from service.uploads import MAX_FIELD_BYTES, Form, read_body, read_form
-from store import jobs, models
+from store import jobs, models, pending
 from store.catalogue import check_architecture
 from store.checkpoint_file import architecture_of
 from store.database import storable_text
@@ -109,8 +108,8 @@ def _create(service: Service, form: Form, request_once: Once) -> Response:
         raise InvalidError("name_too_long", f"a name has at most {_MOST_NAME} characters", "name")
     architecture = architecture_of(upload.path, _given(form.fields.get("architecture")))
     model_id = new_id("model")
-    with ExitStack() as undo:
-        undo.callback(service.blobs.delete_prefix, f"models/{model_id}")
+    pending.note(service.blobs, model_id)
+    with pending.forgotten_on_error(service.blobs, model_id):
         service.blobs.adopt(upload.path, models.blob_of(model_id))
         with service.database.transaction() as session:
             service.limits.room_for_bytes(session, upload.size_bytes)
@@ -123,7 +122,6 @@ def _create(service: Service, form: Form, request_once: Once) -> Response:
                 size_bytes=upload.size_bytes,
             )
             answer = _promised(session, model, content, request_once)
-        undo.pop_all()
     service.bell.ring()
     return answer
 

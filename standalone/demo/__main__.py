@@ -4,7 +4,6 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
@@ -14,7 +13,6 @@ import httpx
 from rich.console import Console
 
 from standalone.demo import digits, following, report
-from standalone.demo.contact_sheet import Exhibit, contact_sheet
 from standalone.demo.measure import findings
 from standalone.demo.plan import Plan
 from standalone.demo.visitor import RefusedError, Visitor
@@ -68,22 +66,14 @@ def visit(plan: Plan, console: Console, visitor: Visitor, kept: Path) -> None:
     report.show(console, rows[: plan.shown], pairs, findings(rows, planted, plan.depths), summary)
 
     kept.mkdir(parents=True, exist_ok=True)
-    sheet = kept / "most-suspicious.png"
-    sheet.write_bytes(contact_sheet(_exhibits(visitor, rows[: plan.pictured], planted)))
-    console.print(f"\nThe first {plan.pictured} as pictures: {sheet}", highlight=False, soft_wrap=True)
+    page = kept / "report.html"
+    page.write_bytes(visitor.report(job))
+    console.print(f"\nThe same with pictures, as a page for people: {page}", highlight=False, soft_wrap=True)
     console.print(
         "To try your own data: `make serve`, then http://127.0.0.1:8000/docs lists every call.",
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _exhibits(visitor: Visitor, rows: Sequence[Json], planted: set[str]) -> list[Exhibit]:
-    return [
-        Exhibit(visitor.image(row["image_url"]), (f"{row['rank']}  {row['caption']}",), row["key"] in planted)
-        for row in rows
-        if row["image_url"] is not None
-    ]
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:

@@ -15,8 +15,6 @@ class Plan:
     epochs: int = 15
     shown: int = 10
     """Rows of the table."""
-    pictured: int = 20
-    """Pictures on the contact sheet."""
     depths: tuple[int, ...] = (10, 50, 100)
     """How far down the ranking planted pairs are counted."""
     patience_seconds: float = 1800.0

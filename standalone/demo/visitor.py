@@ -66,9 +66,9 @@ class Visitor:
             if cursor is None:
                 return
 
-    def image(self, url: str) -> bytes:
-        """A picture as it came."""
-        answer = self._http.get(url)
+    def report(self, job: str) -> bytes:
+        """What the job found, as a page."""
+        answer = self._http.get(f"/jobs/{job}/report")
         _refuse(answer)
         return answer.content
 

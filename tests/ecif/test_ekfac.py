@@ -1,24 +1,16 @@
-import pytest
 import torch
 
-from ecif import FitSettings, GaussNewton, conjugate_gradients, dense_matrix, fit, flatten
+from ecif import FitSettings, GaussNewton, conjugate_gradients, dense_matrix, fit
 from ecif.curvature.ekfac import Ekfac, bases, curvatures, factors, merge
 
 
-def written_out(ekfac, P):
-    return torch.linalg.inv(ekfac.solve(torch.eye(P, dtype=torch.float64)).x)
-
-
-def test_its_trace_and_its_inverse_are_right(make_world):
+def test_it_is_closer_to_gauss_newton_than_a_diagonal_is(make_world):
     world = make_world(l2=1.0, partitions=2)
     given = (world.objective, world.params, world.batches)
-    ekfac = Ekfac.of(*given, damping=0.5, draws=200)
-    truth, found = dense_matrix(GaussNewton(*given, damping=0.5)), written_out(ekfac, 220)
-    assert float(found.trace()) == pytest.approx(float(truth.trace()), rel=0.05)
-    torch.testing.assert_close(found, found.mT, rtol=1e-6, atol=1e-6)
-    assert float(torch.linalg.eigvalsh(found)[0]) >= world.objective.ridge(0.5) * (1 - 1e-9)
-    # Closer to the truth than the diagonal is, in the Frobenius norm.
+    found = torch.linalg.inv(Ekfac.of(*given, damping=0.5, draws=200).solve(torch.eye(220, dtype=torch.float64)).x)
+    truth = dense_matrix(GaussNewton(*given, damping=0.5))
     assert float((found - truth).norm()) < float((torch.diag(truth.diagonal()) - truth).norm())
+    assert float(torch.linalg.eigvalsh(found)[0]) >= world.objective.ridge(0.5) * (1 - 1e-9)
 
 
 def test_shards_in_any_grouping_make_the_same(make_world):
@@ -35,18 +27,6 @@ def test_shards_in_any_grouping_make_the_same(make_world):
     whole = Ekfac.of(objective, params, world.batches, draws=4, seed=7).solve(rhs).x
     for groups in ([batches[:1], batches[1:]], [[b] for b in batches]):
         torch.testing.assert_close(sharded(groups).solve(rhs).x, whole)
-
-
-def test_a_bias_and_a_scale_have_a_diagonal(make_world):
-    world = make_world(l2=1.0)
-    params = world.params | {"logit_scale": torch.tensor(1.5, dtype=torch.float64)}
-    objective = type(world.objective)(world.objective.embed, 5.0, 1.0, params, 24)
-    solution = Ekfac.of(objective, params, world.batches).solve(flatten(params)[None])
-    assert solution.x.shape == (1, 221)
-    assert bool(solution.x.isfinite().all())
-    free = type(world.objective)(world.objective.embed, 5.0, 0.0, params, 24)
-    with pytest.raises(ValueError, match="l2"):
-        Ekfac.of(free, params, world.batches)
 
 
 def ill_conditioned(make_heads, seed):

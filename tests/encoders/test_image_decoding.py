@@ -18,6 +18,11 @@ from encoders.image_decoding import ImageRefused, decode_image, inspect_image
 Save = Callable[..., bytes]
 
 
+def size_and_format(data: bytes) -> tuple[int, int, str]:
+    found = inspect_image(data)
+    return found.width, found.height, found.format
+
+
 @pytest.fixture
 def picture() -> Image.Image:
     """Red left half, blue right half: 40 wide, 24 high."""
@@ -32,7 +37,7 @@ def test_every_listed_format_is_read(picture: Image.Image, saved: Save, image_fo
     data = saved(picture, image_format)
     image = decode_image(data)
     assert (image.mode, image.size) == ("RGB", (40, 24))
-    assert inspect_image(data) == (40, 24, image_format)
+    assert size_and_format(data) == (40, 24, image_format)
     red, _, blue = image.getpixel((5, 12))  # type: ignore[misc]
     assert red > 200 > 60 > blue
 
@@ -72,7 +77,7 @@ def test_an_animation_is_refused(picture: Image.Image, saved: Save) -> None:
 
 def test_a_photograph_with_a_preview_inside_is_read(picture: Image.Image, saved: Save) -> None:
     data = saved(picture, "MPO", save_all=True, append_images=[picture.resize((8, 8))])
-    assert inspect_image(data) == (40, 24, "JPEG")
+    assert size_and_format(data) == (40, 24, "JPEG")
     assert decode_image(data).size == (40, 24)
 
 
@@ -80,7 +85,7 @@ def test_the_exif_orientation_is_applied(picture: Image.Image, saved: Save) -> N
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held sideways
     data = saved(picture, "PNG", exif=exif)
-    assert inspect_image(data) == (24, 40, "PNG")
+    assert size_and_format(data) == (24, 40, "PNG")
     assert decode_image(data).getpixel((12, 5)) == (255, 0, 0)
     assert decode_image(data).getpixel((12, 35)) == (0, 0, 255)
 
@@ -151,3 +156,24 @@ def _png_header(width: int, height: int) -> bytes:
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
     return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+
+
+def test_equal_pixels_have_equal_hashes_whatever_they_are_stored_as(picture: Image.Image, saved: Save) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = saved(picture.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
+    same = {inspect_image(data).pixels for data in (saved(picture, "PNG"), saved(picture, "BMP"), turned)}
+    assert len(same) == 1
+    assert inspect_image(saved(picture.transpose(Image.Transpose.ROTATE_180), "PNG")).pixels not in same
+    assert inspect_image(saved(picture.resize((20, 24)), "PNG")).pixels not in same
+
+
+@pytest.mark.parametrize("side", [40, 320])
+def test_a_jpeg_that_only_lost_its_exif_has_the_same_pixels(saved: Save, side: int) -> None:
+    noise = np.random.default_rng(side).integers(0, 256, size=(2, side, side, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    one, other = (Image.fromarray(pixels) for pixels in noise)
+    with_exif, plain = saved(one, "JPEG", exif=exif), saved(one, "JPEG")
+    assert with_exif != plain
+    assert inspect_image(with_exif).pixels == inspect_image(plain).pixels != inspect_image(saved(other, "JPEG")).pixels

@@ -16,9 +16,8 @@ from safetensors.torch import load_file, save_file
 import encoders.weights
 from encoders.loaded_model import LoadedModel
 from encoders.loading import load_model
-from encoders.model_spec import ModelRefused, ModelSpec
+from encoders.model_spec import Checkpoint, ModelRefused, ModelSpec
 from encoders.tiny import TINY_CONFIG
-from encoders.weights import Checkpoint
 
 
 def refusal(spec: ModelSpec, **options: Any) -> ModelRefused:

@@ -8,13 +8,14 @@ import pytest
 from standalone.stack import Stack
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     environment = {
         "OMP_NUM_THREADS": "1",
         "ECIF_LEASE_SECONDS": "3",
         "ECIF_HEARTBEAT_SECONDS": "0.5",
         "ECIF_SWEEP_SECONDS": "1",
+        "ECIF_GRACE_SECONDS": "1",
         "ECIF_DEVICE": "cpu",
     }
     with Stack(tmp_path_factory.mktemp("stack"), workers=2, environment=environment) as stack:

@@ -19,7 +19,7 @@ TINY = {
 }
 
 
-def ended(http: httpx.Client, job_id: str, seconds: float = 90) -> dict:
+def ended(http: httpx.Client, job_id: str, seconds: float = 180) -> dict:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         job = http.get(f"/jobs/{job_id}").json()
@@ -76,6 +76,29 @@ def test_a_killed_worker_process_loses_nothing(stack, http, embedding_zip):
         undisturbed_and_disturbed.append(scores(http, job_id))
     first, second = undisturbed_and_disturbed
     assert first == second
+
+
+def test_a_worker_that_is_told_to_end_hands_back_its_shard(stack, http, embedding_zip):
+    spec = {"task": "misalignment", "objective": {"batch_size": 16, "l2": 0}, "fit": {"epochs": 10_000}}
+    files = {"dataset": ("x.zip", embedding_zip(600, width=24)), "spec": (None, json.dumps(spec))}
+    job_id = http.post("/jobs", files=files).json()["id"]
+    worker = stack.processes["worker"]
+    first = worker.pid
+
+    def until(word):
+        deadline = time.monotonic() + 120
+        while f"{job_id} fit-0{word}" not in worker.command.log.read_text():
+            assert time.monotonic() < deadline, word
+            time.sleep(0.05)
+
+    until(" attempt 1: begins")
+    os.kill(first, signal.SIGTERM)
+    until(": handed back")
+    until(" attempt 2: begins")
+    assert worker.pid != first
+    assert http.post(f"/jobs/{job_id}/cancel").status_code == 200
+    assert ended(http, job_id)["status"] == "cancelled"
+    assert f"{job_id} fit-0: its worker vanished" not in worker.command.log.read_text()
 
 
 def test_an_api_that_is_killed_comes_back_with_everything(stack, http, embedding_zip):

@@ -41,7 +41,7 @@ uvicorn.run("service.app:create_app", factory=True, host="127.0.0.1", port=int(s
 
 
 @contextmanager
-def in_a_process(settings: Settings, dies_in: str = "os.nothing") -> Iterator[str]:
+def in_a_process(settings: Settings, dies_in: str = "os.nothing") -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`dies_in` names a function: calling it ends the process as `kill -9` would."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -55,7 +55,7 @@ def in_a_process(settings: Settings, dies_in: str = "os.nothing") -> Iterator[st
                 break
             except httpx.TransportError:
                 time.sleep(0.1)
-        yield url
+        yield url, process
     finally:
         process.kill()
         process.wait()

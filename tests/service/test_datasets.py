@@ -6,6 +6,8 @@ import zipfile
 import pytest
 from PIL import Image
 
+from tests.service_fixtures import picture
+
 
 def test_an_upload_is_answered_before_it_is_read(client, upload, image_zip, work):
     dataset = upload(image_zip(), name="six pictures")
@@ -93,6 +95,19 @@ def test_an_unreadable_upload_fails_with_its_reason(client, upload, work, conten
     assert said in failed["error"]["message"]
 
 
+def test_classes_become_captions_by_the_template_that_came_with_them(client, upload, work):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for n, name in enumerate(("tabby_cat/1.png", "dog/1.png")):
+            archive.writestr(name, picture(n))
+    dataset = upload(content.getvalue(), caption_template="a drawing of a {label}")
+    work()
+    assert client.get(f"/datasets/{dataset['id']}").json()["format"] == "imagefolder"
+    pairs = client.get(f"/datasets/{dataset['id']}/pairs").json()["items"]
+    assert [pair["caption"] for pair in pairs] == ["a drawing of a tabby cat", "a drawing of a dog"]
+    assert [pair["extra"] for pair in pairs] == [{"label": "tabby_cat"}, {"label": "dog"}]
+
+
 def test_a_missing_caption_column_is_named(client, upload, image_zip, work):
     dataset = upload(image_zip(2, columns=("file_name", "words")))
     work()
@@ -123,6 +138,11 @@ def test_embeddings_of_different_lengths_name_both_shapes(client, upload, embedd
     ("request_kwargs", "status", "code"),
     [
         ({"files": {"file": ("x.zip", b"")}}, 422, "empty_file"),
+        (
+            {"files": {"file": ("x.zip", b"abc")}, "data": {"caption_template": "a photo"}},
+            422,
+            "bad_caption_template",
+        ),
         ({"files": {"other": ("x.zip", b"abc")}}, 422, "unknown_field"),
         ({"data": {"file": "not a file"}, "files": {"name": (None, "x")}}, 422, "not_a_file"),
         ({"files": {"name": (None, "only a name")}}, 422, "missing_field"),

@@ -132,6 +132,36 @@ def test_a_specification_that_cannot_be_names_its_field(client, ready, problem_o
 
 
 @pytest.mark.parametrize(
+    ("change", "errors"),
+    [
+        ({"validation": {"fraction": 2}}, {"validation.fraction": "less than 1"}),
+        ({"validation": {"dataset": 5}}, {"validation.dataset": "string"}),
+        ({"validation": {}}, {"validation.dataset": "required", "validation.fraction": "required"}),
+        ({"validation": 5}, {"validation": "Input should be an object"}),
+        (
+            {"validation": {"set": "x"}},
+            {"validation.set": "Extra", "validation.dataset": "required"},
+        ),
+        ({"model": {"architecture": 5}}, {"model.architecture": "should be a"}),
+        ({"influence": {"damping": -1}}, {"influence.damping": "'auto'"}),
+        ({"remove": {"keys": [1]}}, {"remove.keys.0": "string"}),
+        ({"remove": {"job": "j", "flagged": False}}, {"remove.flagged": "True"}),
+        ({"methods": ["ecif", "x"]}, {"methods.1": "trak"}),
+        ({"objective": []}, {"objective": "Input should be an object"}),
+    ],
+)
+def test_a_field_of_several_forms_is_named_as_it_was_written(client, ready, problem_of, change, errors):
+    problem = problem_of(client.post("/jobs", json={**SPEC, "dataset": ready, **change}))
+    assert problem["status"] == 422
+    located = {".".join(error["loc"][1:]): error["msg"] for error in reversed(problem["errors"])}
+    for place, said in errors.items():
+        assert said in located.pop(place)
+    assert set(located) <= {"validation.fraction", "remove.keys"}  # a second form, or a second reason
+    words = json.dumps(problem)
+    assert not [name for name in ("Validation", "Remove", "constrained", "literal[", "dict[") if name in words]
+
+
+@pytest.mark.parametrize(
     ("kwargs", "status", "code"),
     [
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "malformed_json"),

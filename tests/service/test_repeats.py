@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
+from sqlalchemy.exc import OperationalError
 
 from store import idempotency
 from store.tables import IdempotencyKey, Job
 from tests.service.serving import in_a_process, in_a_thread
+from worker import abandoned
 
 SPEC = {"task": "misalignment", "fit": None}
 KEY = {"Idempotency-Key": "one and the same"}
@@ -164,7 +166,7 @@ def test_a_crash_at_any_step_makes_no_second_job_and_blocks_no_key_for_ever(
 ):
     settings = settings.model_copy(update={"ecif_lease_seconds": 2.0})
     request = {"json": {**SPEC, "dataset": dataset}, "headers": KEY, "trust_env": False}
-    with in_a_process(settings, dies_in) as url, pytest.raises(httpx.TransportError):
+    with in_a_process(settings, dies_in) as (url, _), pytest.raises(httpx.TransportError):
         httpx.post(f"{url}/jobs", **request)
     with database.transaction() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == jobs_left
@@ -196,3 +198,59 @@ def test_whose_claim_was_taken_over_commits_nothing(client, database, dataset, m
     assert client.get("/jobs").json()["total"] == 0
     monkeypatch.setattr(idempotency, "finish", finish)
     assert client.post("/jobs", **request).status_code == 202
+
+
+def test_a_commit_whose_answer_was_lost_keeps_its_upload(client, embedding_zip, work, monkeypatch):
+    """Nobody knows at that moment whether it was done. The row may be there, so its bytes must be."""
+    finish, unheard = idempotency.finish, []
+
+    def finished(session, *args):
+        finish(session, *args)
+        unheard.append(session)
+
+    def commit(connection):
+        if unheard:
+            unheard.clear()
+            connection.connection.driver_connection.commit()
+            raise OperationalError("COMMIT", None, ConnectionError("the server closed the connection"))
+
+    monkeypatch.setattr(idempotency, "finish", finished)
+    event.listen(client.app.state.service.database.engine, "commit", commit)
+    request = {"files": {"file": ("a.zip", embedding_zip(4))}, "headers": KEY}
+    assert client.post("/datasets", **request).status_code == 503
+    again = client.post("/datasets", **request)
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
+    work()
+    assert client.get(f"/datasets/{again.json()['id']}").json()["status"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("dies_in", "jobs_left", "orphans"),
+    [
+        ("service.jobs.endpoints.keep_upload", 0, 0),  # the body is read, beside the blobs
+        ("service.jobs.endpoints.new_dataset", 0, 1),  # its bytes are a blob, no row is written
+        ("store.idempotency.finish", 0, 1),  # rows are written, not committed
+        ("doorbell.bell.Bell.ring", 1, 0),  # committed, not answered
+    ],
+)
+def test_a_crash_at_any_step_of_an_upload_makes_one_job_and_leaves_no_bytes(
+    settings, client, database, blobs, embedding_zip, work, dies_in, jobs_left, orphans
+):
+    request = {"files": form(embedding_zip(4)), "headers": KEY}
+    silent_soon = settings.model_copy(update={"ecif_lease_seconds": 0.2})
+    with in_a_process(silent_soon, dies_in) as url, pytest.raises(httpx.TransportError):
+        httpx.post(f"{url}/jobs", **request, trust_env=False)
+    assert client.get("/jobs").json()["total"] == jobs_left
+    while (answer := client.post("/jobs", **request)).status_code == 409:
+        time.sleep(0.1)
+    assert answer.status_code == 202
+    assert client.get("/jobs").json()["total"] == client.get("/datasets").json()["total"] == 1
+
+    uploads = settings.ecif_home / "blobs" / "datasets"
+    abandoned.remove(database, blobs)
+    assert len(list(uploads.iterdir())) == 1 + orphans
+    abandoned.remove(database, blobs, age=timedelta(0))
+    assert [path.name for path in uploads.iterdir()] == [answer.json()["spec"]["dataset"]]
+    assert [path for path in uploads.parent.rglob("*") if path.is_file()] == [*uploads.glob("*/upload")]
+    work()
+    assert client.get(f"/jobs/{answer.json()['id']}").json()["status"] == "succeeded"

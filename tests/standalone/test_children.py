@@ -121,6 +121,20 @@ def test_a_child_that_died_is_started_again_and_its_remains_are_cleared(
     assert str(child.command.log) in said[0]
 
 
+@pytest.mark.parametrize(("well_after", "pauses"), [(60.0, ["0.2", "0.4"]), (0.0, ["0.2", "0.2"])])
+def test_the_pause_grows_only_while_a_child_dies_young(
+    make: Make, eventually: Wait, monkeypatch: pytest.MonkeyPatch, well_after: float, pauses: list[str]
+) -> None:
+    monkeypatch.setattr("standalone.supervision._WELL_SECONDS", well_after)
+    child = make(_SLEEP)
+    child.start()
+    with supervised(child) as said:
+        for death in (1, 2):
+            os.kill(child.pid, signal.SIGKILL)
+            eventually(lambda death=death: len(said) == death and child.alive)  # type: ignore[misc]
+    assert [line.partition("again in ")[2].split()[0] for line in said] == pauses
+
+
 def test_a_child_that_was_stopped_stays_stopped(make: Make, eventually: Wait) -> None:
     stopped, other = make(_SLEEP, name="stopped"), make(_SLEEP, name="other")
     stopped.start()

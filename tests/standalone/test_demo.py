@@ -13,7 +13,6 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from standalone.demo import digits, following, report
-from standalone.demo.contact_sheet import Exhibit, contact_sheet
 from standalone.demo.digits import Digits, Pair
 from standalone.demo.measure import SCORES, auroc, findings
 from standalone.demo.plan import Plan
@@ -133,17 +132,6 @@ def test_progress_is_bars_on_a_terminal() -> None:
     assert "encode" in screen.getvalue()
 
 
-def test_the_contact_sheet_frames_what_was_planted() -> None:
-    picture = io.BytesIO()
-    Image.new("L", (32, 32), 255).save(picture, "PNG")
-    exhibits = [Exhibit(picture.getvalue(), (f"{number} a handwritten six",), number == 0) for number in range(7)]
-    with Image.open(io.BytesIO(contact_sheet(exhibits))) as sheet:
-        assert sheet.width > sheet.height > 0
-        colours = {colour for _, colour in sheet.getcolors(1 << 20) or []}
-    assert (220, 20, 60) in colours
-    assert contact_sheet([])
-
-
 class _Service:
     """Answers as the API does."""
 
@@ -186,8 +174,8 @@ def test_a_visitor_uploads_submits_follows_and_reads_every_page() -> None:
 
 def test_a_visitor_tells_of_refusals_failures_and_endless_jobs() -> None:
     visitor = _visitor(_Service({"status": "failed", "error": {"message": "no usable pair"}}))
-    with pytest.raises(RefusedError, match=r"GET /nothing was answered with 404.*no such thing"):
-        visitor.image("/nothing")
+    with pytest.raises(RefusedError, match=r"GET /jobs/nothing/report was answered with 404.*no such thing"):
+        visitor.report("nothing")
     with pytest.raises(RefusedError, match="the job failed: no usable pair"):
         list(visitor.follow("job_1", 60))
     with pytest.raises(RefusedError, match="still running"):

@@ -62,7 +62,7 @@ def test_an_expired_lease_is_taken_back_and_the_late_attempt_cannot_write(databa
     time.sleep(0.05)
     with database.transaction() as session:
         (expired,) = shards.take_back_expired(session)
-    assert (expired.shard_id, expired.vanished) == (late.shard_id, 1)
+    assert (expired.shard_id, expired.times) == (late.shard_id, 1)
     again = next(claim for claim in (take(database), take(database)) if claim.shard_id == late.shard_id)
     assert again.attempt == late.attempt + 1
     for write in (
@@ -111,3 +111,15 @@ def test_a_failed_job_takes_its_running_shards_with_it(database, queued):
     with pytest.raises(LostLeaseError), database.transaction() as session:
         shards.complete(session, claim, {}, units=1)
     assert take(database) is None
+
+
+def test_what_lost_its_worker_keeps_its_place_but_not_for_ever(database, queued):
+    for _ in range(3):
+        lost = take(database, seconds=0.001)
+        assert lost.payload["n"] == 0
+        with database.transaction() as session:
+            assert len(shards.take_back_from(session, "me")) == 1
+    assert take(database).payload["n"] == 0
+    with database.transaction() as session:
+        assert len(shards.take_back_from(session, "me")) == 1
+    assert [take(database).payload["n"] for _ in range(2)] == [1, 0]

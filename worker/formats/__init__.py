@@ -4,12 +4,14 @@ Nothing here decodes an image, writes a shard or knows who asked. See `UploadRea
 """
 
 from worker.formats.detection import Format
+from worker.formats.image_folder import DEFAULT_TEMPLATE
 from worker.formats.limits import Limits
 from worker.formats.pairs import EmbeddingBlock, ImagePair, Item, Json, Kind, RejectedPair
-from worker.formats.refusals import UploadRefused
+from worker.formats.refusals import Rejection, UploadRefused
 from worker.formats.upload_reader import UploadReader, detect_format, read_pairs
 
 __all__ = [
+    "DEFAULT_TEMPLATE",
     "EmbeddingBlock",
     "Format",
     "ImagePair",
@@ -18,6 +20,7 @@ __all__ = [
     "Kind",
     "Limits",
     "RejectedPair",
+    "Rejection",
     "UploadReader",
     "UploadRefused",
     "detect_format",

@@ -1,5 +1,6 @@
 """An archive whose members are read by position, whatever wrote it."""
 
+import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import IO
 from worker.formats.byte_range import Extent
 from worker.formats.limits import Limits
 from worker.formats.member_index import MemberIndex
-from worker.formats.refusals import MemberDamaged, PairRefused
+from worker.formats.refusals import MemberDamaged, PairRefused, Rejection
 
 _COPY_CHUNK = 1 << 20
 
@@ -19,7 +20,9 @@ class Archive(ABC):
     def __init__(self, members: MemberIndex, limits: Limits, scratch: Path) -> None:
         self.members = members
         self.limits = limits
-        self._scratch = scratch
+        self.scratch = scratch
+        self.damaged: dict[str, str] = {}
+        """archives of a set that end too early: name and reason"""
 
     @abstractmethod
     def size(self, position: int) -> int:
@@ -30,8 +33,15 @@ class Archive(ABC):
         """A member from its first byte to its last; reading counts towards the limits."""
 
     @abstractmethod
-    def extent(self, position: int) -> Extent:
-        """Where a member's bytes lie plain; a compressed one is unpacked to a temporary file first."""
+    def extent(self, position: int, scratch: IO[bytes] | None = None) -> Extent:
+        """Where a member's bytes lie plain. A compressed one is unpacked first: to the end of `scratch`, which stays
+        open, or to a temporary file of its own.
+        """
+
+    @property
+    def shards(self) -> list[tuple[str, range]]:
+        """The positions of each archive of a set, with its name; most archives are the only one, without a name."""
+        return [("", range(len(self.members)))]
 
     def read(self, position: int) -> bytes:
         """A whole member.
@@ -41,16 +51,24 @@ class Archive(ABC):
         """
         size, most = self.size(position), self.limits.max_member_bytes
         if size > most:
-            raise PairRefused(f"{self.members.name(position)} has {size} bytes; {most} is the most")
+            raise PairRefused(
+                f"{self.members.name(position)} has {size} bytes; {most} is the most", Rejection.TOO_LARGE
+            )
         try:
             with self.open(position) as stream:
                 return stream.read(size)
         except MemberDamaged as error:
-            raise PairRefused(str(error)) from error
+            raise PairRefused(str(error), Rejection.UNREADABLE_IMAGE) from error
 
-    def _unpacked(self, position: int) -> Extent:
-        file = copied_to_scratch(self.open(position), self._scratch)
-        return Extent(file, 0, self.size(position), temporary=True)
+    def _unpacked(self, position: int, scratch: IO[bytes] | None) -> Extent:
+        size = self.size(position)
+        if scratch is None:
+            return Extent(copied_to_scratch(self.open(position), self.scratch), 0, size, temporary=True)
+        start = scratch.seek(0, 2)
+        with self.open(position) as stream:
+            shutil.copyfileobj(stream, scratch, _COPY_CHUNK)
+        scratch.flush()
+        return Extent(scratch, start, size)
 
 
 def copied_to_scratch(stream: IO[bytes], scratch: Path) -> IO[bytes]:
@@ -58,8 +76,7 @@ def copied_to_scratch(stream: IO[bytes], scratch: Path) -> IO[bytes]:
     file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  the caller closes it
     try:
         with stream:
-            while chunk := stream.read(_COPY_CHUNK):
-                file.write(chunk)
+            shutil.copyfileobj(stream, file, _COPY_CHUNK)
         file.flush()
         file.seek(0)
     except BaseException:

@@ -9,11 +9,13 @@ from worker.formats.tar_members import BLOCK, is_header
 
 UNDERSTOOD = (
     "a zip or tar (also .tar.gz, .tar.bz2, .tar.zst) with metadata.csv, .jsonl or .parquet beside its images; "
-    "open_clip's tab-separated CSV beside its images; a webdataset or img2dataset tar; Hugging Face parquet; "
-    "a .safetensors with tensors image and text; a zip or tar of image.npy and text.npy"
+    "open_clip's tab-separated CSV beside its images; a webdataset or img2dataset tar, or an archive of them; "
+    "Hugging Face parquet; COCO captions beside their images; images in folders named by their class; "
+    "files that a croissant.json describes; parquet with columns of embeddings; "
+    "a .safetensors with tensors image and text; an .npz, zip or tar of image.npy and text.npy"
 )
 _USE_INSTEAD = "save the embeddings as .safetensors with tensors image and text, or as image.npy and text.npy in a zip"
-_PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".npz"})
+_PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle"})
 _NOT_READ = {
     b"\xfd7zXZ\0": "xz, which is not read; compress the tar with gzip or zstd",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; make it a zip or a tar",

@@ -10,7 +10,9 @@ from worker.formats.tables import TABLE_SUFFIXES
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 CAPTION_SUFFIXES = frozenset({".txt", ".json"})
+CROISSANTS = frozenset({"croissant.json"})
 _MOST_SUFFIXES = 1000
+_FIRST_CAPTIONS = 1000
 
 
 @dataclass(slots=True)
@@ -23,11 +25,20 @@ class Contents:
     parquet: list[int] = field(default_factory=list)
     """of other names than `metadata.parquet`"""
     safetensors: list[int] = field(default_factory=list)
+    tars: list[int] = field(default_factory=list)
     image_npy: list[int] = field(default_factory=list)
     text_npy: list[int] = field(default_factory=list)
+    croissants: list[int] = field(default_factory=list)
     images: int = 0
     captions: int = 0
+    first_captions: list[int] = field(default_factory=list)
     suffixes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def only_shards(self) -> bool:
+        """Whether it is a folder of tars; img2dataset lays tables beside them."""
+        others = self.images or self.metadata or self.safetensors or (self.image_npy and self.text_npy)
+        return bool(self.tars) and not others
 
     def described(self) -> str:
         """The commonest kinds of file, for people."""
@@ -38,7 +49,13 @@ class Contents:
 def survey(archive: Archive) -> Contents:
     """Look at every name once."""
     found = Contents()
-    listed = {".csv": found.tables, ".tsv": found.tables, ".parquet": found.parquet, ".safetensors": found.safetensors}
+    listed = {
+        ".csv": found.tables,
+        ".tsv": found.tables,
+        ".parquet": found.parquet,
+        ".safetensors": found.safetensors,
+        ".tar": found.tars,
+    }
     by_name = {"image.npy": found.image_npy, "text.npy": found.text_npy}
     by_name |= dict.fromkeys((f"metadata{kind}" for kind in TABLE_SUFFIXES), found.metadata)
     for position, name in enumerate(archive.members):
@@ -49,6 +66,10 @@ def survey(archive: Archive) -> Contents:
             found.images += 1
         elif kind in CAPTION_SUFFIXES:
             found.captions += 1
+            if posixpath.basename(name).lower() in CROISSANTS:
+                found.croissants.append(position)
+            if len(found.first_captions) < _FIRST_CAPTIONS:
+                found.first_captions.append(position)
         else:
             positions = by_name.get(posixpath.basename(name).lower(), listed.get(kind))
             if positions is not None:

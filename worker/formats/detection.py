@@ -4,13 +4,15 @@ from enum import StrEnum
 
 from worker.formats.archives import Archive
 from worker.formats.bounded_lines import BoundedLines, RowTooLongError
+from worker.formats.coco import caption_files
 from worker.formats.containers import pickle_refused, unknown
-from worker.formats.contents import Contents
+from worker.formats.contents import IMAGE_SUFFIXES, Contents
+from worker.formats.image_folder import has_classes
 from worker.formats.pairs import Kind
 from worker.formats.refusals import UploadRefused
 
 _NESTED = frozenset({".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".zst", ".bz2", ".xz"})
-_PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".npz", ".bin"})
+_PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin"})
 _TABLES_LOOKED_INTO = 20
 
 
@@ -22,9 +24,17 @@ class Format(StrEnum):
     OPEN_CLIP = "open_clip_csv"
     """images in an archive with a tab-separated table of `filepath` and `title`"""
     WEBDATASET = "webdataset"
-    """images in an archive with a `.txt` or `.json` of the same name; img2dataset's tars too"""
+    """images in an archive with a `.txt` or `.json` of the same name; img2dataset's tars too, and archives of tars"""
+    COCO = "coco"
+    """images in an archive with a JSON of COCO captions"""
+    CROISSANT = "croissant"
+    """an archive that a `croissant.json` describes"""
+    IMAGE_FOLDER = "imagefolder"
+    """images in folders named by their class, from which captions are made"""
     PARQUET = "parquet"
     """images inside the rows of parquet files"""
+    PARQUET_EMBEDDINGS = "parquet_embeddings"
+    """embeddings as columns of parquet files"""
     SAFETENSORS = "safetensors"
     """embeddings as tensors `image` and `text`"""
     NPY = "npy"
@@ -32,7 +42,7 @@ class Format(StrEnum):
 
     @property
     def kind(self) -> Kind:
-        return "embeddings" if self in (Format.SAFETENSORS, Format.NPY) else "images"
+        return "embeddings" if self in (Format.PARQUET_EMBEDDINGS, Format.SAFETENSORS, Format.NPY) else "images"
 
 
 def named_format(name: str) -> Format:
@@ -50,6 +60,8 @@ def named_format(name: str) -> Format:
 
 def recognised(archive: Archive, contents: Contents) -> Format:
     """The format of an archive, by the files in it."""
+    if contents.croissants:
+        return Format.CROISSANT
     if contents.image_npy and contents.text_npy:
         return Format.NPY
     if contents.safetensors:
@@ -60,16 +72,33 @@ def recognised(archive: Archive, contents: Contents) -> Format:
         return Format.PARQUET
     if open_clip_tables(archive, contents):
         return Format.OPEN_CLIP
-    if contents.images and contents.captions:
+    if contents.images and caption_files(archive, contents):
+        return Format.COCO
+    if contents.images and contents.captions and (captions_beside(archive, contents) or not has_classes(archive)):
         return Format.WEBDATASET
+    if contents.images and has_classes(archive):
+        return Format.IMAGE_FOLDER
     seen = contents.described()
     if not contents.images and (pickles := _PICKLES & contents.suffixes.keys()):
         raise pickle_refused(f"an archive of {', '.join(sorted(pickles))} files")
     if contents.suffixes.keys() & _NESTED and not contents.images:
-        seen += " (archives inside an archive are not opened)"
+        seen += " (of archives inside an archive only webdataset's plain .tar shards are opened)"
     elif contents.images:
-        seen += ", but no table or text that says what the images show"
+        seen += (
+            ", but nothing that says what they show: no metadata.csv, .tsv, .jsonl or .parquet, no table of filepath "
+            "and title, no .txt or .json beside the images, and no folders of one depth that could be classes"
+        )
     raise unknown(f"an archive with {seen}")
+
+
+def captions_beside(archive: Archive, contents: Contents) -> bool:
+    """Whether one of the first captions lies beside an image of its name."""
+    for position in contents.first_captions:
+        folder, slash, base = archive.members.name(position).rpartition("/")
+        stem = folder + slash + base.partition(".")[0]
+        if any(archive.members.find(stem + kind) is not None for kind in IMAGE_SUFFIXES):
+            return True
+    return False
 
 
 def open_clip_tables(archive: Archive, contents: Contents) -> list[int]:

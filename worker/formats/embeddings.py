@@ -11,10 +11,9 @@ from worker.formats.limits import Limits
 from worker.formats.matrices import Matrix
 from worker.formats.pair_text import caption_from, extra_from, key_from, shown
 from worker.formats.pairs import EmbeddingBlock, Item, Json, RejectedPair
-from worker.formats.refusals import PairRefused, UploadRefused
+from worker.formats.refusals import PairRefused, Rejection, UploadRefused
 from worker.formats.rows import BadRow, Row, Table
-from worker.formats.tables import embedding_columns
-from worker.formats.unique_keys import UniqueKeys
+from worker.formats.tables import Columns, embedding_columns
 
 Described = tuple[str, str | None, dict[str, Json]]
 
@@ -39,76 +38,76 @@ class Embeddings:
             self._check_count(table, table.total)
 
     def __iter__(self) -> Iterator[Item]:
-        keys = UniqueKeys()
         rows = iter(self._table) if self._table else None
         count = min(self._limits.block_rows, max(1, self._limits.block_bytes // (4 * self._image.width)))
         first = 0
         for image, text in zip(self._image.blocks(count), self._text.blocks(count), strict=True):
             described = self._described(rows, first, len(image))
-            yield from self._block(first, image, text, described, keys)
+            yield from embedding_items(first, image, text, described)
             first += len(image)
         if self._table is not None and rows is not None:
             left = sum(1 for _ in islice(rows, self._limits.max_rows))
             self._check_count(self._table, first + left)
-
-    def _block(
-        self,
-        first: int,
-        image: npt.NDArray[np.float32],
-        text: npt.NDArray[np.float32],
-        described: "list[Described | RejectedPair]",
-        keys: UniqueKeys,
-    ) -> Iterator[Item]:
-        sound = {"image": _finite_rows(image), "text": _finite_rows(text)}
-        good: list[int] = []
-        block = EmbeddingBlock(first, [], [], [], image, text)
-        for at, row in enumerate(described):
-            bad = [side for side, finite in sound.items() if not finite[at]]
-            if isinstance(row, RejectedPair):
-                yield row
-            elif bad:
-                reason = f"row {first + at}: the {' and '.join(bad)} embedding holds NaN or an infinity"
-                yield RejectedPair(row[0], row[1], reason)
-            else:
-                good.append(at)
-                block.keys.append(keys.claim(row[0]))
-                block.captions.append(row[1])
-                block.extras.append(row[2])
-        if len(good) == len(described):
-            yield block
-        elif good:
-            yield EmbeddingBlock(first, block.keys, block.captions, block.extras, image[good], text[good])
 
     def _described(
         self, rows: Iterator[Row | BadRow] | None, first: int, count: int
     ) -> "list[Described | RejectedPair]":
         if rows is None or self._table is None:
             return [(str(number), None, {}) for number in range(first, first + count)]
-        found = [self._row(row, first + at) for at, row in enumerate(islice(rows, count))]
+        columns = self._columns or Columns(None, None, None)
+        found = [described_row(row, first + at, columns, self._limits) for at, row in enumerate(islice(rows, count))]
         if len(found) < count:
             self._check_count(self._table, first + len(found))
         return found
-
-    def _row(self, row: Row | BadRow, number: int) -> "Described | RejectedPair":
-        if isinstance(row, BadRow):
-            if row.count_lost:  # which row belongs to which embedding can no longer be told
-                raise UploadRefused("unreadable_table", f"{row.place}: {row.reason}")
-            return RejectedPair(str(number), None, f"{row.place}: {row.reason}")
-        limits, columns = self._limits, self._columns
-        key = row.values.get(columns.key) if columns and columns.key else str(number)
-        caption = row.values.get(columns.caption) if columns and columns.caption else None
-        taken = {columns.key, columns.caption} if columns else set()
-        try:
-            said = None if caption is None or caption == "" else caption_from(caption, limits)
-            return key_from(key, limits), said, extra_from(row.values, taken, limits)
-        except PairRefused as error:
-            return RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}")
 
     def _check_count(self, table: Table, count: int) -> None:
         if count != self._image.rows:
             raise UploadRefused(
                 "metadata_row_count", f"{table.name} has {count} rows beside {self._image.rows} embeddings"
             )
+
+
+def described_row(row: Row | BadRow, number: int, columns: Columns, limits: Limits) -> "Described | RejectedPair":
+    """Key, caption and other columns of one row; without a key the key is `number`."""
+    if isinstance(row, BadRow):
+        if row.count_lost:  # which row belongs to which embedding can no longer be told
+            raise UploadRefused("unreadable_table", f"{row.place}: {row.reason}")
+        return RejectedPair(str(number), None, f"{row.place}: {row.reason}")
+    key = row.values.get(columns.key) if columns.key else str(number)
+    caption = row.values.get(columns.caption) if columns.caption else None
+    try:
+        said = None if caption is None or caption == "" else caption_from(caption, limits)
+        return key_from(key, limits), said, extra_from(row.values, {columns.key, columns.caption}, limits)
+    except PairRefused as error:
+        return RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}", error.rejection)
+
+
+def embedding_items(
+    first: int,
+    image: npt.NDArray[np.float32],
+    text: npt.NDArray[np.float32],
+    described: "list[Described | RejectedPair]",
+) -> Iterator[Item]:
+    """The rows from `first` on: those turned away, then a block of the others. `image`, `text`: (n, E)."""
+    sound = {"image": _finite_rows(image), "text": _finite_rows(text)}
+    good: list[int] = []
+    block = EmbeddingBlock(first, [], [], [], image, text)
+    for at, row in enumerate(described):
+        bad = [side for side, finite in sound.items() if not finite[at]]
+        if isinstance(row, RejectedPair):
+            yield row
+        elif bad:
+            reason = f"row {first + at}: the {' and '.join(bad)} embedding holds NaN or an infinity"
+            yield RejectedPair(row[0], row[1], reason, Rejection.UNFIT_EMBEDDING)
+        else:
+            good.append(at)
+            block.keys.append(row[0])
+            block.captions.append(row[1])
+            block.extras.append(row[2])
+    if len(good) == len(described):
+        yield block
+    elif good:
+        yield EmbeddingBlock(first, block.keys, block.captions, block.extras, image[good], text[good])
 
 
 def _finite_rows(values: npt.NDArray[np.float32]) -> list[bool]:

@@ -1,33 +1,43 @@
 """A folder of images with tables that name them: `metadata.*`, or open_clip's tab-separated CSV."""
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import final
 
 from worker.formats.archives import Archive
 from worker.formats.contents import is_image
-from worker.formats.pair_text import caption_from, extra_from, key_from, shown
+from worker.formats.image_pairs import image_pairs
+from worker.formats.pair_text import shown
 from worker.formats.pairs import ImagePair, Item, RejectedPair
 from worker.formats.printable import printable
-from worker.formats.refusals import PairRefused, UploadRefused
+from worker.formats.refusals import PairRefused, Rejection, UploadRefused
 from worker.formats.rows import BadRow, Row
-from worker.formats.tables import Columns, image_columns, open_table
-from worker.formats.unique_keys import UniqueKeys
+from worker.formats.tables import Columns, chosen, image_columns, open_table
 
 
 @final
 class Folder:
-    """Pairs in the order of the tables and their rows. An image's name is relative to the table that names it."""
+    """Pairs in the order of the tables and their rows. An image's name is relative to the table that names it.
 
-    def __init__(self, archive: Archive, tables: Sequence[int]) -> None:
-        self._archive, self._limits = archive, archive.limits
+    `columns` are those of every table, where a description tells; `otherwise` finds what is not where a row says.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        tables: Sequence[int],
+        columns: Columns | None = None,
+        otherwise: Callable[[str], int | None] | None = None,
+    ) -> None:
+        self._archive, self._limits, self._otherwise = archive, archive.limits, otherwise
         folders = [posixpath.dirname(archive.members.name(table)) for table in tables]
-        for at, folder in enumerate(folders):
+        for at, folder in enumerate([] if columns else folders):
             if folder in folders[:at]:
                 one, other = (archive.members.name(tables[n]) for n in (folders.index(folder), at))
                 raise UploadRefused("ambiguous_upload", f"{one} and {other} lie in one folder; keep one of them")
         self._tables = [open_table(archive, position) for position in tables]
-        self._columns = [image_columns(table) for table in self._tables]
+        self._columns = [chosen(table, columns) if columns else image_columns(table) for table in self._tables]
         self._named = bytearray(len(archive.members))
 
     @property
@@ -44,38 +54,43 @@ class Folder:
         return tuple(dict.fromkeys(column for table in self._tables for column in table.ignored_columns))
 
     def __iter__(self) -> Iterator[Item]:
-        keys = UniqueKeys()
         for table, columns in zip(self._tables, self._columns, strict=True):
             folder = posixpath.dirname(table.name)
             for row in table:
                 if isinstance(row, BadRow):
                     yield RejectedPair(None, None, f"{row.place}: {row.reason}")
                 else:
-                    yield self._pair(row, columns, folder, keys)
+                    yield from self._pairs(row, columns, folder)
 
-    def _pair(self, row: Row, columns: Columns, folder: str, keys: UniqueKeys) -> ImagePair | RejectedPair:
+    def _pairs(self, row: Row, columns: Columns, folder: str) -> Iterator[ImagePair | RejectedPair]:
         values, limits = row.values, self._limits
         file = values.get(columns.file or "")
         key = values.get(columns.key) if columns.key else file
         caption = values.get(columns.caption or "")
-        # A table that keys its rows otherwise keeps the file's name as one of the other columns.
-        taken = {columns.key or columns.file, columns.caption}
         try:
             position = self._find(file, folder)
-            checked_key = key_from(key, limits)
-            checked_caption = caption_from(caption, limits)
-            extra = extra_from(values, taken, limits)
-            image = self._archive.read(position)
         except PairRefused as error:
-            return RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}")
-        return ImagePair(keys.claim(checked_key), checked_caption, image, extra)
+            yield RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}", error.rejection)
+            return
+        yield from image_pairs(
+            where=row.place,
+            key=key,
+            caption=caption,
+            values=values,
+            # A table that keys its rows otherwise keeps the file's name as one of the other columns.
+            taken={columns.key or columns.file, columns.caption},
+            image=partial(self._archive.read, position),
+            limits=limits,
+        )
 
     def _find(self, file: object, folder: str) -> int:
         if not isinstance(file, str) or not file:
-            raise PairRefused("no file name")
+            raise PairRefused("no file name", Rejection.NO_IMAGE)
         for form in dict.fromkeys((file, file.replace("\\", "/"))):
             position = self._archive.members.find(posixpath.normpath(posixpath.join(folder, form)))
+            if position is None and self._otherwise is not None:
+                position = self._otherwise(form)
             if position is not None:
                 self._named[position] = 1
                 return position
-        raise PairRefused(f"no file {printable(file, 300)} in the archive")
+        raise PairRefused(f"no file {printable(file, 300)} in the archive", Rejection.NO_IMAGE)

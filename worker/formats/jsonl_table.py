@@ -9,7 +9,7 @@ from typing import IO, final
 
 from worker.formats.bounded_lines import BoundedLines, RowTooLongError
 from worker.formats.limits import Limits
-from worker.formats.refusals import PairRefused
+from worker.formats.refusals import PairRefused, Rejection
 from worker.formats.rows import BadRow, Row
 
 _ROWS_LOOKED_AT = 100
@@ -57,23 +57,27 @@ def json_object(text: str | bytes) -> dict[str, object]:
     try:
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_without_repeats)
     except RecursionError:
-        raise PairRefused("nested too deep") from None
+        raise _unreadable("nested too deep") from None
     except json.JSONDecodeError as error:
-        raise PairRefused(f"not JSON: {error.msg} at character {error.pos + 1}") from error
+        raise _unreadable(f"not JSON: {error.msg} at character {error.pos + 1}") from error
     except ValueError as error:
-        raise PairRefused(f"not JSON: {error}") from error
+        raise _unreadable(f"not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise PairRefused("not a JSON object")
+        raise _unreadable("not a JSON object")
     return value
 
 
 def _no_constant(name: str) -> None:
-    raise PairRefused(f"{name} is not JSON")
+    raise _unreadable(f"{name} is not JSON")
 
 
 def _without_repeats(items: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(items)
     if len(found) < len(items):
         repeated = Counter(name for name, _ in items).most_common(1)[0][0]
-        raise PairRefused(f"{repeated!r} is given twice")
+        raise _unreadable(f"{repeated!r} is given twice")
     return found
+
+
+def _unreadable(why: str) -> PairRefused:
+    return PairRefused(why, Rejection.UNREADABLE_ROW)

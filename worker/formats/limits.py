@@ -32,6 +32,8 @@ class Limits:
     max_extra_chars: int = MIB
     """all other columns of one row together"""
     max_json_depth: int = 32
+    max_json_bytes: int = 512 * MIB
+    """one JSON document that describes many images (COCO); it is read as a stream"""
     max_waiting: int = 1_000_000
     """halves of pairs held while their other half may still come (webdataset)"""
     max_header_bytes: int = 16 * MIB

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from worker.formats.limits import Limits
 from worker.formats.pairs import Json
 from worker.formats.printable import flaw, printable
-from worker.formats.refusals import PairRefused
+from worker.formats.refusals import PairRefused, Rejection
 
 
 def key_from(value: object, limits: Limits) -> str:
@@ -14,20 +14,20 @@ def key_from(value: object, limits: Limits) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if value is None or value == "":
-        raise PairRefused("no key")
+        raise PairRefused("no key", Rejection.UNFIT_TEXT)
     if not isinstance(value, str):
-        raise PairRefused(f"the key is {_kind(value)}, not text")
+        raise PairRefused(f"the key is {_kind(value)}, not text", Rejection.UNFIT_TEXT)
     return _bounded(value, "the key", limits.max_key_chars)
 
 
 def caption_from(value: object, limits: Limits) -> str:
     """The caption of a pair, as it came."""
     if value is None:
-        raise PairRefused("no caption")
+        raise PairRefused("no caption", Rejection.NO_CAPTION)
     if not isinstance(value, str):
-        raise PairRefused(f"the caption is {_kind(value)}, not text")
+        raise PairRefused(f"the caption is {_kind(value)}, not text", Rejection.UNFIT_TEXT)
     if not value.strip():
-        raise PairRefused("the caption is empty")
+        raise PairRefused("the caption is empty", Rejection.NO_CAPTION)
     return _bounded(value, "the caption", limits.max_caption_chars)
 
 
@@ -43,14 +43,16 @@ def extra_from(values: Mapping[str, object], taken: Collection[str | None], limi
 
 def shown(value: object, limits: Limits) -> str | None:
     """What a rejected row shows of a key or a caption."""
+    if isinstance(value, list) and value:  # the captions of one image: the first stands for them
+        value = value[0]
     return printable(value, limits.max_key_chars) if isinstance(value, str) and value else None
 
 
 def _bounded(text: str, what: str, most: int) -> str:
     if len(text) > most:
-        raise PairRefused(f"{what} has {len(text)} characters; {most} is the most")
+        raise PairRefused(f"{what} has {len(text)} characters; {most} is the most", Rejection.TOO_LARGE)
     if found := flaw(text):
-        raise PairRefused(f"{what} holds {found}")
+        raise PairRefused(f"{what} holds {found}", Rejection.UNFIT_TEXT)
     return text
 
 
@@ -64,10 +66,10 @@ def _storable(value: object, column: str, room: list[int], depth: int) -> Json:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise PairRefused(f"column {printable(column, 60)} holds {value}, which JSON has no word for")
+            raise _unfit(column, f"holds {value}, which JSON has no word for")
         return value
     if depth == 0:
-        raise PairRefused(f"column {printable(column, 60)} is nested too deep")
+        raise _unfit(column, "is nested too deep")
     if isinstance(value, list | tuple):
         room[0] -= len(value)
         return [_storable(item, column, room, depth - 1) for item in value]
@@ -77,16 +79,20 @@ def _storable(value: object, column: str, room: list[int], depth: int) -> Json:
             _storable_text(str(name), f"column {printable(column, 60)}", room): _storable(item, column, room, depth - 1)
             for name, item in value.items()
         }
-    raise PairRefused(f"column {printable(column, 60)} holds {_kind(value)}, which cannot be kept")
+    raise _unfit(column, f"holds {_kind(value)}, which cannot be kept")
 
 
 def _storable_text(text: str, where: str, room: list[int]) -> str:
     room[0] -= len(text)
     if room[0] < 0:
-        raise PairRefused("the other columns of the row are too long together")
+        raise PairRefused("the other columns of the row are too long together", Rejection.TOO_LARGE)
     if found := flaw(text):
-        raise PairRefused(f"{where} holds {found}")
+        raise PairRefused(f"{where} holds {found}", Rejection.UNFIT_TEXT)
     return text
+
+
+def _unfit(column: str, why: str) -> PairRefused:
+    return PairRefused(f"column {printable(column, 60)} {why}", Rejection.UNFIT_TEXT)
 
 
 def _kind(value: object) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.formats.printable import printable
+from worker.formats.refusals import Rejection
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Kind = Literal["images", "embeddings"]
@@ -15,12 +16,16 @@ Kind = Literal["images", "embeddings"]
 
 @dataclass(frozen=True, slots=True)
 class ImagePair:
-    """A pair as it came. `image` is not decoded yet; `extra` holds every other column of its row, `label` too."""
+    """A pair as it came. `image` is not decoded yet; `extra` holds every other column of its row, `label` too.
+
+    `further` marks the second and later captions of one image, which share its key until keys are made unique.
+    """
 
     key: str
     caption: str
     image: bytes
     extra: dict[str, Json]
+    further: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class RejectedPair:
     key: str | None
     caption: str | None
     reason: str
+    rejection: Rejection = Rejection.UNREADABLE_ROW
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", printable(self.reason, most=1000))

@@ -43,7 +43,7 @@ def row_batches(file: pq.ParquetFile, columns: list[str], limits: Limits) -> Ite
     longest = max((unpacked for unpacked, _, _ in _chunks(file)), default=0)
     count = min(_MOST_ROWS, max(1, limits.block_bytes // max(1, longest)))
     for batch in file.iter_batches(batch_size=count, columns=columns, use_threads=False):
-        yield _rows(_with_times_as_text(batch))
+        yield batch_rows(batch)
 
 
 def binary_columns(schema: pa.Schema) -> tuple[str, ...]:
@@ -59,7 +59,9 @@ def _chunks(file: pq.ParquetFile) -> Iterator[tuple[int, int, int]]:
             yield chunk.total_uncompressed_size, chunk.total_compressed_size, chunk.num_values
 
 
-def _rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
+def batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
+    """The rows of a batch; one that does not decode is the reason why instead."""
+    batch = _with_times_as_text(batch)
     try:
         return [_without_nan(row) for row in batch.to_pylist()]
     except (ValueError, OverflowError, pa.ArrowException):

@@ -1,94 +1,121 @@
 """Hugging Face and img2dataset parquet: the image inside the row, as `{bytes, path}` or as plain bytes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import final
 
-from worker.formats.byte_range import Extent, Spent
+from worker.formats.byte_range import Spent
+from worker.formats.image_pairs import image_pairs
 from worker.formats.limits import Limits
-from worker.formats.pair_text import caption_from, extra_from, key_from, shown
 from worker.formats.pairs import ImagePair, Item, RejectedPair
-from worker.formats.parquet_process import Column, ParquetRow, described, parquet_rows
+from worker.formats.parquet_process import Column, ParquetFile, ParquetRow, parquet_rows
 from worker.formats.printable import printable
-from worker.formats.refusals import PairRefused, UploadRefused
+from worker.formats.refusals import PairRefused, Rejection, UploadRefused
 from worker.formats.rows import place
 from worker.formats.tables import first_caption_column
-from worker.formats.unique_keys import UniqueKeys
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
-Locate = Callable[[], Extent]
+_URL_NAMES = ("url", "image_url", "image_link")
 
 
 @final
 class ParquetPairs:
     """Pairs in the order of the files and their rows. The key is `key`, else the image's path, else the row's number.
 
-    Row numbers count from 0 over all files.
+    Row numbers count from 0 over all files. `image` and `caption` name the columns, where a description tells.
     """
 
     unreferenced = 0
 
-    def __init__(self, files: Sequence[tuple[str, Locate]], limits: Limits) -> None:
+    def __init__(
+        self, files: Sequence[ParquetFile], limits: Limits, *, image: str | None = None, caption: str | None = None
+    ) -> None:
         self._limits = limits
-        self._files: list[tuple[str, Locate, list[str], str, str]] = []
-        self.total: int | None = 0
+        self._files: list[tuple[ParquetFile, list[str], str, str]] = []
+        self.total: int | None = sum(file.rows for file in files)
         ignored: dict[str, None] = {}
-        for name, locate in files:
-            with locate() as extent:
-                rows, columns = described(name, extent, limits)
-            self.total += rows
-            image, caption = _image_column(name, columns), _caption_column(name, columns)
-            wanted = [column.name for column in columns if not column.holds_bytes or column.name == image]
+        for file in files:
+            columns = file.columns
+            found = _checked(file, image) or _image_column(file.name, columns)
+            said = _checked(file, caption) or _caption_column(file.name, columns)
+            wanted = [column.name for column in columns if not column.holds_bytes or column.name == found]
             ignored |= dict.fromkeys(column.name for column in columns if column.name not in wanted)
-            self._files.append((name, locate, wanted, image, caption))
+            self._files.append((file, wanted, found, said))
         self.ignored_columns = tuple(ignored)
 
     def __iter__(self) -> Iterator[Item]:
-        keys = UniqueKeys()
         spent = Spent(self._limits)
         number = 0
-        for name, locate, wanted, image, caption in self._files:
-            with locate() as extent:
-                rows = parquet_rows(name, extent, self._limits, wanted, image)
+        for file, wanted, image, caption in self._files:
+            with file.locate() as extent:
+                rows = parquet_rows(file.name, extent, self._limits, wanted, image)
                 for row_number, row in enumerate(rows, start=1):
                     spent.add(len(row.image))
-                    yield self._pair(row, caption, place(name, row_number, None), number, keys)
+                    yield from self._pairs(row, caption, place(file.name, row_number, None), number)
                     number += 1
 
-    def _pair(
-        self, row: ParquetRow, caption: str, where: str, number: int, keys: UniqueKeys
-    ) -> ImagePair | RejectedPair:
+    def _pairs(self, row: ParquetRow, caption: str, where: str, number: int) -> Iterator[ImagePair | RejectedPair]:
         if isinstance(row.values, str):
-            return RejectedPair(None, None, f"{where}: {row.values}")
-        limits, said = self._limits, row.values[caption]
+            yield RejectedPair(None, None, f"{where}: {row.values}")
+            return
         key = row.values.get("key")
-        if key is None:
-            key = row.path or str(number)
-        try:
-            pair = ImagePair(
-                key_from(key, limits),
-                caption_from(said, limits),
-                self._image(row),
-                extra_from(row.values, {caption, "key"}, limits),
-            )
-        except PairRefused as error:
-            return RejectedPair(shown(key, limits), shown(said, limits), f"{where}: {error}")
-        return ImagePair(keys.claim(pair.key), pair.caption, pair.image, pair.extra)
+        yield from image_pairs(
+            where=where,
+            key=(row.path or str(number)) if key is None else key,
+            caption=row.values[caption],
+            values=row.values,
+            taken={caption, "key"},
+            image=partial(self._image, row),
+            limits=self._limits,
+        )
 
     def _image(self, row: ParquetRow) -> bytes:
         if row.size is None:
-            raise PairRefused(f"only the path of an image ({row.path}), not its bytes" if row.path else "no image")
+            raise PairRefused(_why_no_image(row), Rejection.NO_IMAGE)
         if row.size > self._limits.max_member_bytes:
-            raise PairRefused(f"the image has {row.size} bytes; {self._limits.max_member_bytes} is the most")
+            most = self._limits.max_member_bytes
+            raise PairRefused(f"the image has {row.size} bytes; {most} is the most", Rejection.TOO_LARGE)
         return row.image
 
 
-def _image_column(name: str, columns: list[Column]) -> str:
+def _why_no_image(row: ParquetRow) -> str:
+    if row.path:
+        return f"only the path of an image ({row.path}), not its bytes"
+    values = row.values if isinstance(row.values, dict) else {}
+    # img2dataset keeps the rows that it could not download, and says why.
+    said = " ".join(str(values[column]) for column in ("status", "error_message") if values.get(column))
+    return f"no image ({printable(said, 200)})" if said else "no image"
+
+
+def _checked(file: ParquetFile, name: str | None) -> str | None:
+    if name is not None and name not in (column.name for column in file.columns):
+        raise _missing(file.name, name, file.columns)
+    return name
+
+
+def has_images(columns: Sequence[Column]) -> bool:
+    """Whether a column holds images."""
+    return bool(_image_candidates(columns))
+
+
+def _image_candidates(columns: Sequence[Column]) -> list[str]:
     structs = [column.name for column in columns if column.image == "struct"]
-    plain = [column.name for column in columns if column.image == "plain" and column.name in _IMAGE_NAMES]
-    candidates = structs + plain
-    named = [column for column in _IMAGE_NAMES if column in candidates]
+    return structs + [column.name for column in columns if column.image == "plain" and column.name in _IMAGE_NAMES]
+
+
+def _image_column(name: str, columns: list[Column]) -> str:
+    candidates = _image_candidates(columns)
+    urls = [column.name for column in columns if column.name.lower() in _URL_NAMES]
+    if not candidates and urls:
+        raise UploadRefused(
+            "images_not_included",
+            f"{name} holds addresses of images (column {printable(urls[0], 60)}) and not the images, and nothing is "
+            "downloaded here: fetch them with img2dataset and upload what it leaves, or add columns of embeddings "
+            "(image_embedding and text_embedding), or put image.npy and text.npy beside it",
+        )
     if not candidates:
         raise _missing(name, "of images (a struct of bytes and path, or bytes named image)", columns)
+    named = [column for column in _IMAGE_NAMES if column in candidates]
     return (named + candidates)[0]
 
 

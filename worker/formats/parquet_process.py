@@ -5,14 +5,18 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from worker.formats.byte_range import Extent
 from worker.formats.limits import Limits
-from worker.formats.parquet_program import FRAME, Request
+from worker.formats.parquet_frames import FRAME
+from worker.formats.parquet_program import Request
 from worker.formats.refusals import UploadRefused
 
 _PROGRAM = "import sys; from worker.formats.parquet_program import answer; answer(sys.stdin.buffer, sys.stdout.buffer)"
@@ -28,6 +32,30 @@ class Column:
     type: str
     holds_bytes: bool
     image: str | None
+    vector: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetFile:
+    """A file whose footer was read."""
+
+    name: str
+    locate: Callable[[], Extent]
+    rows: int
+    columns: list[Column]
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFrame:
+    """Some rows with embeddings: `rows` as `ParquetRow.values`; image, text: (n, width) float32; `bad` says of which
+    rows of these the embeddings are no good, and why.
+    """
+
+    rows: list[dict[str, object] | str]
+    bad: dict[int, str]
+    width: int | None
+    image: npt.NDArray[np.float32]
+    text: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +73,27 @@ def described(name: str, extent: Extent, limits: Limits) -> tuple[int, list[Colu
     request = Request(name, extent.file.fileno(), extent.start, extent.length, asdict(limits))
     ((found, _),) = _frames(request, limits)
     return found["rows"], [Column(*column) for column in found["columns"]]
+
+
+def parquet_file(name: str, locate: Callable[[], Extent], limits: Limits) -> ParquetFile:
+    """A file and what is in it."""
+    with locate() as extent:
+        return ParquetFile(name, locate, *described(name, extent, limits))
+
+
+def parquet_vectors(
+    file: ParquetFile, limits: Limits, columns: list[str], vectors: list[str], width: int | None
+) -> Iterator[VectorFrame]:
+    """All rows in order, the columns `vectors` as matrices of `width`, or of the first embedding's width."""
+    with file.locate() as extent:
+        request = Request(
+            file.name, extent.file.fileno(), extent.start, extent.length, asdict(limits), columns, None, vectors, width
+        )
+        for about, blob in _frames(request, limits):
+            both = np.frombuffer(blob, np.float32).reshape(2, len(about["rows"]), -1)
+            yield VectorFrame(
+                about["rows"], {int(row): why for row, why in about["bad"].items()}, about["width"], both[0], both[1]
+            )
 
 
 def parquet_rows(

@@ -10,7 +10,6 @@ that the JSON speaks of, one after another. The last frame is `null`.
 import json
 import os
 import resource
-import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import IO, Any, cast
@@ -21,15 +20,19 @@ import pyarrow.parquet as pq
 from worker.formats.byte_range import ByteRange, Spent
 from worker.formats.limits import Limits
 from worker.formats.parquet_batches import binary_columns, open_parquet, row_batches
+from worker.formats.parquet_frames import write_frame
+from worker.formats.parquet_vectors import is_vector, write_vectors
 from worker.formats.refusals import UploadRefused, damage_refused
 
-FRAME = struct.Struct(">2Q")
 _FRAME_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Which bytes of which open file, and which of their columns; without columns, only what there is is told."""
+    """Which bytes of which open file, and which of their columns; without columns, only what there is is told.
+
+    `vectors` are an image's and a text's column of embeddings, of `width` numbers each where that is known.
+    """
 
     name: str
     fd: int
@@ -38,6 +41,8 @@ class Request:
     limits: dict[str, int]
     columns: list[str] | None = None
     image: str | None = None
+    vectors: list[str] | None = None
+    width: int | None = None
 
     def as_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -54,18 +59,23 @@ def answer(asked: IO[bytes], out: IO[bytes]) -> None:
             stream = cast(IO[bytes], ByteRange(file, request.start, request.length, Spent(limits)))
             with open_parquet(request.name, stream, limits) as parquet:
                 if request.columns is None:
-                    _write(out, json.dumps(_description(parquet)))
+                    write_frame(out, json.dumps(_description(parquet)))
+                elif request.vectors is not None:
+                    write_vectors(out, parquet, request.columns, request.vectors, request.width, limits)
                 else:
                     _write_rows(out, parquet, request, limits)
-        _write(out, "null")
+        write_frame(out, "null")
     except UploadRefused as refused:
-        _write(out, json.dumps({"refused": [refused.code, refused.message]}))
+        write_frame(out, json.dumps({"refused": [refused.code, refused.message]}))
 
 
 def _description(parquet: pq.ParquetFile) -> dict[str, Any]:
     schema = parquet.schema_arrow
     with_bytes = binary_columns(schema)
-    columns = [[field.name, str(field.type), field.name in with_bytes, _is_image(field.type)] for field in schema]
+    columns = [
+        [field.name, str(field.type), field.name in with_bytes, _is_image(field.type), is_vector(field.type)]
+        for field in schema
+    ]
     return {"rows": parquet.metadata.num_rows, "columns": columns}
 
 
@@ -90,9 +100,9 @@ def _write_rows(out: IO[bytes], parquet: pq.ParquetFile, request: Request, limit
         texts.append(text)
         held += len(text)
         if held > _FRAME_BYTES or len(texts) >= 1024:
-            _write(out, f"[{','.join(texts)}]", b"".join(images))
+            write_frame(out, f"[{','.join(texts)}]", b"".join(images))
             texts, images, held = [], [], 0
-    _write(out, f"[{','.join(texts)}]", b"".join(images))
+    write_frame(out, f"[{','.join(texts)}]", b"".join(images))
 
 
 def _rows(parquet: pq.ParquetFile, request: Request, limits: Limits) -> Iterator[dict[str, Any] | str]:
@@ -108,11 +118,3 @@ def _image(values: dict[str, Any] | str, column: str | None) -> tuple[bytes, str
     image, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     path = path if isinstance(path, str) else None
     return (image, path, len(image)) if isinstance(image, bytes) and image else (b"", path, None)
-
-
-def _write(out: IO[bytes], text: str, blob: bytes = b"") -> None:
-    raw = text.encode()
-    out.write(FRAME.pack(len(raw), len(blob)))
-    out.write(raw)
-    out.write(blob)
-    out.flush()

@@ -4,10 +4,24 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 
 import pyarrow as pa
 
 from worker.formats.printable import printable
+
+
+class Rejection(StrEnum):
+    """Why a pair was turned away, for counting; the reason beside it is for people."""
+
+    NO_IMAGE = "no_image"  # its row names none, or one that is not there; or only a caption came
+    NO_CAPTION = "no_caption"  # none, or a blank one; or only an image came
+    UNREADABLE_IMAGE = "unreadable_image"  # damaged, or of a kind that is not decoded
+    UNREADABLE_ROW = "unreadable_row"  # its row, line or caption file does not parse
+    UNREADABLE_SHARD = "unreadable_shard"  # one of the archives of a set ends too early; not a pair, but some of them
+    UNFIT_TEXT = "unfit_text"  # a key, caption or column that cannot be kept: NUL, half a surrogate, another type
+    TOO_LARGE = "too_large"  # an image, key, caption or row over its limit
+    UNFIT_EMBEDDING = "unfit_embedding"  # NaN, an infinity, none at all, or of another width
 
 
 class UploadRefused(Exception):  # noqa: N818 (an answer about the upload, not a fault of ours)
@@ -22,6 +36,10 @@ class UploadRefused(Exception):  # noqa: N818 (an answer about the upload, not a
 
 class PairRefused(Exception):  # noqa: N818
     """One pair cannot be used; the reader that catches this knows which row it was."""
+
+    def __init__(self, reason: str, rejection: Rejection) -> None:
+        super().__init__(reason)
+        self.rejection = rejection
 
 
 class MemberDamaged(Exception):  # noqa: N818

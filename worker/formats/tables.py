@@ -1,5 +1,6 @@
 """Opening a table of metadata inside an archive, and finding the columns of a pair in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,8 +13,8 @@ from worker.formats.printable import printable
 from worker.formats.refusals import UploadRefused
 from worker.formats.rows import Table
 
-CAPTION_COLUMNS = ("caption", "text")
-_OPEN_CLIP_CAPTION_COLUMNS = ("title", "caption", "text")
+CAPTION_COLUMNS = ("caption", "text", "captions")
+_OPEN_CLIP_CAPTION_COLUMNS = ("title", *CAPTION_COLUMNS)
 _TEXT_TABLES: dict[str, type[CsvTable] | type[JsonlTable]] = {
     ".csv": CsvTable,
     ".tsv": CsvTable,
@@ -49,28 +50,41 @@ def open_table(archive: Archive, position: int) -> Table:
 
 def image_columns(table: Table) -> Columns:
     """The columns of a table whose images are files: `file_name`, or open_clip's `filepath` and `title`."""
-    file = _first(table.columns, ("file_name", "filepath"))
+    file = column_of(table.columns, ("file_name", "filepath"))
     if file is None:
         raise _missing(table, "file_name")
     captions = CAPTION_COLUMNS if file == "file_name" else _OPEN_CLIP_CAPTION_COLUMNS
-    caption = _first(table.columns, captions)
+    caption = column_of(table.columns, captions)
     if caption is None:
         raise _missing(table, " or ".join(captions))
-    return Columns(file, _first(table.columns, ("key",)), caption)
+    return Columns(file, column_of(table.columns, ("key",)), caption)
+
+
+def chosen(table: Table, columns: Columns) -> Columns:
+    """`columns`, all of which the table has.
+
+    Raises:
+        UploadRefused: it lacks one.
+    """
+    for name in (columns.file, columns.caption):
+        if name is not None and name not in table.columns:
+            raise _missing(table, name)
+    return columns
 
 
 def embedding_columns(table: Table) -> Columns:
     """The columns of a table beside embeddings; it may lack them all."""
-    key = _first(table.columns, ("key", "file_name", "filepath"))
-    return Columns(None, key, _first(table.columns, (*CAPTION_COLUMNS, "title")))
+    key = column_of(table.columns, ("key", "uid", "file_name", "filepath"))
+    return Columns(None, key, column_of(table.columns, ("caption", "text", "title")))
 
 
 def first_caption_column(columns: tuple[str, ...]) -> str | None:
-    """`caption`, else `text`."""
-    return _first(columns, CAPTION_COLUMNS)
+    """`caption`, else `text`, else `captions`. Each may hold a list: several captions of one image."""
+    return column_of(columns, CAPTION_COLUMNS)
 
 
-def _first(columns: tuple[str, ...], wanted: tuple[str, ...]) -> str | None:
+def column_of(columns: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """The first of the wanted names that there is."""
     return next((name for name in wanted if name in columns), None)
 
 

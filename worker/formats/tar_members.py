@@ -43,11 +43,11 @@ def is_header(block: bytes) -> bool:
     return total == announced or total - 256 * sum(byte > 127 for byte in summed) == announced
 
 
-def walk(file: IO[bytes], file_size: int) -> Iterator[TarMember | None]:
-    """Every regular file in order; None for a folder. Tars joined end to end are read as one."""
-    at, empty = 0, 0
+def walk(file: IO[bytes], start: int, length: int) -> Iterator[TarMember | None]:
+    """Every regular file of the tar in these bytes of `file`; None for a folder. Tars joined end to end are one."""
+    at, empty, end = start, 0, start + length
     extended: dict[str, str] = {}
-    while at + BLOCK <= file_size and empty <= _PADDING_BETWEEN_TARS:
+    while at + BLOCK <= end and empty <= _PADDING_BETWEEN_TARS:
         block = _read(file, at, BLOCK)
         if block == _EMPTY:
             at, empty = at + BLOCK, empty + BLOCK
@@ -55,26 +55,26 @@ def walk(file: IO[bytes], file_size: int) -> Iterator[TarMember | None]:
         if not is_header(block):
             if empty:
                 return
-            raise _damaged(f"the header at byte {at} is broken")
+            raise _damaged(f"the header at byte {at - start} is broken")
         empty = 0
-        kind, start = block[156], at + BLOCK
+        kind, data = block[156], at + BLOCK
         size = _number(block[124:136])
         if kind not in _HEADERS_OF_THE_NEXT:
             size = int(extended.get("size", size))
-        at = start + -(-size // BLOCK) * BLOCK
-        if start + size > file_size:
+        at = data + -(-size // BLOCK) * BLOCK
+        if data + size > end:
             raise _damaged("it ends too early; it was probably cut short")
         if kind in _HEADERS_OF_THE_NEXT:
             _check_extended(size)
             if kind == ord("x"):
-                extended |= _pax(_read(file, start, size))
+                extended |= _pax(_read(file, data, size))
             elif kind == ord("L"):
-                extended["path"] = _text(_read(file, start, size))
+                extended["path"] = _text(_read(file, data, size))
             continue
         name = extended.get("path") or _plain_name(block)
         extended = {}
-        yield _member(name, kind, start, size)
-    if not empty and at < file_size and any(_read(file, at, file_size - at)):
+        yield _member(name, kind, data, size)
+    if not empty and at < end and any(_read(file, at, end - at)):
         raise _damaged("it ends in the middle of a header; it was probably cut short")
 
 

@@ -14,12 +14,18 @@ class UniqueKeys:
         self._slots = array("Q", bytes(8 << 10))
         self._used = 0
         self._repeats: dict[int, int] = {}
+        self.repeated = 0
+        """keys that were claimed again, unexpectedly"""
+        self.first_repeated: str | None = None
 
-    def claim(self, key: str) -> str:
-        """`key`, or its first free variant when it has been claimed before."""
+    def claim(self, key: str, *, expected: bool = False) -> str:
+        """`key`, or its first free variant when it has been claimed before; `expected` where that is no surprise."""
         digest = _digest(key)
         if self._add(digest):
             return key
+        if not expected:
+            self.repeated += 1
+            self.first_repeated = self.first_repeated or key
         number = self._repeats.get(digest, 1)
         while True:
             number += 1

@@ -2,20 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, final
 
 from worker.formats.detection import Format, named_format
+from worker.formats.image_folder import DEFAULT_TEMPLATE
 from worker.formats.limits import Limits
-from worker.formats.pairs import Item, Kind
+from worker.formats.pairs import EmbeddingBlock, ImagePair, Item, Kind
 from worker.formats.refusals import UploadRefused, damage_refused
 from worker.formats.sources import opened
+from worker.formats.unique_keys import UniqueKeys
 
 
 @final
 class UploadReader:
     """An upload, opened and recognised. Iterate as often as wanted, from one thread; close it after.
 
+    `caption_template` makes the captions of a folder of classes, the class for its `{label}`. `missing_shards` names
+    the gaps in a set of numbered archives; `left_out` counts, by kind, files of formats that it was not read as.
     Opening and iterating raise `UploadRefused` when the upload as a whole is no good, which may be found out late.
     An `OSError` is about this machine's disk.
     """
@@ -27,12 +32,16 @@ class UploadReader:
         filename: str | None = None,
         format: str | None = None,  # noqa: A002  the contract's own name
         limits: Limits | None = None,
+        caption_template: str = DEFAULT_TEMPLATE,
     ) -> None:
         self._limits = limits or Limits()
         with ExitStack() as files, damage_refused():
             wanted = named_format(format) if format is not None else None
-            self.format, self._source = opened(path, filename, wanted, self._limits, files)
+            found = opened(path, filename, wanted, self._limits, caption_template, files)
             self._files = files.pop_all()
+        self._keys = UniqueKeys()
+        self.format, self._source = found.format, found.source
+        self.missing_shards, self.left_out = found.missing_shards, found.left_out
 
     @property
     def kind(self) -> Kind:
@@ -53,12 +62,31 @@ class UploadReader:
         """Columns of bytes that `extra` cannot carry."""
         return self._source.ignored_columns
 
+    @property
+    def repeated_keys(self) -> int:
+        """Keys given more than once so far, by pairs that are not further captions of one image."""
+        return self._keys.repeated
+
+    @property
+    def first_repeated_key(self) -> str | None:
+        """The first of them."""
+        return self._keys.first_repeated
+
     def __iter__(self) -> Iterator[Item]:
+        self._keys = UniqueKeys()
         with damage_refused():
             for count, item in enumerate(self._source, start=1):
                 if count > self._limits.max_rows:
                     raise UploadRefused("too_many_rows", f"there are more than {self._limits.max_rows} rows")
-                yield item
+                yield self._unique(item)
+
+    def _unique(self, item: Item) -> Item:
+        if isinstance(item, ImagePair):
+            key = self._keys.claim(item.key, expected=item.further)
+            return item if key == item.key else replace(item, key=key)
+        if isinstance(item, EmbeddingBlock):
+            item.keys[:] = map(self._keys.claim, item.keys)
+        return item
 
     def close(self) -> None:
         self._files.close()

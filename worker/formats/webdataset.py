@@ -1,18 +1,22 @@
 """Sidecar captions: webdataset and img2dataset tars, and folders in which `a.txt` or `a.json` lies beside `a.jpg`."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 from worker.formats.archives import Archive
 from worker.formats.contents import CAPTION_SUFFIXES, IMAGE_SUFFIXES
+from worker.formats.image_pairs import image_pairs
 from worker.formats.jsonl_table import json_object
-from worker.formats.pair_text import caption_from, extra_from, key_from, shown
+from worker.formats.pair_text import shown
 from worker.formats.pairs import ImagePair, Item, RejectedPair
 from worker.formats.printable import printable
-from worker.formats.refusals import PairRefused
+from worker.formats.refusals import PairRefused, Rejection
 from worker.formats.tables import first_caption_column
-from worker.formats.unique_keys import UniqueKeys
+
+_IMG2DATASET_STATS = re.compile(r"(.*/)?\d+_stats")
 
 
 @dataclass(slots=True)
@@ -50,26 +54,33 @@ class Webdataset:
         self.total: int | None = images
 
     def __iter__(self) -> Iterator[Item]:
-        keys = UniqueKeys()
+        for shard, positions in self._archive.shards:
+            yield from self._of_shard(f"{shard}: " if shard else "", positions)
+            if shard in self._archive.damaged:
+                yield RejectedPair(None, None, self._archive.damaged[shard], Rejection.UNREADABLE_SHARD)
+
+    def _of_shard(self, shard: str, positions: range) -> Iterator[Item]:
         waiting: dict[str, _Sample] = {}
-        for sample in self._neighbours():
+        for sample in self._neighbours(positions):
             if not sample.whole:
                 other = waiting.pop(sample.name, None)
                 if other is not None and other.lacks(sample):
                     sample = _joined(other, sample)
                 elif other is not None:
-                    yield self._half(other)
+                    yield from self._half(other, shard)
             if sample.whole:
-                yield self._pair(sample, keys)
+                yield from self._pairs(sample, shard)
                 continue
             waiting[sample.name] = sample
             if len(waiting) > self._limits.max_waiting:
-                yield self._half(waiting.pop(next(iter(waiting))))
-        yield from map(self._half, waiting.values())
+                yield from self._half(waiting.pop(next(iter(waiting))), shard)
+        for sample in waiting.values():
+            yield from self._half(sample, shard)
 
-    def _neighbours(self) -> Iterator[_Sample]:
+    def _neighbours(self, positions: range) -> Iterator[_Sample]:
         current = _Sample("")
-        for position, member in enumerate(self._archive.members):
+        for position in positions:
+            member = self._archive.members.name(position)
             folder, slash, base = member.rpartition("/")
             stem, _, kind = base.partition(".")
             name, kind = folder + slash + stem, f".{kind.lower()}"
@@ -84,33 +95,35 @@ class Webdataset:
         if current.name:
             yield current
 
-    def _pair(self, sample: _Sample, keys: UniqueKeys) -> ImagePair | RejectedPair:
-        limits = self._limits
-        key: object = sample.name
-        caption: object = None
+    def _pairs(self, sample: _Sample, shard: str) -> Iterator[ImagePair | RejectedPair]:
+        where = shard + printable(sample.name)
         try:
             values = self._json(sample)
             column = first_caption_column(tuple(values))
-            key = values.get("key", sample.name)
-            caption = values.get(column) if column else None
+            caption = values[column] if column else None
             if sample.text is not None:
                 caption = self._caption_file(sample.text)
-            taken = {"key", column} if column and values[column] == caption else {"key"}
-            pair = ImagePair(
-                key_from(key, limits),
-                caption_from(caption, limits),
-                self._archive.read(sample.image or 0),
-                extra_from(values, taken, limits),
-            )
         except PairRefused as error:
-            return RejectedPair(shown(key, limits), shown(caption, limits), f"{printable(sample.name)}: {error}")
-        return ImagePair(keys.claim(pair.key), pair.caption, pair.image, pair.extra)
+            yield RejectedPair(shown(sample.name, self._limits), None, f"{where}: {error}", error.rejection)
+            return
+        yield from image_pairs(
+            where=where,
+            key=values.get("key", sample.name),
+            caption=caption,
+            values=values,
+            taken={"key", column} if column and values[column] == caption else {"key"},
+            image=partial(self._archive.read, sample.image or 0),
+            limits=self._limits,
+        )
 
-    def _half(self, sample: _Sample) -> RejectedPair:
+    def _half(self, sample: _Sample, shard: str) -> Iterator[RejectedPair]:
+        if sample.text is None and sample.image is None and _IMG2DATASET_STATS.fullmatch(sample.name):
+            return  # what img2dataset says about a shard
+        rejection = Rejection.NO_IMAGE if sample.image is None else Rejection.NO_CAPTION
         missing = "no image" if sample.image is None else "no caption (.txt or .json)"
         found = next(p for p in (sample.image, sample.text, sample.json) if p is not None)
-        member = self._archive.members.name(found)
-        return RejectedPair(shown(sample.name, self._limits), None, f"{printable(member)}: {missing} beside it")
+        reason = f"{shard}{printable(self._archive.members.name(found))}: {missing} beside it"
+        yield RejectedPair(shown(sample.name, self._limits), None, reason, rejection)
 
     def _json(self, sample: _Sample) -> dict[str, object]:
         if sample.json is None:
@@ -118,7 +131,7 @@ class Webdataset:
         try:
             return json_object(self._text(sample.json))
         except PairRefused as error:
-            raise PairRefused(f"its .json: {error}") from error
+            raise PairRefused(f"its .json: {error}", error.rejection) from error
 
     def _caption_file(self, position: int) -> str:
         return self._text(position).removesuffix("\n").removesuffix("\r")
@@ -126,13 +139,16 @@ class Webdataset:
     def _text(self, position: int) -> str:
         size, most = self._archive.size(position), self._limits.max_line_bytes
         if size > most:
-            raise PairRefused(f"{self._archive.members.name(position)} has {size} bytes; {most} is the most")
+            raise PairRefused(
+                f"{self._archive.members.name(position)} has {size} bytes; {most} is the most", Rejection.TOO_LARGE
+            )
         raw = self._archive.read(position)
         is_utf16 = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
         try:
             return raw.decode("utf-16" if is_utf16 else "utf-8-sig")
         except UnicodeDecodeError:
-            raise PairRefused(f"{self._archive.members.name(position)} is not UTF-8") from None
+            name = self._archive.members.name(position)
+            raise PairRefused(f"{name} is not UTF-8", Rejection.UNREADABLE_ROW) from None
 
 
 def _joined(one: _Sample, other: _Sample) -> _Sample:

@@ -14,7 +14,7 @@ from worker.formats.byte_range import ByteRange, Extent, Spent
 from worker.formats.inflated import Inflated
 from worker.formats.limits import Limits
 from worker.formats.member_index import MemberIndex, plain_name
-from worker.formats.refusals import MemberDamaged, PairRefused, UploadRefused
+from worker.formats.refusals import MemberDamaged, PairRefused, Rejection, UploadRefused
 from worker.formats.zip_directory import ZipEntry, find_directory, walk
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -66,15 +66,16 @@ class ZipArchive(Archive):
         )
         return cast(IO[bytes], inflated)
 
-    def extent(self, position: int) -> Extent:
+    def extent(self, position: int, scratch: IO[bytes] | None = None) -> Extent:
         if self._methods[position] != _STORED:
-            return self._unpacked(position)
+            return self._unpacked(position, scratch)
         return Extent(self._file, self._start(position), self._sizes[position])
 
     def read(self, position: int) -> bytes:
         content = super().read(position)
         if self._methods[position] == _STORED and zlib.crc32(content) != self._crcs[position]:
-            raise PairRefused(f"{self.members.name(position)} does not match its checksum")
+            name = self.members.name(position)
+            raise PairRefused(f"{name} does not match its checksum", Rejection.UNREADABLE_IMAGE)
         return content
 
     def _add(self, entry: ZipEntry) -> None:

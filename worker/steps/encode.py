@@ -3,11 +3,15 @@
 Records are named by what they are made of, so that the next job on the same data and model finds them.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from sqlalchemy.orm import Session
 
-from encoders import LoadedModel, decode_image
+from encoders import decode_image
 from store import datasets, pairs
 from store.database import Database
 from store.shards import Planned
@@ -19,6 +23,9 @@ from worker.job_view import JobView
 from worker.models import job_model
 from worker.records import pack
 from worker.task import Done, Task
+
+if TYPE_CHECKING:
+    from encoders import LoadedModel
 
 _AT_ONCE = 64
 

@@ -9,14 +9,26 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from encoders import ImageRefused, inspect_image
-from store import datasets, pairs, shards
+from encoders import ImageRefused, Inspected, inspect_image
+from store import datasets, duplicates, pairs, shards
 from store.errors import InvalidError, LostLeaseError
 from store.pairs import NewPair
+from store.states import DuplicateKind
 from store.tables import Dataset, Part
 from worker.content_hash import content_hash
-from worker.formats import EmbeddingBlock, ImagePair, RejectedPair, UploadReader, UploadRefused
+from worker.equals import Fingerprints
+from worker.formats import (
+    DEFAULT_TEMPLATE,
+    EmbeddingBlock,
+    ImagePair,
+    RejectedPair,
+    Rejection,
+    UploadReader,
+    UploadRefused,
+)
+from worker.formats.printable import printable
 from worker.records import pack
+from worker.tally import Tally
 from worker.task import Done, Task
 
 
@@ -36,12 +48,18 @@ def run(task: Task) -> Done:
     try:
         with (
             task.blobs.local_path(dataset.upload_blob) as path,
-            UploadReader(path, filename=dataset.filename, format=dataset.format) as reader,
+            UploadReader(
+                path,
+                filename=dataset.filename,
+                format=dataset.format,
+                caption_template=dataset.caption_template or DEFAULT_TEMPLATE,
+            ) as reader,
         ):
             writer.total = reader.total or 0
             for item in reader:
                 writer.take(item)
             writer.flush()
+            equal = writer.fingerprints.equal()
             found = datasets.Ingested(
                 format=reader.format.value,
                 kind=reader.kind,
@@ -49,6 +67,7 @@ def run(task: Task) -> Done:
                 pair_count=writer.rows,
                 rejected_count=writer.rejected,
                 warnings=_warnings(reader),
+                summary=writer.tally.summary(equal, writer.rows) | _about_upload(reader),
             )
     except UploadRefused as refused:
         raise InvalidError(refused.code, refused.message, refused.param) from refused
@@ -57,13 +76,32 @@ def run(task: Task) -> Done:
         raise InvalidError("no_usable_pair", f"no usable pair is left{first}", "file")
 
     def write(session: Session) -> None:
+        for kind, groups in equal.items():
+            duplicates.add(session, dataset.number, kind, groups.rows())
         datasets.finish_ingest(session, dataset.id, found)
 
     return Done({"pairs": writer.rows, "rejected": writer.rejected}, writer.position, write)
 
 
+def _about_upload(reader: UploadReader) -> dict[str, Any]:
+    return {
+        "repeated_keys": reader.repeated_keys,
+        "unreferenced_images": reader.unreferenced,
+        "missing_shards": list(reader.missing_shards),
+        "left_out": dict(reader.left_out),
+    }
+
+
 def _warnings(reader: UploadReader) -> list[str]:
     found = []
+    if reader.missing_shards:
+        found.append(f"the set has gaps; not in the upload: {', '.join(reader.missing_shards)}")
+    if reader.left_out:
+        seen = ", ".join(f"{count} {kind}" for kind, count in sorted(reader.left_out.items()))
+        found.append(f"a mixture of formats: it was read as {reader.format.value}, and left out were {seen}")
+    if reader.repeated_keys:
+        first = printable(reader.first_repeated_key or "", 100)
+        found.append(f"{reader.repeated_keys} keys were given before and became KEY#2, KEY#3; the first is {first}")
     if reader.unreferenced:
         found.append(f"{reader.unreferenced} images in the archive are named by no row and were left out")
     if reader.ignored_columns:
@@ -83,17 +121,22 @@ class _Writer:
     rejected: int = 0
     first_reason: str | None = None
     width: int | None = None
+    tally: Tally = field(default_factory=Tally)
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
+    _last: tuple[bytes, Inspected] | None = None
     _part: int = 0
     _first_row: int = 0
     _pending: list[NewPair] = field(default_factory=list)
     _images: bytearray = field(default_factory=bytearray)
+    _offsets: dict[int, int] = field(default_factory=dict)  # of images in the part, by their hash
     _blocks: list[tuple[Any, Any]] = field(default_factory=list)
+    _hashes: list[tuple[Any, Any]] = field(default_factory=list)
 
     def take(self, item: ImagePair | RejectedPair | EmbeddingBlock) -> None:
         if isinstance(item, EmbeddingBlock):
             self._take_block(item)
         elif isinstance(item, RejectedPair):
-            self._reject(item.key, item.caption, item.reason)
+            self._reject(item.key, item.caption, item.reason, item.rejection)
         else:
             self._take_image(item)
         self.task.lease.progress(self.position, max(self.total, self.position))
@@ -101,18 +144,24 @@ class _Writer:
         if len(self._pending) >= settings.ecif_shard_pairs or len(self._images) >= settings.ecif_shard_bytes:
             self.flush()
 
-    def _reject(self, key: str | None, caption: str | None, reason: str) -> None:
+    def _reject(self, key: str | None, caption: str | None, reason: str, rejection: Rejection) -> None:
         self._pending.append(NewPair(self.position, key=key, caption=caption, error=reason))
         self.first_reason = self.first_reason or reason
         self.rejected += 1
+        self.tally.reject(rejection)
         self.position += 1
 
     def _take_image(self, pair: ImagePair) -> None:
         try:
-            width, height, image_format = inspect_image(pair.image, max_pixels=self.task.settings.ecif_max_image_pixels)
+            image = self._inspected(pair)
         except ImageRefused as refused:
-            self._reject(pair.key, pair.caption, f"image of {pair.key}: {refused.reason}")
+            reason = f"image of {pair.key}: {refused.reason}"
+            self._reject(pair.key, pair.caption, reason, Rejection.UNREADABLE_IMAGE)
             return
+        hashed = content_hash(pair.image)
+        if hashed not in self._offsets:  # several captions of one image: its bytes are kept once a part
+            self._offsets[hashed] = len(self._images)
+            self._images += pair.image
         self._pending.append(
             NewPair(
                 self.position,
@@ -120,21 +169,42 @@ class _Writer:
                 part=self._part,
                 key=pair.key,
                 caption=pair.caption,
-                width=width,
-                height=height,
-                image_format=image_format,
-                image_offset=len(self._images),
+                width=image.width,
+                height=image.height,
+                image_format=image.format,
+                image_offset=self._offsets[hashed],
                 image_length=len(pair.image),
                 extra=dict(pair.extra) or None,
             )
         )
-        self._images += pair.image
+        self.fingerprints.add(
+            self.position,
+            {
+                DuplicateKind.IMAGE: hashed,
+                DuplicateKind.PIXELS: int.from_bytes(image.pixels, "little", signed=True),
+                DuplicateKind.CAPTION: content_hash(pair.caption.encode()),
+            },
+            further=pair.further,
+        )
+        self.tally.accept(pair.caption, pair.extra, further=pair.further)
         self.rows += 1
         self.position += 1
 
+    def _inspected(self, pair: ImagePair) -> Inspected:
+        """What the image is; the second caption of an image does not decode it again."""
+        if self._last is None or self._last[0] is not pair.image:
+            self._last = (pair.image, inspect_image(pair.image, max_pixels=self.task.settings.ecif_max_image_pixels))
+        return self._last[1]
+
     def _take_block(self, block: EmbeddingBlock) -> None:
         self.width = block.image.shape[1]
+        # Equal embeddings stand for equal captions and images: a caption beside them may be missing or shortened.
+        texts, images = (
+            np.array([content_hash(row.data) for row in side], dtype=np.int64) for side in (block.text, block.image)
+        )
+        self.fingerprints.add_block(self.position, {DuplicateKind.IMAGE: images, DuplicateKind.CAPTION: texts})
         for key, caption, extra in zip(block.keys, block.captions, block.extras, strict=True):
+            self.tally.accept(caption, extra)
             self._pending.append(
                 NewPair(
                     self.position,
@@ -148,6 +218,7 @@ class _Writer:
             self.rows += 1
             self.position += 1
         self._blocks.append((block.image, block.text))
+        self._hashes.append((texts, images))
 
     def flush(self) -> None:
         """Write the pending part: its blob first, then its rows in one transaction."""
@@ -167,13 +238,11 @@ class _Writer:
                 datasets.add_part(session, part)
         self._part += 1 if count else 0
         self._first_row = self.rows
-        self._pending, self._images, self._blocks = [], bytearray(), []
+        self._pending, self._images, self._offsets, self._blocks, self._hashes = [], bytearray(), {}, [], []
 
     def _content(self) -> bytes:
         if not self._blocks:
             return bytes(self._images)
-        images = np.concatenate([image for image, _ in self._blocks])
-        texts = np.concatenate([text for _, text in self._blocks])
-        # Equal embeddings stand for equal captions and images: a caption beside them may be missing or shortened.
-        hashes = [np.array([content_hash(row.tobytes()) for row in side], dtype=np.int64) for side in (texts, images)]
-        return pack(hashes[0], hashes[1], images, texts)
+        images, texts = (np.concatenate(side) for side in zip(*self._blocks, strict=True))
+        text_hashes, image_hashes = (np.concatenate(side) for side in zip(*self._hashes, strict=True))
+        return pack(text_hashes, image_hashes, images, texts)

@@ -22,7 +22,15 @@ def counts(view: JobView, flagged: int | None) -> Json:
         "calibration": plan["calibration"],
         "batches": plan["batches"],
         "flagged": flagged,
+        "truncated_captions": truncated_captions(view),
     }
+
+
+def truncated_captions(view: JobView) -> int | None:
+    """Captions whose end the model does not read, over all datasets of the job; `None` without a model."""
+    if view.spec.model is None:
+        return None
+    return sum(int(output["truncated"]) for output in view.outputs[Phase.ENCODE])
 
 
 def methods(view: JobView) -> Json:
@@ -87,7 +95,7 @@ def warnings(view: JobView) -> list[str]:
             f"curvature not inverted to its tolerance: relative residual {curvature['relative_residual']:.2g} "
             f"after {curvature['iterations']} passes; raise influence.damping or objective.l2"
         )
-    truncated = sum(output["truncated"] for output in view.outputs[Phase.ENCODE])
+    truncated = truncated_captions(view)
     if truncated:
         found.append(f"{truncated} captions are longer than the model reads and were cut")
     plan, size = view.plan, view.spec.objective.batch_size

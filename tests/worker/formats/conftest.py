@@ -29,6 +29,9 @@ class Read:
     blocks: list[EmbeddingBlock] = field(default_factory=list)
     unreferenced: int = 0
     ignored_columns: tuple[str, ...] = ()
+    missing_shards: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    repeated_keys: int = 0
 
     @property
     def keys(self) -> list[str]:
@@ -52,6 +55,8 @@ def read() -> Callable[..., Read]:
                 )
             found.unreferenced = reader.unreferenced
             found.ignored_columns = reader.ignored_columns
+            found.missing_shards, found.left_out = reader.missing_shards, reader.left_out
+            found.repeated_keys = reader.repeated_keys
         return found
 
     return read_all

@@ -32,7 +32,10 @@ def test_a_client_may_choose_where_two_fit(tarred, read):
 @pytest.mark.parametrize(
     ("chosen", "wanted"),
     [
-        ("imagefolder", "there is no format imagefolder; there are: folder, open_clip_csv, webdataset, parquet,"),
+        (
+            "yaml",
+            "there is no format yaml; there are: folder, open_clip_csv, webdataset, coco, croissant, imagefolder,",
+        ),
         ("folder", "this upload cannot be read as folder: the archive holds no metadata.csv"),
         ("npy", "this upload cannot be read as npy: the archive holds no image.npy"),
         ("safetensors", "the archive holds no .safetensors file"),
@@ -67,7 +70,7 @@ def test_what_is_no_dataset(upload, refusal, content, filename, wanted):
     assert "understood are: a zip or tar" in refused.message
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".pt", ".pth", ".pkl", ".pickle"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl", ".pickle"])
 def test_pickles_are_refused_by_name(zipped, refusal, npy, suffix):
     content = {"image.npy": npy(np.ones((1, 1))), "text.npy": npy(np.ones((1, 1)))}
     refused = refusal(zipped(content), filename=f"embeddings{suffix.upper()}")
@@ -87,9 +90,13 @@ def test_pickles_are_refused_by_content(upload, zipped, refusal):
     ("files", "wanted"),
     [
         ({}, "an archive with no files"),
-        ({"a.jpg": b"A", "b.jpg": b"B"}, "an archive with 2 .jpg, but no table or text that says what the images show"),
+        (
+            {"a.jpg": b"A", "b.jpg": b"B"},
+            "an archive with 2 .jpg, but nothing that says what they show: no metadata.csv",
+        ),
         ({"a.doc": b"", "LICENSE": b""}, "an archive with 1 .doc, 1 without suffix"),
-        ({"a.tar": b"", "b.zip": b""}, "(archives inside an archive are not opened)"),
+        ({"a.tar": b"", "b.zip": b""}, "an archive of 1 .tar with no files"),
+        ({"b.zip": b""}, "only webdataset's plain .tar shards are opened"),
         ({"image.npy": b""}, "an archive with 1 .npy"),
         ({"other.csv": b"a,b\n" + b"x" * (2 << 20)}, "an archive with 1 .csv"),
     ],

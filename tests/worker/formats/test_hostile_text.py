@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.formats import ImagePair, Limits, RejectedPair, UploadReader
+from worker.formats import ImagePair, Limits, RejectedPair, Rejection, UploadReader
 
 HEADER = b"file_name,caption\n"
 GOOD = b"0.png,fine\n"
@@ -59,7 +59,10 @@ def test_what_a_rejected_row_shows_can_be_kept(read_csv):
     found = read_csv(HEADER + b"a\0\xe9,b\xff\0\n")
     assert found.rejected == [
         RejectedPair(
-            "a\ufffd\ufffd", "b\ufffd\ufffd", "row 1 of metadata.csv, line 2: no file a\ufffd\ufffd in the archive"
+            "a\ufffd\ufffd",
+            "b\ufffd\ufffd",
+            "row 1 of metadata.csv, line 2: no file a\ufffd\ufffd in the archive",
+            Rejection.NO_IMAGE,
         )
     ]
     str(found.rejected).encode()
@@ -117,7 +120,7 @@ def test_pandas_index_column_is_kept_under_its_pandas_name(read_csv):
         (b'{"file_name": "0.png", "caption": "x", "n": ["a\\u0000"]}', "column n holds a NUL character"),
         (b'{"file_name": "0.png", "caption": "x", "a\\u0000": 1}', "a column's name holds a NUL character"),
         (b'{"file_name": "0.png", "caption": "x", "n": {"\\udc00": 1}}', "column n holds half of a surrogate pair"),
-        (b'{"file_name": "0.png", "caption": ["x"]}', "the caption is a list, not text"),
+        (b'{"file_name": "0.png", "caption": {"a": "x"}}', "the caption is an object, not text"),
         (b'{"file_name": "0.png", "caption": 7}', "the caption is a number, not text"),
         (b'{"file_name": 7, "caption": "x"}', "no file name"),
         (b'{"file_name": "0.png"}', "no caption"),

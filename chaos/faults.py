@@ -1,0 +1,181 @@
+"""What can go wrong, each fault with what it hits and when its effect is over."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+import redis
+
+from chaos.link import Link
+from chaos.records import Held, Records
+from chaos.world import World, kill_process
+
+_WAIT_FOR_A_BUSY_CHILD_SECONDS = 5.0
+_HELD_SECONDS = 6.0
+_SLOW_SECONDS = 6.0
+_DELAYS = {"redis": 0.3, "postgres": 0.02}  # each way, for every message of many in a transaction
+
+
+@dataclass
+class Fault:
+    """One fault as it was inflicted. `back` says whether what was hit answers again."""
+
+    kind: str
+    hit: str
+    at: float  # epoch seconds
+    lost: Sequence[Held] = ()
+    back: Callable[[], bool] = field(default=lambda: True, repr=False)
+    recovered_after: float | None = None
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.kind}"
+
+
+class Faults:
+    """Inflicts faults on a world. Each kind is a method of the same name, `-` for `_`."""
+
+    KINDS = (
+        "kill-pool-child",
+        "kill-worker",
+        "kill-api",
+        "kill-sweeper",
+        "kill-redis",
+        "flush-redis",
+        "flush-and-kill-redis",
+        "slow-redis",
+        "hold-redis",
+        "cut-redis",
+        "slow-postgres",
+        "hold-postgres",
+        "cut-postgres",
+    )
+
+    def __init__(self, world: World, records: Records, draw: random.Random) -> None:
+        self._world = world
+        self._records = records
+        self._draw = draw
+        self._timers: list[threading.Timer] = []
+
+    def inflict(self, kind: str) -> Fault:
+        """Do it now."""
+        return getattr(self, kind.replace("-", "_"))()  # type: ignore[no-any-return]
+
+    def end(self) -> None:
+        """Bring every link back now."""
+        for timer in self._timers:
+            timer.cancel()
+        for link in (self._world.redis_link, self._world.postgres_link):
+            link.slow(0)
+            link.release()
+
+    def kill_pool_child(self) -> Fault:
+        deadline = time.monotonic() + _WAIT_FOR_A_BUSY_CHILD_SECONDS
+        while not (held := self._records.held()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not held:
+            return Fault("kill-pool-child", "nobody: no process held a shard", time.time())
+        lost = self._draw.choice(held)
+        at = time.time()
+        kill_process(lost.pid)
+        return Fault("kill-pool-child", f"process {lost.pid}, at work on shard {lost.shard}", at, [lost])
+
+    def kill_worker(self) -> Fault:
+        at, lost = time.time(), self._records.held()
+        pid = self._world.kill("worker")
+        return Fault(
+            "kill-worker", f"process {pid} and its pool, {_shards(lost)}", at, lost, self._another("worker", pid)
+        )
+
+    def kill_api(self) -> Fault:
+        at, pid = time.time(), self._world.kill("api")
+        return Fault("kill-api", f"process {pid}", at, (), self._answers)
+
+    def kill_sweeper(self) -> Fault:
+        at, pid = time.time(), self._world.kill("sweeper")
+        return Fault("kill-sweeper", f"process {pid}", at, (), self._another("sweeper", pid))
+
+    def kill_redis(self) -> Fault:
+        at, pid = time.time(), self._world.kill("redis")
+        return Fault("kill-redis", f"process {pid}", at, (), self._another("redis", pid))
+
+    def flush_redis(self) -> Fault:
+        at = time.time()
+        return Fault("flush-redis", f"{self._flush()} keys, queued messages among them", at)
+
+    def flush_and_kill_redis(self) -> Fault:
+        at, keys = time.time(), self._flush()
+        killed = self.kill_redis()
+        return Fault("flush-and-kill-redis", f"{keys} keys and {killed.hit}", at, (), killed.back)
+
+    def slow_redis(self) -> Fault:
+        return self._slow("redis", self._world.redis_link)
+
+    def slow_postgres(self) -> Fault:
+        return self._slow("postgres", self._world.postgres_link)
+
+    def hold_redis(self) -> Fault:
+        return self._hold("redis", self._world.redis_link)
+
+    def hold_postgres(self) -> Fault:
+        return self._hold("postgres", self._world.postgres_link)
+
+    def cut_redis(self) -> Fault:
+        at = time.time()
+        self._world.redis_link.cut()
+        return Fault("cut-redis", "every connection to Redis reset", at)
+
+    def cut_postgres(self) -> Fault:
+        at, lost = time.time(), self._records.held()
+        self._world.postgres_link.cut()
+        return Fault("cut-postgres", f"every connection to PostgreSQL reset, {_shards(lost)}", at)
+
+    def _slow(self, name: str, link: Link) -> Fault:
+        at = time.time()
+        link.slow(_DELAYS[name])
+        self._after(_SLOW_SECONDS, lambda: link.slow(0))
+        return Fault(f"slow-{name}", f"{_DELAYS[name] * 1000:g} ms more each way for {_SLOW_SECONDS:g} s", at)
+
+    def _hold(self, name: str, link: Link) -> Fault:
+        at = time.time()
+        link.hold()
+        self._after(_HELD_SECONDS, link.release)
+        return Fault(f"hold-{name}", f"a black hole for {_HELD_SECONDS:g} s", at)
+
+    def _after(self, seconds: float, then: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, then)
+        timer.daemon = True
+        timer.start()
+        self._timers.append(timer)
+
+    def _flush(self) -> int:
+        # Past the link, and Redis may be away from an earlier fault: then there is nothing to flush.
+        try:
+            with redis.Redis.from_url(self._world.redis_url, socket_timeout=2) as connection:
+                keys = connection.dbsize()
+                connection.flushall()
+                return int(keys)
+        except redis.RedisError:
+            return 0
+
+    def _another(self, name: str, pid: int) -> Callable[[], bool]:
+        return lambda: self._world.pid(name) != pid
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self._world.stack.url}/healthz", timeout=1, trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+
+def _shards(held: Sequence[Held]) -> str:
+    return f"at work on {len(held)} shard{'' if len(held) == 1 else 's'}"
+
+
+def drawn(number: int, draw: random.Random) -> list[str]:
+    """`number` kinds in random order, each about equally often."""
+    bags = [draw.sample(Faults.KINDS, len(Faults.KINDS)) for _ in range(number // len(Faults.KINDS) + 1)]
+    return [kind for bag in bags for kind in bag][:number]

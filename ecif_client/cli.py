@@ -1,0 +1,206 @@
+"""The command `ecif`. Exit codes: 0 well, 1 gate failed, 2 usage, 3 job failed, 4 unreachable or waited too long."""
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ecif_client.client import DEFAULT_URL, Client
+from ecif_client.errors import ClientError, JobFailedError
+from ecif_client.showing import Shown
+
+GATE_FAILED, USAGE = 1, 2
+Json = dict[str, Any]
+
+
+class UsageError(ClientError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = USAGE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    asked = _parser().parse_args(arguments)
+    shown = Shown(asked.json)
+    try:
+        with Client(asked.url, os.environ.get("ECIF_API_KEY") or None) as client:
+            code: int = asked.run(client, shown, asked)
+            return code
+    except ClientError as error:
+        shown.say(f"ecif: {error}")
+        return error.exit_code
+    except BrokenPipeError:  # `ecif results … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        shown.say("ecif: stopped watching; the job goes on")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--url", default=os.environ.get("ECIF_URL", DEFAULT_URL), help="the service (ECIF_URL)")
+    common.add_argument("--json", action="store_true", help="for programs")
+    parser = argparse.ArgumentParser(prog="ecif", description="Which image-text pairs are hurting my CLIP model?")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, parents=[common], help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    submit = command("submit", _submit, "Submit a job on a file, a URI or a dataset id")
+    submit.add_argument("data", metavar="DATA")
+    submit.add_argument("--validation", metavar="VAL", help="pairs that you trust: a file, a URI, a dataset id or 10%%")
+    submit.add_argument("--task", default="misalignment", choices=("misalignment", "valuation"))
+    submit.add_argument("--model", metavar="ARCHITECTURE[:PRETRAINED]", help="an open_clip model")
+    submit.add_argument("--spec", default="{}", help="more of the specification: JSON, or @FILE")
+    submit.add_argument("--wait", action="store_true", help="until the job ended")
+    submit.add_argument("--timeout", type=float, metavar="SECONDS", help="to wait at most")
+
+    status = command("status", _status, "Show a job")
+    status.add_argument("job")
+    status.add_argument("--wait", action="store_true", help="until it ended")
+    status.add_argument("--timeout", type=float, metavar="SECONDS", help="to wait at most")
+
+    results = command("results", _results, "Show the pairs to look at first")
+    results.add_argument("job")
+    results.add_argument("--limit", type=int, default=20, help="0 for all")
+    results.add_argument("--sort", help="any score")
+    results.add_argument("--order", choices=("asc", "desc"))
+    results.add_argument("--flagged", action="store_true", help="only the pairs to drop")
+
+    export = command("export", _export, "Write the pairs to a file")
+    export.add_argument("job")
+    export.add_argument("--format", default="csv")
+    export.add_argument("--keep", default="all", choices=("all", "clean", "flagged"))
+    export.add_argument("--output", "-o", type=Path, required=True, metavar="FILE")
+
+    gate = command("gate", _gate, "Fail (1) if too many pairs of a job are flagged")
+    gate.add_argument("job")
+    gate.add_argument(
+        "--max-flagged", type=_share, required=True, metavar="5%|100", help="a share, or a number of pairs"
+    )
+    gate.add_argument("--timeout", type=float, metavar="SECONDS", help="to wait for the job at most")
+    return parser
+
+
+def _share(text: str) -> tuple[float, bool]:
+    """(number, whether it is a share of 1)."""
+    share = text.endswith("%")
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= (100 if share else sys.maxsize) or (not share and number != int(number)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a share such as 5% nor a number of pairs")
+    return (number / 100 if share else number, share)
+
+
+def _submit(client: Client, shown: Shown, asked: argparse.Namespace) -> int:
+    spec: Json = {"task": asked.task, **_spec(asked.spec)}
+    if asked.model:
+        architecture, _, pretrained = asked.model.partition(":")
+        spec["model"] = {"architecture": architecture, "pretrained": pretrained or None}
+    if asked.validation:
+        if asked.validation.endswith("%"):
+            spec["validation"] = {"fraction": float(asked.validation[:-1]) / 100}
+        else:
+            spec["validation"] = {"dataset": _dataset(client, shown, asked.validation)}
+    spec["dataset"] = _dataset(client, shown, asked.data)
+    job = client.submit(spec)
+    shown.say(f"job {job['id']}")
+    if asked.wait:
+        return _follow(client, shown, job["id"], asked.timeout)
+    shown.answer(job, job["id"])
+    return 0
+
+
+def _spec(text: str) -> Json:
+    try:
+        found = json.loads(Path(text[1:]).read_text("utf-8") if text.startswith("@") else text)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--spec: {error}") from None
+    if not isinstance(found, dict):
+        raise UsageError("--spec must be a JSON object")
+    return found
+
+
+def _dataset(client: Client, shown: Shown, named: str) -> str:
+    if "://" in named:
+        dataset = client.refer(named)
+    elif Path(named).is_file():
+        shown.say(f"uploading {named}")
+        dataset = client.upload(Path(named))
+    elif named.startswith("ds_"):
+        return named
+    else:
+        raise UsageError(f"{named}: no such file, and neither a URI nor the id of a dataset")
+    shown.say(f"dataset {dataset['id']}")
+    return str(dataset["id"])
+
+
+def _follow(client: Client, shown: Shown, job_id: str, timeout: float | None) -> int:
+    with shown.following() as seen:
+        job = client.wait(job_id, seconds=timeout, seen=seen)
+    shown.answer(job, _told(job))
+    return 0
+
+
+def _told(job: Json) -> str:
+    lines = [f"{job['id']}  {job['task']}  {job['status']}" + (f"  {job['phase']}" if job["phase"] else "")]
+    if job["error"]:
+        lines.append(f"error: {job['error']['message']}")
+    summary = job["summary"] or {}
+    if summary:
+        counts = summary["counts"]
+        flagged = f", {counts['flagged']} flagged" if counts.get("flagged") is not None else ""
+        lines.append(f"{counts['scored']} pairs scored{flagged}; ranked by {summary['ranked_by']}")
+        lines += [f"warning: {warning}" for warning in summary["warnings"]]
+    return "\n".join(lines)
+
+
+def _status(client: Client, shown: Shown, asked: argparse.Namespace) -> int:
+    if asked.wait:
+        return _follow(client, shown, asked.job, asked.timeout)
+    job = client.job(asked.job)
+    shown.answer(job, _told(job))
+    return JobFailedError.exit_code if job["status"] in ("failed", "cancelled") else 0
+
+
+def _results(client: Client, shown: Shown, asked: argparse.Namespace) -> int:
+    question = {"sort": asked.sort, "order": asked.order, "flagged": True if asked.flagged else None}
+    rows = client.results(asked.job, **{name: value for name, value in question.items() if value is not None})
+    shown.rows(itertools.islice(rows, asked.limit or None))
+    return 0
+
+
+def _export(client: Client, shown: Shown, asked: argparse.Namespace) -> int:
+    size = client.export(asked.job, asked.output, format=asked.format, keep=asked.keep)
+    shown.answer({"file": str(asked.output), "bytes": size}, f"{asked.output}: {size:,} bytes")
+    return 0
+
+
+def _gate(client: Client, shown: Shown, asked: argparse.Namespace) -> int:
+    with shown.following() as seen:
+        job = client.wait(asked.job, seconds=asked.timeout, seen=seen)
+    counts = job["summary"]["counts"]
+    if counts.get("flagged") is None:
+        raise UsageError(f"job {asked.job} is a {job['task']}: it flags nothing, so there is nothing to hold a gate on")
+    limit, is_share = asked.max_flagged
+    share = counts["flagged"] / counts["scored"]
+    passed = (share if is_share else counts["flagged"]) <= limit
+    allowed = f"{limit:.4g}" if not is_share else f"{limit:.4%}"
+    text = f"{counts['flagged']} of {counts['scored']} pairs are flagged ({share:.2%}); allowed: {allowed}"
+    told = {"passed": passed, "flagged": counts["flagged"], "scored": counts["scored"], "share": share}
+    shown.answer(told, f"{'passed' if passed else 'FAILED'}: {text}")
+    return 0 if passed else GATE_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""What every format of an export is written from: the job, which of its pairs, and how to get at them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy.orm import Session
+
+from store import datasets, exports, jobs
+from store.blobs import Blobs
+from store.database import Database
+from store.errors import ConflictError
+from store.exports import Exported, ExtraColumn
+from store.states import JobStatus
+from store.tables import Job
+
+Keep = Literal["all", "clean", "flagged"]
+
+_MOST_COLUMNS = 1000
+_LONGEST_NAME = 1000
+
+
+@dataclass(frozen=True)
+class Source:
+    """The chosen pairs of a job that succeeded. `expected` is how many there are."""
+
+    job_id: str
+    job: int
+    task: str
+    dataset_id: str
+    dataset: int
+    flagged: bool | None
+    expected: int
+    database: Database
+    blobs: Blobs
+
+    @classmethod
+    def of(cls, job_id: str, keep: Keep, database: Database, blobs: Blobs) -> "Source":
+        """The pairs of a job.
+
+        Raises:
+            NotFoundError: there is no such job.
+            ConflictError: it has not succeeded, or flagged nothing where that is asked for.
+        """
+        with database.transaction() as session:
+            job = jobs.get(session, job_id)
+            if job.status != JobStatus.SUCCEEDED:
+                raise ConflictError(
+                    "no_results", f"job {job_id} is {job.status}: results are there once it has succeeded"
+                )
+            return cls(
+                job_id=job_id,
+                job=job.number,
+                task=job.task,
+                dataset_id=job.dataset_id,
+                dataset=datasets.number(session, job.dataset_id),
+                flagged=None if keep == "all" else keep == "flagged",
+                expected=_expected(job, keep),
+                database=database,
+                blobs=blobs,
+            )
+
+    def pieces(self) -> Iterator[list[Exported]]:
+        """The pairs in rank order. No connection is held while a piece is on its way to the client.
+
+        Raises:
+            RuntimeError: the job was deleted meanwhile; what was sent must not pass for the whole.
+        """
+        after = seen = 0
+        while True:
+            with self.database.transaction() as session:
+                found = exports.piece(session, self.job, self.dataset, flagged=self.flagged, after=after)
+            if not found:
+                break
+            after = found[-1].rank
+            seen += len(found)
+            yield found
+        if seen != self.expected:
+            raise RuntimeError(f"export of {self.job_id}: {seen} of {self.expected} rows: was it deleted meanwhile?")
+
+    def extra_names(self) -> list[str]:
+        """The names of the other columns of the dataset.
+
+        Raises:
+            ConflictError: they are too many, or too long, to be the columns of one table.
+        """
+        with self.database.transaction() as session:
+            found = exports.extra_names(session, self.dataset, most=_MOST_COLUMNS + 1, longest=_LONGEST_NAME + 1)
+        if len(found) > _MOST_COLUMNS or any(len(name) > _LONGEST_NAME for name in found):
+            raise ConflictError(
+                "too_many_columns",
+                f"its pairs came with more than {_MOST_COLUMNS} different columns, or with a name of more than "
+                f"{_LONGEST_NAME} characters: take format=jsonl, where each row names its own",
+            )
+        return found
+
+    def extra_columns(self) -> list[ExtraColumn]:
+        """The same with what they hold.
+
+        Raises:
+            ConflictError: they are too many, or too long, to be the columns of one table.
+        """
+        self.extra_names()
+        with self.database.transaction() as session:
+            return exports.extra_columns(session, self.dataset)
+
+    def image_parts(self, what: str) -> dict[int, str]:
+        """The blobs of the images, by part.
+
+        Raises:
+            ConflictError: there are no images, or the pairs are of queries.
+        """
+        self.of_a_dataset(what)
+        with self.database.transaction() as session:
+            kind = _kind_of_images(session, self.dataset_id)
+            if kind is not None:
+                raise ConflictError("no_images", f"{what} holds images, and {kind}: take csv, jsonl or parquet")
+            return exports.part_blobs(session, self.dataset_id)
+
+    def of_a_dataset(self, what: str) -> None:
+        """Raise unless each pair stands once.
+
+        Raises:
+            ConflictError: a traceback names a pair once for every query.
+        """
+        if self.task == "traceback":
+            raise ConflictError(
+                "not_a_dataset",
+                f"a traceback lists pairs by query, and {what} is a dataset: take csv, jsonl or parquet",
+            )
+
+
+def _expected(job: Job, keep: Keep) -> int:
+    if keep == "all":
+        return job.result_count
+    if job.flagged_count is None:
+        raise ConflictError(
+            "nothing_flagged",
+            f"a {job.task} flags no pairs, so none is clean or flagged: take keep=all, or the export of a misalignment "
+            "job on the same dataset",
+        )
+    return job.flagged_count if keep == "flagged" else job.result_count - job.flagged_count
+
+
+def _kind_of_images(session: Session, dataset_id: str) -> str | None:
+    """Why there are none; `None` where there are."""
+    dataset = datasets.even_deleted(session, dataset_id)
+    if dataset.kind != "images":
+        return f"its dataset is one of {dataset.kind}"
+    return "its dataset was deleted, and the images with it" if dataset.deleted_at is not None else None

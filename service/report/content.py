@@ -1,0 +1,214 @@
+"""What the report of a job says, gathered from its summary, its results and its images."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.report.charts import Chart, chart
+from service.report.numbers import number, seconds, share
+from service.report.pictures import Card, Picture, cards, picture, shortened
+from service.results.schemas import ResultOut
+from store import datasets, exports, jobs, pairs
+from store.blobs import Blobs
+from store.database import Database
+from store.errors import ConflictError, NotFoundError
+from store.states import JobStatus
+from store.tables import SCORES, Dataset, Job
+
+Json = dict[str, Any]
+
+_SHOWN = 12  # pairs at each end
+_QUERIES, _PAIRS_OF_QUERY = 12, 6
+_ON_CARDS = {
+    "misalignment": ("suspicion", "q_value", "influence", "clip_score"),
+    "valuation": ("influence", "self_influence", "clip_score"),
+    "removal": ("influence", "self_influence", "clip_score"),
+    "traceback": ("relative_influence",),
+}
+_NOT_DRAWN = ("q_value",)  # of no shape that tells anything
+
+
+@dataclass(frozen=True)
+class QueryView:
+    """One query of a traceback and the pairs most responsible for it."""
+
+    key: str
+    true: str
+    predicted: str | None
+    loss: str
+    picture: Picture | None
+    pairs: list[Card]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A step and its time; `share` in percent of the longest."""
+
+    name: str
+    time: str
+    rate: str
+    share: float
+
+
+@dataclass
+class Report:
+    """Everything on the page."""
+
+    job: Job
+    dataset: Dataset
+    summary: Json
+    with_images: bool
+    first: list[Card] = field(default_factory=list)
+    last: list[Card] = field(default_factory=list)
+    queries: list[QueryView] = field(default_factory=list)
+    queries_left_out: int = 0
+    charts: list[Chart] = field(default_factory=list)
+    statement: str = ""
+    noise: str = ""
+    warnings: list[str] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=list)
+    time: str = ""
+
+
+def gather(job_id: str, database: Database, blobs: Blobs) -> Report:
+    """The report of a job.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ConflictError: it has not succeeded.
+    """
+    with database.transaction() as session:
+        job = jobs.get(session, job_id)
+        if job.status != JobStatus.SUCCEEDED:
+            raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
+        dataset = datasets.even_deleted(session, job.dataset_id)
+        report = Report(job, dataset, job.summary or {}, _shows_images(dataset))
+        rows, found = _rows(session, job, dataset), _queries(session, job)
+        report.charts = _charts(session, job)
+        parts = _parts(session, dataset)
+        query_parts = _query_parts(session, job)
+    flagging = report.summary.get("flagging") or {}
+    report.statement, report.warnings = _statement(flagging), _warnings(job)
+    report.noise = share(flagging["estimated_noise_rate"]) if flagging.get("estimated_noise_rate") else ""
+    report.phases, report.time = _phases(report.summary)
+    # The images are read and made small after the connection is given back.
+    shown = cards(rows, _ON_CARDS[job.task], blobs, parts)
+    if job.task == "traceback":
+        by_rank = {card.rank: card for card in shown}
+        report.queries = [
+            QueryView(
+                key=query["key"],
+                true=shortened(query["true"]),
+                predicted=shortened(query["predicted"]) if query["predicted"] is not None else None,
+                loss=number(query["loss"]),
+                picture=picture(
+                    blobs, query_parts.get(pair.part), pair.image_format, pair.image_offset, pair.image_length
+                )
+                if pair is not None and pair.part is not None
+                else None,
+                pairs=[replace(by_rank[rank], rank=place) for place, rank in enumerate(ranks, start=1)],
+            )
+            for query, pair, ranks in found
+        ]
+        report.queries_left_out = report.summary["counts"]["queries"] - len(found)
+    else:
+        report.first = [card for card in shown if card.rank <= _SHOWN]
+        report.last = [card for card in shown if card.rank > _SHOWN]
+    return report
+
+
+def _shows_images(dataset: Dataset) -> bool:
+    return dataset.kind == "images" and dataset.deleted_at is None
+
+
+def _parts(session: Session, dataset: Dataset) -> dict[int, str]:
+    return exports.part_blobs(session, dataset.id) if _shows_images(dataset) else {}
+
+
+def _query_parts(session: Session, job: Job) -> dict[int, str]:
+    if job.queries_dataset_id is None:
+        return {}
+    return _parts(session, datasets.even_deleted(session, job.queries_dataset_id))
+
+
+def _rows(session: Session, job: Job, dataset: Dataset) -> list[exports.Exported]:
+    if job.task == "traceback":
+        ranks = [rank for _, ranks in _asked(job) for rank in ranks]
+    else:
+        n = job.result_count
+        ranks = [*range(1, min(_SHOWN, n) + 1), *range(max(n - _SHOWN, _SHOWN) + 1, n + 1)]
+    return list(exports.at_ranks(session, job.number, dataset.number, ranks))
+
+
+def _asked(job: Job) -> list[tuple[Json, range]]:
+    """The queries that went worst, and the ranks of the pairs most responsible: each query has as many."""
+    summary = job.summary or {}
+    top = job.result_count // max(summary["counts"]["queries"], 1)
+    queries = enumerate(summary["queries"])
+    worst = sorted(queries, key=lambda numbered: -numbered[1]["loss"])[:_QUERIES]
+    return [(query, range(n * top + 1, n * top + min(top, _PAIRS_OF_QUERY) + 1)) for n, query in worst]
+
+
+def _queries(session: Session, job: Job) -> list[tuple[Json, Any, range]]:
+    if job.task != "traceback" or job.queries_dataset_id is None:
+        return []
+    number_ = datasets.number(session, job.queries_dataset_id)
+    found = []
+    for query, ranks in _asked(job):
+        try:
+            pair = pairs.by_key(session, number_, query["key"])
+        except NotFoundError:
+            pair = None
+        found.append((query, pair, ranks))
+    return found
+
+
+def _charts(session: Session, job: Job) -> list[Chart]:
+    described: Json = (job.summary or {}).get("scores") or {}
+    leading = _ON_CARDS[job.task]
+    order = [name for name in dict.fromkeys((*leading, *SCORES)) if name in described and name not in _NOT_DRAWN]
+    drawn = []
+    for name in order:
+        flagged = None
+        if job.flagged_count:
+            edges = described[name]["histogram"]["edges"]
+            flagged = exports.flagged_histogram(session, job.number, name, edges)
+        about = (ResultOut.model_fields[name].description or "").replace("`", "")
+        drawn.append(chart(name, about, described[name], flagged))
+    return [each for each in drawn if each is not None]
+
+
+def _statement(flagging: Json) -> str:
+    """What the flags are worth, where they were calibrated; where not, a warning of the job says so."""
+    if flagging.get("method") != "conformal":
+        return ""
+    rate, clean = share(flagging["false_discovery_rate"]), flagging["calibration_pairs"]
+    return (
+        f"Of the flagged pairs, at most {rate} are expected to be right ones. That is a controlled false discovery "
+        f"rate, against {clean:,} clean pairs that took part as calibration."
+    )
+
+
+def _warnings(job: Job) -> list[str]:
+    summary: Json = job.summary or {}
+    found = list(summary.get("warnings") or [])
+    held_out = (summary.get("counts") or {}).get("held_out")
+    if held_out:
+        found.append(f"{held_out:,} pairs were held out for validation: they have no score, and are in no export")
+    return found
+
+
+def _phases(summary: Json) -> tuple[list[Phase], str]:
+    told = summary.get("phases") or []
+    longest = max((phase["seconds"] for phase in told), default=0) or 1
+    phases = [
+        Phase(
+            name=phase["phase"],
+            time=seconds(phase["seconds"]),
+            rate=f"{phase['pairs_per_second']:,.0f}" if phase["pairs_per_second"] else "",
+            share=round(100 * phase["seconds"] / longest, 1),
+        )
+        for phase in told
+    ]
+    return phases, seconds(sum(phase["seconds"] for phase in told))

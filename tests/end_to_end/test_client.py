@@ -1,0 +1,103 @@
+"""The command `ecif` against the whole service."""
+
+import json
+import socket
+
+import pytest
+
+from ecif_client.cli import main
+
+
+@pytest.fixture
+def ecif(stack, monkeypatch, capsys):
+    """Run the command; return (exit code, what it printed, what it remarked)."""
+    monkeypatch.setenv("ECIF_URL", stack.url)
+
+    def run(*arguments):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = ended.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path, embedding_zip):
+    (tmp_path / "train.zip").write_bytes(embedding_zip(60, wrong=12))
+    (tmp_path / "clean.zip").write_bytes(embedding_zip(60, seed=7))
+    return tmp_path
+
+
+def test_from_files_to_a_gate(ecif, files):
+    spec = json.dumps({"objective": {"batch_size": 20, "temperature": 0.1}, "flag": {"false_discovery_rate": 0.2}})
+    clean = files / "clean.zip"
+    code, out, err = ecif("submit", files / "train.zip", "--validation", clean, "--spec", spec, "--wait", "--json")
+    assert code == 0, err
+    job = json.loads(out)
+    assert job["status"] == "succeeded"
+
+    code, out, _ = ecif("status", job["id"])
+    assert code == 0
+    assert "60 pairs scored" in out
+
+    code, out, _ = ecif("results", job["id"], "--limit", 5)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
+
+    flagged = job["summary"]["counts"]["flagged"]
+    assert flagged > 0
+    assert ecif("gate", job["id"], "--max-flagged", flagged)[0] == 0
+    code, out, _ = ecif("gate", job["id"], "--max-flagged", "0.1%", "--json")
+    assert code == 1
+    assert json.loads(out) == {"passed": False, "flagged": flagged, "scored": 60, "share": flagged / 60}
+
+
+def test_a_job_that_failed_is_3(ecif, files):
+    (files / "noise.zip").write_bytes(b"PK\3\4 no zip at all")
+    code, _, err = ecif("submit", files / "noise.zip", "--wait")
+    assert code == 3
+    assert "failed" in err
+    code, out, _ = ecif("submit", files / "train.zip", "--task", "valuation", "--validation", "10%")
+    assert code == 0
+    assert ecif("gate", out.split()[-1], "--max-flagged", "5%")[0] == 2  # a valuation flags nothing
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("submit", "absent.zip"),
+        ("submit", "ds_absent"),
+        ("submit", "ds_x", "--spec", "{"),
+        ("submit", "ds_x", "--spec", "@absent.json"),
+        ("submit", "ds_x", "--spec", '{"tusk": 1}'),
+        ("status", "job_absent"),
+        ("gate", "job_x", "--max-flagged", "many"),
+        ("gate", "job_x", "--max-flagged", "101%"),
+        ("frobnicate",),
+        (),
+    ],
+)
+def test_usage_is_2(ecif, arguments):
+    code, out, err = ecif(*arguments)
+    assert (code, out) == (2, "")
+    assert err
+
+
+def test_nobody_there_is_4(ecif, monkeypatch):
+    monkeypatch.setattr("ecif_client.client.time.sleep", lambda _: None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code, _, err = ecif("status", "job_x", "--url", f"http://127.0.0.1:{port}")
+    assert code == 4
+    assert "does not answer" in err
+
+
+def test_waiting_too_long_is_4(ecif, files):
+    code, _, err = ecif("submit", files / "train.zip", "--wait", "--timeout", 0)
+    assert code == 4
+    assert "still" in err

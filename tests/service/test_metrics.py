@@ -1,0 +1,100 @@
+"""`/metrics`: what Prometheus reads, of the whole service, for whoever runs it."""
+
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import event
+
+from service.metrics.state import State
+from store import api_keys, gauges
+
+
+def samples(answer):
+    """Every sample by its name and labels."""
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_work_that_waits_and_work_that_is_done_are_told(client, upload, embedding_zip, work, database):
+    first = upload(embedding_zip(10))["id"]
+    client.post("/jobs", json={"task": "misalignment", "dataset": first, "fit": None})
+    waiting = samples(client.get("/metrics"))
+    assert waiting[("ecif_jobs", ("status", "queued"))] == 1
+    assert waiting[("ecif_datasets", ("status", "ingesting"))] == 1
+    assert waiting[("ecif_shards_waiting",)] == 1
+    assert waiting[("ecif_oldest_wait_seconds",)] > 0
+    work()
+    with database.transaction() as session:
+        now = gauges.read(session)
+    assert (now.jobs["queued"], now.jobs["succeeded"], now.jobs["failed"]) == (0, 1, 0)
+    assert (now.shards_waiting, now.shards_running, now.oldest_wait_seconds) == (0, 0, 0)
+    assert now.datasets == {"ingesting": 0, "ready": 1, "failed": 0}
+    assert now.upload_bytes == len(embedding_zip(10))
+
+
+def test_requests_are_counted_by_the_route_as_it_is_declared(client):
+    for path in ("/jobs/one", "/jobs/two", "/nowhere/at/all", "/jobs?limit=0", "/jobs?a=%00"):
+        client.get(path)
+    client.request("PURGE", "/jobs")
+    seen = samples(client.get("/metrics"))
+    counts = {key[1:]: value for key, value in seen.items() if key[0] == "ecif_http_requests_total"}
+
+    def count(method, route, status):
+        return counts[(("method", method), ("route", route), ("status", status))]
+
+    assert count("GET", "/jobs/{job_id}", "404") == 2
+    assert count("GET", "none", "404") == 1
+    assert count("GET", "none", "400") == 1
+    assert count("GET", "/jobs", "422") == 1
+    assert sum(value for key, value in counts.items() if ("method", "other") in key) == 1
+    timed = ("ecif_http_request_seconds_count", ("method", "GET"), ("route", "/jobs/{job_id}"))
+    assert seen[timed] == 2
+
+
+def test_what_fails_here_is_counted_too(client, monkeypatch):
+    monkeypatch.setattr("store.jobs.get", lambda *_: 1 / 0)
+    assert client.get("/jobs/one").status_code == 500
+    key = ("ecif_http_requests_total", ("method", "GET"), ("route", "/jobs/{job_id}"), ("status", "500"))
+    assert samples(client.get("/metrics"))[key] == 1
+
+
+def test_the_database_is_asked_once_in_a_few_seconds():
+    asked, now = [], [0.0]
+    nothing = gauges.Gauges({}, {}, 0, 0, 0, 0.0)
+    state = State(lambda: asked.append(1) or nothing, clock=lambda: now[0])
+    for moment, times in ((0.0, 1), (4.9, 1), (5.1, 2), (9.0, 2)):
+        now[0] = moment
+        list(state.collect())
+        assert len(asked) == times
+
+
+def test_three_statements_tell_it_all(database):
+    statements = []
+    event.listen(database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    with database.transaction() as session:
+        gauges.read(session)
+    assert len(statements) == 3
+
+
+@pytest.mark.parametrize(("tenant", "status"), [("default", 200), ("lab", 403)])
+def test_with_keys_only_the_operator_reads_them(client, database, tenant, status):
+    with database.transaction() as session:
+        secret = api_keys.create(session, tenant, None)[1]
+    assert client.get("/metrics").status_code == 401
+    keyed = TestClient(client.app, headers={"Authorization": f"Bearer {secret}"})
+    assert keyed.get("/metrics").status_code == status
+
+
+def test_what_tenants_have_adds_up_and_names_none_of_them(client, database, embedding_zip):
+    for tenant in ("first-of-them", "second-of-them", "default"):
+        with database.transaction() as session:
+            headers = {"Authorization": f"Bearer {api_keys.create(session, tenant, None)[1]}"}
+        client.post("/datasets", files={"file": ("x.zip", embedding_zip(4))}, headers=headers)
+    answer = client.get("/metrics", headers=headers)
+    assert samples(answer)[("ecif_datasets", ("status", "ingesting"))] == 3
+    assert "of-them" not in answer.text

@@ -1,0 +1,151 @@
+"""The report: one page for people, which loads nothing, runs nothing and believes nothing that a caption says."""
+
+import base64
+import re
+from hashlib import sha256
+from html.parser import HTMLParser
+
+import pytest
+
+from service.report import charts, numbers
+from tests.service.exporting import ROWS
+
+
+class Page(HTMLParser):
+    """What a browser would see."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.attributes, self.words, self.pictures = [], [], set(), [], []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [value for name, value in attrs if name in ("src", "href", "action", "srcset", "data")]
+        self.pictures += [value for name, value in attrs if tag == "img" and name == "src"]
+
+    def handle_data(self, data):
+        if self.tags[-1:] != ["style"]:
+            self.words.append(data)
+
+
+@pytest.fixture
+def page(world):
+    def read(job, **headers):
+        answer = world.client.get(f"/jobs/{job}/report", headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        return Page(answer.text), answer
+
+    return read
+
+
+def test_captions_are_text_and_nothing_is_loaded_or_run(page, job):
+    seen, answer = page(job)
+    assert not {"script", "iframe", "object", "link", "form", "base"} & set(seen.tags)
+    assert not [name for name in seen.attributes if name.startswith("on") or name == "style"]
+    assert all(link.startswith("data:image/") for link in seen.links)
+    for row in ROWS[:8]:
+        assert " ".join(row["caption"].split()) in seen.text
+    assert "long long" in seen.text
+    assert "end" not in seen.text.split("long long")[1].split("…")[0]
+    style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)[1]
+    digest = base64.b64encode(sha256(style.encode()).digest()).decode()
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert f"style-src 'sha256-{digest}'" in policy
+
+
+def test_images_are_inside_the_page_once_for_each_pair(page, job):
+    seen, _ = page(job)
+    assert len(seen.pictures) == 12
+    for url in seen.pictures:
+        assert base64.b64decode(url.partition("base64,")[2])[:4] == b"\x89PNG"
+
+
+def test_flags_are_told_with_what_they_are_worth_and_the_command_for_the_clean_pairs(world, page, embeddings):
+    seen, answer = page(embeddings)
+    flagged = world.client.get(f"/jobs/{embeddings}").json()["summary"]["counts"]["flagged"]
+    assert f"flagged {flagged} " in seen.text
+    assert "at most 30% are expected to be right ones" in seen.text
+    assert "against 50 clean pairs" in seen.text
+    assert "keep=clean&format=parquet" in seen.text
+    assert "webdataset" not in seen.text  # there are no images
+    assert "Bearer" not in seen.text
+    assert seen.tags.count("svg") > 4
+    assert 'class="bad"' in answer.text
+    assert {"plan", "score", "rank"} <= set(seen.text.split())
+
+
+def test_every_flagged_pair_is_marked_in_every_chart(world, embeddings):
+    summary = world.client.get(f"/jobs/{embeddings}").json()["summary"]
+    answer = world.client.get(f"/jobs/{embeddings}/report").text
+    drawn = answer.split('aria-label="histogram of ')[1:]
+    marked = {part.split('"')[0]: sum(map(int, re.findall(r"(\d+) flagged", part))) for part in drawn}
+    assert marked.keys() >= {"suspicion", "influence", "clip_score"}
+    assert set(marked.values()) == {summary["counts"]["flagged"]}
+
+
+def test_a_valuation_tells_what_was_held_out(page, valuation):
+    seen, _ = page(valuation)
+    assert "What each pair is worth" in seen.text
+    assert "12 pairs were held out for validation" in seen.text
+    assert "keep=clean" not in seen.text
+
+
+def test_a_traceback_shows_the_worst_queries_with_their_pairs(world, page, traceback):
+    seen, answer = page(traceback)
+    queries = world.client.get(f"/jobs/{traceback}").json()["summary"]["queries"]
+    worst = sorted(queries, key=lambda query: -query["loss"])[:12]
+    sections = answer.text.split('<section class="query">')[1:]
+    for section, query in zip(sections, worst, strict=True):
+        mono = re.findall(r'mono"[^>]*>([^<]*)<', section)
+        rows = world.results(traceback, query=query["key"])
+        assert mono == [query["key"], *(row["key"] for row in rows)]
+    assert "88 more queries are in the export" in seen.text
+
+
+def test_a_removal_tells_what_it_did_to_the_loss(world, page, embeddings):
+    spec = world.client.get(f"/jobs/{embeddings}").json()["spec"]
+    job = world.job(
+        task="removal",
+        dataset=spec["dataset"],
+        validation=spec["validation"],
+        remove={"keys": ["1", "2"]},
+        verify=True,
+        objective={"batch_size": 32, "temperature": 0.5, "l2": 1.0},  # soon at rest again
+    )
+    seen, _ = page(job)
+    loss = world.client.get(f"/jobs/{job}").json()["summary"]["removal"]["validation_loss"]
+    assert "removed 2 " in seen.text
+    assert f"before {numbers.number(loss['before'])} " in seen.text
+    assert f"of the edited model {numbers.number(loss['edited'])} " in seen.text
+    assert "of a real refit without them" in seen.text
+    assert f"/jobs/{job}/checkpoint" in seen.text
+
+
+def test_a_job_that_has_not_succeeded_has_no_report(world, embeddings, problem_of):
+    dataset = world.client.get(f"/jobs/{embeddings}").json()["spec"]["dataset"]
+    job = world.client.post("/jobs", json={"task": "misalignment", "dataset": dataset}).json()["id"]
+    assert problem_of(world.client.get(f"/jobs/{job}/report"))["code"] == "no_results"
+    world.client.delete(f"/jobs/{job}")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (-0.5, "−0.5"), (1234.5, "1,234"), (-1.23e-5, "−1.2e−5"), (3.2e7, "3.2e7"), (None, "–")],
+)
+def test_numbers_are_short(value, text):
+    assert numbers.number(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.05, "5%"), (0.123, "12%"), (0.005, "0.5%"), (1.01, "101%"), (0, "0%")])
+def test_shares_are_short(value, text):
+    assert numbers.share(value) == text
+
+
+def test_a_score_that_is_the_same_everywhere_is_not_drawn():
+    described = {"histogram": {"edges": [1.0, 1.0], "counts": [5]}, "quantiles": {"0.5": 1.0}}
+    assert charts.chart("x", "", described, None) is None

@@ -1,0 +1,158 @@
+"""Data and settings at the edge of what makes sense, through the API: a clear error, or a finite answer that says so.
+
+Elsewhere: a specification that cannot be (`tests/service/test_jobs.py`: τ below 0.01, l2 and damping both 0), a query
+whose true text is no candidate (`test_traceback.py`), a removal of everything (`test_removal.py`).
+"""
+
+import math
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+METHODS = ["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon"]
+
+
+def embeddings(n=24, seed=0):
+    generator = np.random.default_rng(seed)
+    image = generator.normal(size=(n, 6)).astype(np.float32)
+    return image, image + 0.3 * generator.normal(size=(n, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def ready(upload, work):
+    """Keep embeddings as a dataset; its id."""
+
+    def keep(image, text):
+        dataset = upload(save({"image": image, "text": text}), "data.safetensors")
+        work()
+        return dataset["id"]
+
+    return keep
+
+
+@pytest.fixture
+def answer(client, work):
+    """Do a job; (job, rows by key). Every number of them is finite."""
+
+    def ask(**spec):
+        posted = client.post("/jobs", json=spec)
+        assert posted.status_code == 202, posted.text
+        work()
+        job = client.get(f"/jobs/{posted.json()['id']}").json()
+        page = client.get(f"/jobs/{job['id']}/results", params={"limit": 1000})
+        rows = page.json()["items"] if page.status_code == 200 else []
+        assert all(math.isfinite(v) for row in rows for v in row.values() if isinstance(v, float))
+        return job, {row["key"]: row for row in rows}
+
+    return ask
+
+
+def succeeded(job):
+    assert job["status"] == "succeeded", job["error"]
+    return job["summary"]
+
+
+@pytest.mark.parametrize("task", ["misalignment", "valuation"])
+def test_a_batch_larger_than_the_dataset_is_one_batch(ready, answer, task):
+    train, clean = ready(*embeddings()), ready(*embeddings(9, seed=1))
+    spec = {"task": task, "dataset": train, "validation": {"dataset": clean}, "methods": METHODS}
+    job, rows = answer(**spec, objective={"batch_size": 65_536, "temperature": 0.2})
+    summary = succeeded(job)
+    pairs = 24 + summary["counts"]["calibration"]
+    assert summary["warnings"][0] == f"batch_size 65536 is more than the {pairs} pairs: one batch holds them all"
+    assert summary["counts"]["batches"] == 1
+    assert all(row["influence"] != 0 for row in rows.values())
+
+
+@pytest.mark.parametrize("task", ["misalignment", "valuation"])
+def test_one_pair_has_scores_of_zero_and_a_warning(ready, answer, task):
+    one, clean = ready(*embeddings(1)), ready(*embeddings(1, seed=1))
+    job, rows = answer(task=task, dataset=one, validation={"dataset": clean}, methods=METHODS)
+    summary = succeeded(job)
+    assert any("single pair" in warning for warning in summary["warnings"])
+    assert rows["0"]["influence"] == rows["0"]["self_influence"] == rows["0"]["pair_loss"] == 0
+
+
+@pytest.mark.parametrize(("mask", "loss"), [(True, 0.0), (False, math.log(2))])
+def test_a_caption_twice_is_no_negative_of_itself(ready, answer, mask, loss):
+    """Unmasked, its twin takes half of the probability of the first pair's image."""
+    image = np.eye(6, dtype=np.float32)
+    text = image.copy()
+    text[1] = text[0]
+    objective = {"temperature": 0.02, "mask_duplicates": mask}
+    dataset = ready(image, text)
+    job, rows = answer(task="misalignment", dataset=dataset, methods=METHODS[:3], fit=None, objective=objective)
+    succeeded(job)
+    assert rows["0"]["pair_loss"] == pytest.approx(loss, abs=1e-6)
+
+
+def test_where_all_captions_are_one_nothing_is_a_negative(ready, answer):
+    image, text = embeddings()
+    text[:] = text[0]
+    job, rows = answer(task="valuation", dataset=ready(image, text), validation={"fraction": 0.2}, methods=METHODS)
+    succeeded(job)
+    assert {row["influence"] for row in rows.values()} == {row["pair_loss"] for row in rows.values()} == {0}
+
+
+@pytest.mark.parametrize("task", ["misalignment", "valuation"])
+@pytest.mark.parametrize("side", ["image", "text", "both"])
+def test_an_embedding_of_zeros_has_similarity_0_to_everything(ready, answer, side, task):
+    image, text = embeddings()
+    if side != "text":
+        image[3] = 0
+    if side != "image":
+        text[3] = 0
+    clean = ready(*embeddings(8, seed=1))
+    job, rows = answer(task=task, dataset=ready(image, text), validation={"dataset": clean}, methods=METHODS)
+    succeeded(job)
+    assert len(rows) == 24
+    assert rows["3"]["clip_score"] == 0
+    assert rows["3"]["pair_loss"] > 1
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_model_with_a_scale_over_100_is_held_at_100(upload, image_zip, work, answer, train):
+    dataset = upload(image_zip(6))
+    work()
+    config = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 16, "layers": 1, "head_width": 8},
+        "text_cfg": {"context_length": 8, "width": 16, "heads": 2, "layers": 1},
+        "init_logit_scale": 9.0,
+    }
+    job, _ = answer(
+        task="misalignment",
+        dataset=dataset["id"],
+        model={"architecture": config},
+        objective={"batch_size": 4, "train_temperature": train},
+        fit={"epochs": 3},
+    )
+    assert succeeded(job)["fit"]["temperature"] >= 0.01 * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("curvature", ["gauss_newton", "hessian", "ekfac", "identity"])
+def test_damping_0_on_a_singular_curvature_is_refused_or_answered(ready, answer, curvature):
+    """A scale of the embedding changes nothing, so every head has a direction without curvature but for l2."""
+    job, rows = answer(
+        task="valuation",
+        dataset=ready(*embeddings()),
+        validation={"fraction": 0.2},
+        objective={"l2": 1e-30, "temperature": 0.2},
+        influence={"damping": 0, "curvature": curvature},
+        fit=None,
+    )
+    if job["status"] == "succeeded":
+        assert len(rows) == 19
+    else:
+        assert (job["error"]["code"], job["error"]["param"]) in [
+            ("singular_curvature", "influence.damping"),
+            ("negative_curvature", "influence.curvature"),
+        ]
+
+
+def test_a_clean_set_of_one_pair_leaves_nothing_to_calibrate_by(ready, answer):
+    train, clean = ready(*embeddings()), ready(*embeddings(1, seed=1))
+    job, rows = answer(task="misalignment", dataset=train, validation={"dataset": clean})
+    succeeded(job)
+    assert all(row["p_value"] is None for row in rows.values())

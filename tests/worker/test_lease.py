@@ -1,0 +1,76 @@
+"""A worker that the database does not answer any more, over a link that can be held and cut."""
+
+import time
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.engine import make_url
+
+from chaos.link import Link
+from store import shards
+from store.database import Database
+from store.errors import LostLeaseError
+from store.tables import Shard
+from worker.lease import Lease
+from worker.steps import plan
+from worker.work import Workplace, work_once
+
+
+@pytest.fixture
+def link(settings):
+    with Link(make_url(settings.database_url).port) as link:
+        yield link
+
+
+@pytest.fixture
+def linked(settings, link):
+    """The same database over the link."""
+    database = Database(make_url(settings.database_url).set(port=link.port).render_as_string(hide_password=False))
+    yield database
+    database.close()
+
+
+def _check_for(lease, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        lease.check()
+        time.sleep(0.02)
+
+
+def test_a_lease_is_lost_in_time_though_its_renewal_hangs(linked, link, upload, embedding_zip, settings):
+    upload(embedding_zip(4))
+    with linked.transaction() as session:
+        claim = shards.claim(session, worker="me", lease_seconds=30)
+    with Lease(linked, claim, settings.model_copy(update={"ecif_lease_seconds": 0.5})) as lease:
+        lease.check()
+        link.hold()
+        began = time.monotonic()
+        with pytest.raises(LostLeaseError):
+            _check_for(lease, seconds=10)
+    assert time.monotonic() - began < 2
+    link.release()
+
+
+def test_a_database_that_goes_away_is_not_the_fault_of_the_shard(
+    client, upload, embedding_zip, work, database, blobs, settings, monkeypatch
+):
+    dataset = upload(embedding_zip(20))
+    work()
+    job = client.post("/jobs", json={"task": "misalignment", "dataset": dataset["id"], "fit": None}).json()
+    real, deaths = plan.run, []
+
+    def disconnected(task):
+        if len(deaths) < settings.ecif_max_raised:
+            deaths.append(task)
+            with task.database.transaction() as session:
+                session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return real(task)
+
+    monkeypatch.setattr("worker.pipeline._RUN", {"plan": disconnected})
+    while (
+        work_once(Workplace(settings, database, blobs)) and client.get(f"/jobs/{job['id']}").json()["phase"] == "plan"
+    ):
+        pass
+    with database.transaction() as session:
+        shard = session.scalar(select(Shard).where(Shard.job_id == job["id"], Shard.phase == "plan"))
+        assert (shard.state, shard.raised, shard.vanished) == ("done", 0, settings.ecif_max_raised)

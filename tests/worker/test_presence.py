@@ -1,0 +1,93 @@
+"""Who is there and who is gone, told by locks that the kernel keeps."""
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+
+from store import shards
+from store.errors import LostLeaseError
+from store.settings import Settings
+from worker.presence import appear, departed
+from worker.vanished import take_over
+
+_PROCESS = """
+import sys
+from pathlib import Path
+from worker.presence import appear
+print(appear(Path(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "workers"
+
+
+@pytest.fixture
+def another(folder):
+    """Another process that is there; killed at the end at the latest."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROCESS, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        process.name = process.stdout.readline().strip()
+        yield process
+        process.kill()
+
+
+def kill(process):
+    process.kill()
+    process.wait()
+
+
+def test_a_process_is_there_until_it_is_killed(folder, another):
+    mine = appear(folder)
+    assert mine.split(":")[1] == str(os.getpid())
+    assert list(departed(folder)) == []
+    kill(another)
+    assert list(departed(folder)) == [another.name]
+    assert list(departed(folder)) == []
+    assert [file.name for file in folder.iterdir()] == [mine]
+
+
+def test_whoever_fails_to_bury_a_process_leaves_it_to_the_next(folder, another):
+    kill(another)
+    with suppress(ConnectionError):
+        for _ in departed(folder):
+            raise ConnectionError
+    assert list(departed(folder)) == [another.name]
+
+
+def test_two_appearances_of_one_process_have_two_names(folder):
+    assert appear(folder) != appear(folder)
+
+
+def test_without_a_folder_to_write_in_a_worker_has_a_name_all_the_same(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    assert appear(tmp_path / "file" / "workers")
+    assert "no lock file" in caplog.text
+    assert list(departed(tmp_path / "file" / "workers")) == []
+
+
+def test_the_shard_of_a_killed_process_waits_again_at_once_and_that_of_a_live_one_does_not(
+    folder, another, client, upload, embedding_zip, database, settings: Settings
+):
+    upload(embedding_zip(4))
+    upload(embedding_zip(4))
+    mine = appear(folder)
+    with database.transaction() as session:
+        lost = shards.claim(session, worker=another.name, lease_seconds=3600)
+        held = shards.claim(session, worker=mine, lease_seconds=3600)
+    assert take_over(folder, database, settings) == 0
+    kill(another)
+    assert take_over(folder, database, settings) == 1
+    with database.transaction() as session:
+        again = shards.claim(session, worker=mine, lease_seconds=3600)
+        shards.fence(session, held)
+    assert (again.shard_id, again.attempt) == (lost.shard_id, lost.attempt + 1)
+    with pytest.raises(LostLeaseError), database.transaction() as session:
+        shards.complete(session, lost, {}, units=1)
