@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo serve test chaos audit lint format lock clean
+.PHONY: help setup demo serve test bench chaos audit lint format lock clean
 
 help:  ## What there is to run
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -39,6 +39,9 @@ chaos: setup  ## 200 jobs while every part is killed and every link fails (ARGS=
 
 audit: setup  ## Known vulnerabilities in what requirements/*.txt pin (asks PyPI over the network)
 	$(BIN)/uv tool run pip-audit@2.10.1 --strict --disable-pip --require-hashes -r requirements/dev.txt -r requirements/uv.txt
+
+bench: setup  ## Measure what is claimed and write benchmarks/README.md; half an hour (SECTION=cost for one section)
+	$(BIN)/python -m benchmarks $(SECTION)
 
 lint: setup  ## The checks that run nothing: style, types, imports, container files
 	$(BIN)/ruff check --quiet

@@ -22,7 +22,7 @@ from service.checkpoints import endpoints as checkpoints_endpoints
 from service.context import Service
 from service.cursors import Cursors
 from service.datasets import endpoints as datasets_endpoints
-from service.datasets.schemas import DatasetReference
+from service.datasets.references import DatasetReference
 from service.events import endpoints as events_endpoints
 from service.events.streams import Streams
 from service.exports import endpoints as exports_endpoints
@@ -33,6 +33,8 @@ from service.models import endpoints as models_endpoints
 from service.models.schemas import ModelReference
 from service.report import endpoints as report_endpoints
 from service.results import endpoints as results_endpoints
+from service.resumable import endpoints as resumable_endpoints
+from service.resumable.protocol import TusHeaders
 from store import api_keys
 from store.blobs import Blobs
 from store.database import Database
@@ -106,10 +108,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     patch_fastapi(app, swagger_ui_parameters={"displayRequestDuration": True})
     app.add_middleware(_NoNul)
     metrics_endpoints.install(app)
+    app.add_middleware(TusHeaders)
     problems.install(app)
     for router in (
         datasets_endpoints.router,
         models_endpoints.router,
+        resumable_endpoints.router,
         jobs_endpoints.router,
         events_endpoints.router,
         results_endpoints.router,

@@ -1,6 +1,6 @@
 """What an endpoint is given: the database, the blobs, the bell and the settings of this process."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -10,6 +10,7 @@ from service.access import Credentials, caller_of
 from service.cursors import Cursors
 from service.events.streams import Streams
 from service.limits import UNLIMITED, Limits, RequestRate
+from service.resumable.digests import RunningDigests
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
@@ -28,6 +29,7 @@ class Service:
     rate: RequestRate
     streams: Streams
     tenant: str = DEFAULT_TENANT
+    digests: RunningDigests = field(default_factory=RunningDigests)
     limits: Limits = UNLIMITED
 
 

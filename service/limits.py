@@ -83,8 +83,7 @@ class Limits:
         if stored + more > self.stored_bytes:
             raise LimitError(
                 "too_many_bytes",
-                f"{stored:,} of {self.stored_bytes:,} bytes are in use, {more:,} more do not fit: "
-                "delete a dataset or a model",
+                f"{stored:,} of {self.stored_bytes:,} bytes are in use, {more:,} more do not fit: delete some",
                 _LOOK_AGAIN_SECONDS,
             )
 

@@ -25,6 +25,7 @@ class Problem(BaseModel):
 
 _HEADERS = {
     401: {"WWW_Authenticate": "how to say who asks"},
+    412: {"Tus_Version": "the version that is spoken here"},
     409: {"Retry_After": "seconds until it is worth asking again"},
     429: {"Retry_After": "seconds until it is worth asking again"},
     503: {"Retry_After": "seconds until it is worth asking again"},

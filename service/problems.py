@@ -42,11 +42,22 @@ class MalformedError(DomainError):
     """The body is not what its media type says it is."""
 
 
+class ChecksumError(DomainError):
+    """The body is not what its checksum was made of."""
+
+
+class VersionError(DomainError):
+    """The client speaks a version of a protocol that is not spoken here."""
+
+
 class StalledError(DomainError):
     """The body stopped coming."""
 
 
-STATUS: dict[type[DomainError], HTTPStatus] = {
+CHECKSUM_MISMATCH = 460
+"""The word of tus for it; there is none in HTTP."""
+
+STATUS: dict[type[DomainError], int] = {
     UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
     ForbiddenError: HTTPStatus.FORBIDDEN,
     NotFoundError: HTTPStatus.NOT_FOUND,
@@ -58,17 +69,20 @@ STATUS: dict[type[DomainError], HTTPStatus] = {
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     MediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     StalledError: HTTPStatus.REQUEST_TIMEOUT,
+    ChecksumError: CHECKSUM_MISMATCH,
+    VersionError: HTTPStatus.PRECONDITION_FAILED,
     LimitError: HTTPStatus.TOO_MANY_REQUESTS,
 }
 
 HEADERS: dict[type[DomainError], dict[str, str]] = {
     InProgressError: {"Retry-After": "1"},
     UnauthenticatedError: {"WWW-Authenticate": 'Bearer realm="ecif"'},
+    VersionError: {"Tus-Version": "1.0.0"},
 }
 
 
 def problem(
-    status: HTTPStatus,
+    status: int,
     code: str,
     detail: str,
     errors: list[dict[str, Any]] | None = None,
@@ -77,7 +91,7 @@ def problem(
     """One problem document."""
     body: dict[str, Any] = {
         "type": "about:blank",
-        "title": status.phrase,
+        "title": "Checksum Mismatch" if status == CHECKSUM_MISMATCH else HTTPStatus(status).phrase,
         "status": int(status),
         "detail": detail,
         "code": code,
@@ -135,8 +149,11 @@ def _database(request: Request, error: Exception) -> JSONResponse:
     )
 
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def _disk(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
         logger.error("%s %s: no space left", request.method, request.url.path)
         return problem(HTTPStatus.INSUFFICIENT_STORAGE, "storage_full", "no space is left to keep this upload")
     return _unexpected(request, error)

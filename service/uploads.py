@@ -174,7 +174,7 @@ async def read_form(
     reader = _Reader(boundary, folder, files, fields)
     received, pending = 0, bytearray()
     try:
-        async for chunk in _chunks(request):
+        async for chunk in chunks(request):
             received += len(chunk)
             if received > max_bytes:
                 raise too_large(max_bytes)
@@ -205,7 +205,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     refuse_large(request, max_bytes)
     body = bytearray()
     try:
-        async for chunk in _chunks(request):
+        async for chunk in chunks(request):
             body += chunk
             if len(body) > max_bytes:
                 raise too_large(max_bytes)
@@ -214,7 +214,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
+async def chunks(request: Request) -> AsyncIterator[bytes]:
     """The body as it comes, for as long as it comes: a client that fell silent holds nothing for ever."""
     stream = request.stream()
     while True:

@@ -1,9 +1,12 @@
 """Large things by name, in a local folder or any object store, through obstore.
 
 Names start with their owner (`datasets/<id>/…`, `jobs/<id>/…`), so that deleting an owner deletes a prefix and no
-reference is ever counted (docs/decisions/0003-blob-names.md). A put is atomic: a blob is whole or absent.
+reference is ever counted (docs/decisions/0003-blob-names.md). A put is atomic: a blob is whole or absent. Only what a
+client sends in pieces grows, and nobody reads that before it is whole.
 """
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +22,8 @@ from obstore.store import LocalStore, from_url
 from store.settings import Settings
 
 _STAGING = ".staging"
+_FILE_PIECE_BYTES = 4 * 1024 * 1024
+_OBJECT_PIECE_BYTES = 16 * 1024 * 1024
 
 
 class Blobs:
@@ -84,15 +89,66 @@ class Blobs:
         Raises:
             FileNotFoundError: there is none of that name.
         """
-        for chunk in obstore.get(self._store, name).stream(min_chunk_size=1024 * 1024):
+        try:
+            found = obstore.get(self._store, name)
+        except FileNotFoundError:
+            yield from self._pieces(name)
+            return
+        for chunk in found.stream(min_chunk_size=1024 * 1024):
             yield bytes(chunk)
+
+    @property
+    def piece_bytes(self) -> int:
+        """How much of a growing blob to put at a time: an object of its own where there is no file to write on."""
+        return _FILE_PIECE_BYTES if self._root is not None else _OBJECT_PIECE_BYTES
+
+    def put_piece(self, name: str, start: int, content: bytes) -> None:
+        """Go on with a growing blob at byte `start`; what was there from there on is forgotten. It is on disk when
+        this returns. `stream`, `open` and `local_path` read the whole.
+
+        Raises:
+            OSError: the disk is full, or what came before `start` is not there any more. The blob is as before.
+        """
+        if self._root is None:
+            self.put(f"{name}.pieces/{start:020d}", content)
+            return
+        path = self._root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if os.fstat(file).st_size < start:
+                raise OSError(errno.EIO, f"{path} has lost bytes that were acknowledged")
+            os.ftruncate(file, start)
+            try:
+                _write_at(file, start, content)
+                os.fsync(file)
+            except OSError:
+                os.ftruncate(file, start)  # a full disk gets back what it could not keep
+                raise
+            if start == 0:
+                _sync_folders(path.parent, self._root)
+        finally:
+            os.close(file)
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        """A grown blob of an object store. A piece that does not begin where the one before it ends was given up."""
+        at = 0
+        while True:
+            try:
+                piece = self.get(f"{name}.pieces/{at:020d}")
+            except FileNotFoundError:
+                if at == 0:
+                    raise
+                return
+            yield piece
+            at += len(piece)
 
     def open(self, name: str) -> IO[bytes]:
         """A seekable reader of the blob. A local folder gives the file itself; an object store is copied first."""
         if self._root is not None:
             return (self._root / name).open("rb")
         copy = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
-        for chunk in obstore.get(self._store, name).stream():
+        for chunk in self.stream(name):
             copy.write(chunk)
         copy.seek(0)
         return copy
@@ -106,7 +162,7 @@ class Blobs:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / Path(name).name  # some readers go by the suffix
             with path.open("wb") as file:
-                for chunk in obstore.get(self._store, name).stream():
+                for chunk in self.stream(name):
                     file.write(chunk)
             yield path
 
@@ -145,7 +201,7 @@ class Blobs:
         latest = (datetime.now(UTC) - age).timestamp()
         for folder in (self._root / _STAGING).glob("*") if self._root is not None else ():
             with suppress(FileNotFoundError):  # its block has come to its end
-                if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < latest:
+                if max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) < latest:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def delete_prefix(self, prefix: str) -> None:
@@ -154,3 +210,22 @@ class Blobs:
             obstore.delete(self._store, [entry["path"] for entry in batch])
         if self._root is not None:
             shutil.rmtree(self._root / prefix, ignore_errors=True)
+
+
+def _write_at(file: int, start: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        written = os.pwrite(file, rest, start)
+        start, rest = start + written, rest[written:]
+
+
+def _sync_folders(folder: Path, root: Path) -> None:
+    """A new file is there after a power cut only if the folders that name it were written too."""
+    for path in (folder, *folder.parents):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if path == root:
+            return

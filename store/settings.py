@@ -25,6 +25,9 @@ class Settings(BaseSettings):
         default=False, description="while there are no API keys, answer not only this machine: others ask who it is"
     )
     ecif_max_upload_bytes: Annotated[int, Field(gt=0)] = 100 * GiB
+    ecif_upload_kept_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=24 * 3600.0, description="how long an unfinished or unused upload is kept after its last bytes came"
+    )
     # For each tenant with keys. Without keys there is one tenant, on its own machine, and no limit.
     ecif_requests_per_minute: Annotated[int, Field(gt=0)] = 1200
     ecif_max_unfinished_jobs: Annotated[int, Field(gt=0)] = 1000

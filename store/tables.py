@@ -85,6 +85,25 @@ class Dataset(Base):
     deleted_at: Mapped[datetime | None]
 
 
+class Upload(Base):
+    """A file on its way in, in pieces. Its bytes lie where those of the dataset that it becomes will be looked for."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index(None, "tenant"), Index(None, "expires_at"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    dataset_id: Mapped[str]  # of the dataset that it becomes
+    length: Mapped[int]
+    received: Mapped[int] = mapped_column(server_default=text("0"))  # bytes that were acknowledged: they are kept
+    writer: Mapped[str | None]  # the request that may add to it: fences every piece
+    metadata_header: Mapped[str | None]  # as the client sent it
+    digest: Mapped[str | None]  # of the bytes, once it is whole
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]  # when it became a dataset
+
+
 class Part(Base):
     """One blob of a dataset's accepted pairs, in order: `count` rows from `first_row`."""
 

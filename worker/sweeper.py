@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from doorbell.application import celery_application
 from doorbell.bell import Bell
-from store import datasets, idempotency, jobs, models, shards
+from store import datasets, idempotency, jobs, models, shards, uploads
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
@@ -35,6 +35,7 @@ def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> N
     _purge_job(database, blobs)
     _purge_dataset(database, blobs)
     _purge_model(database, blobs)
+    _purge_upload(database, blobs)
     with database.transaction() as session:
         idempotency.purge_old(session)
 
@@ -79,6 +80,15 @@ def _purge_model(database: Database, blobs: Blobs) -> None:
         if model_id is not None:
             blobs.delete_prefix(f"models/{model_id}")
             models.purge(session, model_id)
+
+
+def _purge_upload(database: Database, blobs: Blobs) -> None:
+    with database.transaction() as session:
+        upload = uploads.expired(session)
+        if upload is not None:
+            if upload.used_at is None:
+                blobs.delete_prefix(f"datasets/{upload.dataset_id}")
+            session.delete(upload)
 
 
 def main() -> None:

@@ -1,31 +1,25 @@
 """`/datasets`: upload, look at and delete datasets."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import Response as RawResponse
-from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from service.context import Service, ServiceDep
 from service.datasets import thumbnails
-from service.datasets.by_reference import new_dataset as refer
 from service.datasets.keeping import keep_upload, new_dataset
-from service.datasets.schemas import MAX_TEMPLATE, DatasetOut, DatasetReference, ErrorOut, PairOut
-from service.json_body import parse
-from service.limits import UNLIMITED
+from service.datasets.references import create_from_reference
+from service.datasets.schemas import MAX_TEMPLATE, DatasetOut, PairOut, created, dataset_out
 from service.listing import newest_first
 from service.pages import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
 from service.problem_docs import headers, problems
 from service.problems import MediaTypeError
 from service.repeats import REPLAYED, IdempotencyKey, Once, once
-from service.uploads import MAX_FIELD_BYTES, Form, read_body, read_form
+from service.uploads import Form, read_form
 from store import datasets, duplicates, pairs
 from store.errors import InvalidError, NotFoundError
-from store.idempotency import Answer
-from store.references import check_reference, shown
 from store.states import DuplicateKind
-from store.tables import Dataset
 
 router = APIRouter(tags=["datasets"])
 
@@ -59,19 +53,6 @@ _UPLOAD_BODY = {
 }
 
 
-_MADE = ("source", "warnings", "error")
-
-
-def dataset_out(dataset: Dataset) -> DatasetOut:
-    """The outside form of a dataset's row."""
-    return DatasetOut(
-        **{name: getattr(dataset, name) for name in DatasetOut.model_fields if name not in _MADE},
-        source=shown(dataset.source) if dataset.source else None,
-        warnings=(dataset.warnings or {}).get("messages", []),
-        error=ErrorOut(**dataset.error) if dataset.error else None,
-    )
-
-
 @router.post(
     "/datasets",
     status_code=201,
@@ -83,40 +64,22 @@ def dataset_out(dataset: Dataset) -> DatasetOut:
     openapi_extra=_UPLOAD_BODY,
 )
 async def upload_dataset(request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None) -> Response:
-    """Stream an upload in, or name what is to be fetched. Ingest goes on after the answer: poll until `status` is
-    `ready` or `failed`."""
+    """Stream an upload in, or name as JSON one that came in pieces (`/uploads`), or what is to be fetched.
+
+    Ingest goes on after the answer: poll until `status` is `ready` or `failed`.
+    """
     limit = service.settings.ecif_max_upload_bytes
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in ("application/json", "multipart/form-data"):
-        raise MediaTypeError("unsupported_media_type", "send multipart/form-data, or application/json with a `uri`")
+        raise MediaTypeError("unsupported_media_type", "send multipart/form-data, or application/json")
     async with once(service, "POST /datasets", idempotency_key) as upload:
         if media_type == "application/json":
-            body = await read_body(request, MAX_FIELD_BYTES)
-            return await run_in_threadpool(_refer, service, body, upload)
+            return await create_from_reference(request, service, upload)
         if not upload.repeated:
             await run_in_threadpool(service.limits.early, service.database, request.headers)
         with service.blobs.staging() as folder:
             form = await read_form(request, folder, files=["file"], fields=_FIELDS, max_bytes=limit)
             return await run_in_threadpool(_create, service, form, upload)
-
-
-def _refer(service: Service, body: bytes, upload: Once) -> Response:
-    asked = parse(body, DatasetReference, ("body",))
-    content = asked.model_dump(mode="json", exclude_defaults=True)
-    if (answered := upload.first_answer(content)) is not None:
-        return answered
-    check_reference(asked.uri, service.settings, trusted=service.limits is UNLIMITED)
-    with service.database.transaction() as session:
-        service.limits.room_for_bytes(session, 1)
-        answer = _promised(session, refer(session, asked), content, upload)
-    service.bell.ring()
-    return answer
-
-
-def _promised(session: Session, dataset: Dataset, content: dict[str, Any], upload: Once) -> Response:
-    created = dataset_out(dataset)
-    location = {"Location": f"/datasets/{created.id}"}
-    return upload.answer(session, content, Answer(201, location, created.model_dump_json()))
 
 
 def _create(service: Service, form: Form, upload: Once) -> Response:
@@ -128,7 +91,7 @@ def _create(service: Service, form: Form, upload: Once) -> Response:
     kept = keep_upload(service.blobs, form.files["file"], "file", *map(form.fields.get, _FIELDS))
     with kept.forgotten_on_error(service.blobs), service.database.transaction() as session:
         service.limits.room_for_bytes(session, kept.upload.size_bytes)
-        answer = _promised(session, new_dataset(session, kept), content, upload)
+        answer = upload.answer(session, content, created(new_dataset(session, kept)))
     service.bell.ring()
     return answer
 

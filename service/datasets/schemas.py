@@ -1,11 +1,14 @@
 """What a dataset and a pair look like from outside."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from store.idempotency import Answer
+from store.references import shown
 from store.states import DatasetStatus
+from store.tables import Dataset
 
 MAX_TEMPLATE = 1000
 
@@ -39,19 +42,23 @@ class DatasetOut(BaseModel):
     created_at: datetime
 
 
-class DatasetReference(BaseModel):
-    """A dataset that is fetched instead of uploaded."""
+_MADE = ("source", "warnings", "error")
 
-    model_config = ConfigDict(extra="forbid")
 
-    uri: Annotated[str, Field(min_length=1)] = Field(
-        description="https://host/file, s3://bucket/key or gs://bucket/key: one file in any format of uploads"
+def dataset_out(dataset: Dataset) -> DatasetOut:
+    """The outside form of a dataset's row."""
+    return DatasetOut(
+        **{name: getattr(dataset, name) for name in DatasetOut.model_fields if name not in _MADE},
+        source=shown(dataset.source) if dataset.source else None,
+        warnings=(dataset.warnings or {}).get("messages", []),
+        error=ErrorOut(**dataset.error) if dataset.error else None,
     )
-    name: Annotated[str, Field(max_length=200)] | None = None
-    format: Annotated[str, Field(max_length=100)] | None = Field(default=None, description="found out where absent")
-    caption_template: Annotated[str, Field(max_length=MAX_TEMPLATE, pattern=r"\{label\}")] | None = Field(
-        default=None, description="captions of images in folders named by their class"
-    )
+
+
+def created(dataset: Dataset) -> Answer:
+    """The answer to whoever made it."""
+    out = dataset_out(dataset)
+    return Answer(201, {"Location": f"/datasets/{out.id}"}, out.model_dump_json())
 
 
 class PairOut(BaseModel):

@@ -147,6 +147,7 @@ def test_embeddings_of_different_lengths_name_both_shapes(client, upload, embedd
         ({"data": {"file": "not a file"}, "files": {"name": (None, "x")}}, 422, "not_a_file"),
         ({"files": {"name": (None, "only a name")}}, 422, "missing_field"),
         ({"json": {}}, 422, "invalid_request"),
+        ({"content": b"{}", "headers": {"content-type": "text/plain"}}, 415, "not_multipart"),
         ({"content": b"--x\r\n", "headers": {"content-type": "multipart/form-data"}}, 415, "not_multipart"),
         (
             {"content": b"--x\r\nbroken", "headers": {"content-type": "multipart/form-data; boundary=x"}},

@@ -28,37 +28,46 @@ def theirs(tenants, image_zip, embedding_zip, work):
     model = client.post("/models", files={"file": save({"w": torch.zeros(2)})}, data={"architecture": "tiny"}).json()
     work()
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
+    upload = client.post("/uploads", headers={"upload-length": "9"}).headers["location"].removeprefix("/uploads/")
     return {
         "dataset_id": images,
         "embeddings": embeddings,
         "job_id": job,
         "model_id": model["id"],
         "key": "images/0.png",
+        "upload_id": upload,
     }
 
 
 def test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(client, tenants, theirs, problem_of):
     ours, _ = tenants
-    nothing = {"dataset_id": "ds_nothing", "job_id": "job_nothing", "model_id": "model_nothing", "key": "images/0.png"}
+    nothing = {name: f"{name}_nothing" for name in theirs} | {"key": "images/0.png"}
+    # What an endpoint asks for before it looks whether there is anything.
+    sent = {"upload-offset": "0", "content-type": "application/offset+octet-stream"}
     walked = 0
     for path, operations in client.app.openapi()["paths"].items():
         if "{" not in path:
             continue
         for method in operations:
-            told, of_nothing = (problem_of(ours.request(method, path.format(**ids))) for ids in (theirs, nothing))
-            assert told["status"] == 404, (method, path)
-            for name in ("dataset_id", "job_id", "model_id"):
+            answers = [ours.request(method, path.format(**ids), headers=sent) for ids in (theirs, nothing)]
+            assert [answer.status_code for answer in answers] == [404, 404], (method, path)
+            walked += 1
+            if method == "head":
+                continue
+            told, of_nothing = map(problem_of, answers)
+            for name in ("dataset_id", "job_id", "model_id", "upload_id"):
                 told["detail"] = told["detail"].replace(theirs[name], nothing[name])
             assert told == of_nothing
-            walked += 1
-    assert walked >= 9
+    assert walked >= 12
 
 
 def test_no_route_but_the_open_ones_answers_without_a_key(client, tenants, theirs, problem_of):
     for path, operations in client.app.openapi()["paths"].items():
         for method in operations:
             if path not in ("/healthz", "/readyz"):
-                assert problem_of(client.request(method, path.format(**theirs)))["status"] == 401, (method, path)
+                answer = client.request(method, path.format(**theirs))
+                assert answer.status_code == 401, (method, path)
+                assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_the_walk_left_everything_where_it_was(client, tenants, theirs, problem_of):

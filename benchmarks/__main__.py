@@ -1,0 +1,63 @@
+"""`make bench`: measure, keep the figures, draw them, write the page, print what was hoped for beside what came out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from time import perf_counter
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import data, goals, machine, page, plots
+from benchmarks.sections import SECTIONS
+
+_MET = {True: "yes", False: "NO", None: ""}
+
+
+def main(arguments: list[str]) -> int:
+    """Run it; the exit status is 0 whether or not a goal is met: figures are reported, not asserted."""
+    names = [section.name for section in SECTIONS]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("sections", nargs="*", metavar="section", help=f"any of {', '.join(names)}; default: all")
+    parser.add_argument("--toy", action="store_true", help="the smallest sizes, whose figures mean nothing; needs --to")
+    parser.add_argument("--to", type=Path, default=data.HOME, help="folder for data, plots and README.md")
+    given = parser.parse_args(arguments)
+    unknown = set(given.sections) - set(names)
+    if unknown:
+        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    if given.toy and given.to == data.HOME:
+        parser.error("--toy would overwrite the real figures: name another folder with --to")
+    measure(given.sections or names, given.to, toy=given.toy)
+    return 0
+
+
+def measure(names: list[str], folder: Path, *, toy: bool = False) -> None:
+    """Run the named sections, in the order of the page, and bring plots and page up to date."""
+    console = Console(highlight=False)
+    begin = perf_counter()
+    for section in SECTIONS:
+        if section.name not in names:
+            continue
+        facts, start = machine.facts(), perf_counter()
+        console.print(f"[bold]{section.title}[/bold]")
+        results = section.run("toy" if toy else "full", lambda line: _say(console, begin, line))
+        minutes = (perf_counter() - start) / 60
+        data.write(folder, section.name, data.Measured(results, facts, minutes))
+    found = data.read(folder)
+    plots.draw(folder, found)
+    written = page.write(folder, found)
+    rows = Table("", "hoped for", "measured", "met")
+    for goal in goals.goals(found):
+        rows.add_row(goal.what.replace("`", ""), goal.hoped, goal.measured, _MET[goal.met])
+    console.print(rows)
+    console.print(f"{(perf_counter() - begin) / 60:.0f} minutes. The page: {written}", soft_wrap=True)
+
+
+def _say(console: Console, begin: float, line: str) -> None:
+    console.print(f"  {(perf_counter() - begin) / 60:5.1f} min  {line}", soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,75 @@
+"""What was hoped for beside what was measured: the table that `make bench` prints and the page begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from statistics import mean
+
+from benchmarks.data import Measured
+from benchmarks.sections import Json
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One row. met: None where nothing was promised."""
+
+    what: str
+    hoped: str
+    measured: str
+    met: bool | None
+
+
+def goals(data: Mapping[str, Measured]) -> list[Goal]:
+    """The rows of all sections that have been measured."""
+    rows: list[Goal] = []
+    for name, of in (("fidelity", _fidelity), ("cost", _cost), ("retraining", _retraining), ("memory", _memory)):
+        if name in data:
+            rows += of(data[name].results)
+    return rows
+
+
+def scores_of(setting: Json, curvature: str, form: str = "set") -> list[Json]:
+    """The rows of one curvature and form, one for each seed; none where it was not measured there."""
+    return [
+        row
+        for seed in setting["seeds"]
+        for row in seed["scores"]
+        if (row["curvature"], row["form"]) == (curvature, form)
+    ]
+
+
+def _fidelity(results: Json) -> Iterator[Goal]:
+    for setting in results["settings"]:
+        for curvature, floor in (("gauss_newton", 0.98), ("ekfac", 0.95)):
+            score = mean(row["spearman"] for row in scores_of(setting, curvature))
+            what = f"LDS, `{setting['name']}`, `{curvature}`"
+            promised = setting["stationary"]
+            yield Goal(what, f"≥ {floor}" if promised else "–", f"{score:.3f}", score >= floor if promised else None)
+        if rows := scores_of(setting, "hessian"):
+            slopes = [row["slope"] for row in rows]
+            low, high = min(slopes), max(slopes)
+            met = low >= 0.9 and high <= 1.1
+            yield Goal(f"slope, `{setting['name']}`, `hessian`", "0.9 to 1.1", f"{low:.2f} to {high:.2f}", met)
+
+
+def _cost(results: Json) -> Iterator[Goal]:
+    for key, model in (("all_tiny", "`tiny`"), ("all_large", "ViT-B/32")):
+        value = results[key]["ratio"]
+        yield Goal(f"scoring pass, every weight of {model} ÷ embedding pass", "≤ 3.5", f"{value:.2f}", value <= 3.5)
+    value = results["heads"]["ratio"]
+    yield Goal("whole job on heads, ViT-B/32 ÷ embedding pass", "≤ 1.15", f"{value:.2f}", value <= 1.15)
+    found = results["traceback"]
+    what = f"traceback of {found['queries']} queries from a store ÷ one refit"
+    yield Goal(what, "≤ 0.1", f"{found['ratio']:.3f}", found["ratio"] <= 0.1)
+
+
+def _retraining(results: Json) -> Iterator[Goal]:
+    value = results["heads"]["ratio"]
+    yield Goal("leave-k-out on heads: refit ÷ edit", "≥ 100", f"{value:.0f}", value >= 100)
+
+
+def _memory(results: Json) -> Iterator[Goal]:
+    sizes = results["sizes"]
+    what = f"peak memory from {sizes[0]['pairs']:,} to {sizes[-1]['pairs']:,} pairs"
+    yield Goal(what, "grows < 20 %", f"{results['growth']:+.0%}", results["growth"] < 0.2)

@@ -1,0 +1,115 @@
+"""What really happens when pairs leave: refits without them, for many subsets at once.
+
+Two oracles (design section 8). At a stationary point, the objective without the subset R, from the same start:
+
+    f_R(θ) = Σ_batches L(batch without R) + N·(δ/2)·‖θ − θ_prior‖².
+
+Where the model is at no minimum, a refit would mostly show what more training does. There the proximal Bregman
+objective (Bae et al. 2022, *If Influence Functions are the Answer, Then What is the Question?*) stands for it: of
+L on whole batches what is left after its value and slope at the point θ̂ are taken away, so that θ̂ is its minimum,
+
+    f_R(θ) = Σ_batches [ L(batch without R)(S) − ⟨∇L(batch)(Ŝ), S⟩ ] + N·(δ + λ)/2·‖θ − θ̂‖²,
+
+and its Hessian at θ̂ is `GaussNewton`, exactly. The losses here delete by −1e300 in the denominators: no code of
+`ecif.roles`, which is what they are to judge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from benchmarks.worlds import World
+from ecif import Batch, random_subsets, unflatten
+from ecif.forward_mode import forward_mode
+from ecif.parameters import Params, flatten, row_dot
+
+_TOLERANCE = 1e-6
+"""Of the decrement's bound, in units of the summed loss: a thousandth of what a fit asks for."""
+_MOST_STEPS = 100
+_AT_ONCE = 50
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """A point θ̂ of a world, and what its refits minimise.
+
+    params: θ̂. proximal: whether by the proximal Bregman objective. ridge: N·(δ + λ). inverse: that of
+    the curvature of f at θ̂.
+    """
+
+    world: World
+    params: Params
+    proximal: bool
+    ridge: float
+    inverse: Tensor
+
+    def refit(self, subsets: Tensor) -> tuple[Tensor, Tensor]:
+        """(θ̂_{−R} (m, P), whether it is stationary (m,)) for (m, n) bool subsets: θ ← θ − H⁻¹∇f_R(θ), H that at θ̂."""
+        parts = [self._refit(some) for some in torch.split(subsets, _AT_ONCE)]
+        return torch.cat([thetas for thetas, _ in parts]), torch.cat([stationary for _, stationary in parts])
+
+    def changes(self, thetas: Tensor) -> Tensor:
+        """L_val at each of (m, P) minus L_val at θ̂, (m,)."""
+        base = self.world.validate(self.params)[0]
+        values = [self.world.validate(unflatten(theta, self.params))[0] for theta in thetas]
+        return torch.tensor(values, dtype=torch.float64) - base
+
+    def _refit(self, subsets: Tensor) -> tuple[Tensor, Tensor]:
+        thetas = flatten(self.params).expand(len(subsets), -1).clone()
+        step = torch.ones(len(subsets), 1, dtype=thetas.dtype)
+        gradient = self._gradient(thetas, subsets)
+        newton = self._solve(gradient)
+        for _ in range(_MOST_STEPS):
+            left = (~self._stationary(gradient)).nonzero()[:, 0]
+            if not len(left):
+                break
+            trial = thetas[left] - step[left] * newton[left]
+            there = self._gradient(trial, subsets[left])
+            after = self._solve(there)
+            # gᵀH⁻¹g falls along a short enough step wherever f_R is convex.
+            kept = row_dot(there, after) < row_dot(gradient[left], newton[left])
+            moved = left[kept]
+            thetas[moved], gradient[moved], newton[moved] = trial[kept], there[kept], after[kept]
+            step[left] = torch.where(kept[:, None], (1.2 * step[left]).clamp(max=1.0), step[left] / 2)
+        return thetas, self._stationary(gradient)
+
+    def _stationary(self, gradient: Tensor) -> Tensor:
+        return gradient.square().sum(1) <= 2 * self.ridge * _TOLERANCE
+
+    def _solve(self, gradient: Tensor) -> Tensor:
+        return gradient @ self.inverse
+
+    def _gradient(self, thetas: Tensor, subsets: Tensor) -> Tensor:
+        centre = flatten(self.params if self.proximal else self.world.objective.prior)
+        total = self.ridge * (thetas - centre)
+        with forward_mode(), torch.no_grad():
+            for batch in self.world.train:
+                tilt = self._tilt(batch)
+                slope = grad(partial(_left_loss, self.world, self.params, batch, tilt))
+                total = total + vmap(slope)(thetas, subsets[:, batch.image_group])
+        return total
+
+    def _tilt(self, batch: Batch) -> Tensor | None:
+        if not self.proximal:
+            return None
+        S = self.world.objective.similarity(self.params, batch)
+        return S.softmax(1) + S.softmax(0) - 2 * torch.eye(batch.size, dtype=S.dtype)
+
+
+def _left_loss(world: World, like: Params, batch: Batch, tilt: Tensor | None, theta: Tensor, removed: Tensor) -> Tensor:
+    S = world.objective.similarity(unflatten(theta, like), batch)
+    rows = S.masked_fill(removed[None, :], -1e300).log_softmax(1).diagonal()
+    columns = S.masked_fill(removed[:, None], -1e300).log_softmax(0).diagonal()
+    loss = -torch.where(removed, 0.0, rows + columns).sum()
+    # What is excluded from S is no function of θ, and its entry of the tilt is 0.
+    return loss if tilt is None else loss - (tilt * S).sum()
+
+
+def twentieths(world: World, count: int, seed: int) -> Tensor:
+    """(count, n) bool: random 5 % subsets."""
+    return random_subsets(world.n, 0.05, count, seed)

@@ -1,0 +1,83 @@
+"""A traceback of many queries from stored projected gradients, against one refit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.sections import Json
+from benchmarks.timing import interleaved, ratio
+from benchmarks.worlds import synthetic
+from ecif import (
+    FitSettings,
+    Projected,
+    Projection,
+    fit,
+    project_batch,
+    query_gradients,
+    relative_influence_from_products,
+)
+from ecif.parameters import size as count_of
+
+_REMOVED = 0.05
+
+
+def traceback_against_refit(n: int, width: int, queries: int, full: bool) -> Json:
+    """n synthetic pairs, heads of width × width fitted to stationarity; queries are validation pairs.
+
+    The refit starts from the fitted heads and leaves out 5 % of the pairs, to the tolerance that a job has.
+    """
+    world = synthetic(0, n=n, width=width, scale=20.0, batch_size=128 if full else 32).in_single()
+    settings = FitSettings(epochs=200)
+    fitted = fit(world.objective, world.start, world.batches, settings)
+    params = fitted.params
+    projection = Projection.of_size(params, 0)
+    made = [project_batch(world.objective, params, batch, projection) for batch in world.train]
+    projected = Projected.finish(world.objective, projection, (part.curvature for part in made))
+    store = [part.rows.float() for part in made]
+    images, candidates = world.validation[0].images, world.validation[0].texts
+    asked = torch.arange(queries) % len(images)
+    found: dict[str, Tensor] = {}
+
+    def traceback() -> None:
+        gradients = torch.cat(
+            [
+                query_gradients(
+                    world.objective,
+                    params,
+                    images[some],
+                    candidates,
+                    some,
+                    (some + 1) % len(candidates),
+                    "cross_entropy",
+                )
+                for some in torch.split(asked, 64)
+            ]
+        )
+        inside = projection.down(gradients)
+        solved = projected.inside(inside)
+        norms, parts = inside.norm(dim=1), []
+        for rows in store:
+            wide = rows.double()
+            moved = projected.inside(wide)
+            products = torch.einsum("nrk,qk->qnr", wide, solved)
+            parts.append(relative_influence_from_products(moved @ moved.mT, -products, norms))
+        found["relative"] = torch.cat(parts, 1)
+
+    left = world.without(torch.arange(n) < round(_REMOVED * n))
+
+    def refit() -> None:
+        found["epochs"] = torch.tensor(fit(left.objective, params, left.batches, settings).epochs_done)
+
+    taken = interleaved({"traceback": traceback, "refit": refit}, 3 if full else 1, warm_up=False)
+    return {
+        "pairs": n,
+        "parameters": count_of(params),
+        "coordinates": projection.size,
+        "queries": queries,
+        "refit_epochs": int(found["epochs"]),
+        "stationary": fitted.stationary,
+        "seconds": taken,
+        "ratio": ratio(taken, "traceback", "refit"),
+        "finite": bool(found["relative"].isfinite().all()),
+    }

@@ -1,0 +1,145 @@
+"""`/uploads`: large files in pieces, resumed after whatever interrupts them, by tus 1.0."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+
+from service.context import Service, ServiceDep
+from service.problem_docs import headers, problems
+from service.problems import CHECKSUM_MISMATCH, MediaTypeError, VersionError
+from service.resumable import protocol
+from service.resumable.receiving import receive
+from service.uploads import too_large
+from store import uploads
+
+router = APIRouter(tags=["uploads"])
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {protocol.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+_VERSION = headers(Tus_Resumable="the version spoken")
+_EXPIRES = headers(Upload_Expires="when it is forgotten, unless more comes")
+_OFFSET = headers(Upload_Offset="how many bytes are kept")
+
+
+def _tus(
+    service: ServiceDep,
+    tus_resumable: Annotated[str, Header(description="the version that the client speaks")] = protocol.VERSION,
+) -> Service:
+    if tus_resumable != protocol.VERSION:
+        raise VersionError("unknown_version", f"tus {protocol.VERSION} is spoken here")
+    return service
+
+
+TusDep = Annotated[Service, Depends(_tus)]
+
+
+@router.options(
+    "/uploads",
+    status_code=204,
+    responses={204: {"headers": _VERSION | headers(Tus_Version="all there are", Tus_Extension="those that are known")}},
+)
+def tell_tus(service: ServiceDep) -> Response:
+    """What of tus is spoken here."""
+    told = {
+        "Tus-Version": protocol.VERSION,
+        "Tus-Extension": protocol.EXTENSIONS,
+        "Tus-Max-Size": str(service.settings.ecif_max_upload_bytes),
+        "Tus-Checksum-Algorithm": ",".join(protocol.CHECKSUM_ALGORITHMS),
+    }
+    return Response(status_code=204, headers=told)
+
+
+@router.post(
+    "/uploads",
+    status_code=201,
+    response_class=Response,
+    responses={
+        201: {"headers": _VERSION | _EXPIRES | headers(Location="the upload")},
+        **problems(412, 413),
+    },
+)
+def create_upload(
+    service: TusDep,
+    upload_length: Annotated[int, Header(ge=0, le=2**62, description="bytes of the whole file")],
+    upload_metadata: Annotated[
+        str | None, Header(max_length=4096, description="`key base64,…`; `filename` names the dataset")
+    ] = None,
+) -> Response:
+    """Announce a file. Send it with PATCH, then name it in `POST /datasets`: `{"upload": "up_…"}`."""
+    if upload_length > service.settings.ecif_max_upload_bytes:
+        raise too_large(service.settings.ecif_max_upload_bytes)
+    protocol.metadata(upload_metadata or "")
+    kept = timedelta(seconds=service.settings.ecif_upload_kept_seconds)
+    with service.database.transaction() as session:
+        service.limits.room_for_bytes(session, upload_length)
+        upload = uploads.create(session, length=upload_length, metadata_header=upload_metadata, kept=kept)
+    told = {"Location": f"/uploads/{upload.id}", "Upload-Expires": protocol.expires(upload.expires_at)}
+    return Response(status_code=201, headers=told)
+
+
+@router.head(
+    "/uploads/{upload_id}",
+    response_class=Response,
+    responses={
+        200: {"headers": _VERSION | _OFFSET | _EXPIRES | headers(Upload_Length="bytes of the whole file")},
+        **problems(404, 412),
+    },
+)
+def head_upload(upload_id: str, service: TusDep) -> Response:
+    """How much of an upload is kept: that is where to go on."""
+    with service.database.transaction() as session:
+        upload = uploads.get(session, upload_id)
+    told = {
+        "Upload-Offset": str(upload.received),
+        "Upload-Length": str(upload.length),
+        "Upload-Expires": protocol.expires(upload.expires_at),
+        "Cache-Control": "no-store",
+    }
+    if upload.metadata_header is not None:
+        told["Upload-Metadata"] = upload.metadata_header
+    return Response(headers=told)
+
+
+@router.patch(
+    "/uploads/{upload_id}",
+    status_code=204,
+    responses={
+        204: {"headers": _VERSION | _OFFSET | _EXPIRES},
+        **problems(404, 408, 409, 412, 413, 415, CHECKSUM_MISMATCH, 507),
+    },
+    openapi_extra=_BODY,
+)
+async def patch_upload(
+    upload_id: str,
+    request: Request,
+    service: TusDep,
+    upload_offset: Annotated[int, Header(ge=0, le=2**62, description="where the body goes on: what HEAD tells")],
+    upload_checksum: Annotated[
+        str | None, Header(max_length=200, description="`sha1` or `sha256`, a space, the body's digest in base64")
+    ] = None,
+) -> Response:
+    """Go on with an upload. What came before an interruption is kept; HEAD tells how much."""
+    if request.headers.get("content-type", "").strip().lower() != protocol.MEDIA_TYPE:
+        raise MediaTypeError("unsupported_media_type", f"send {protocol.MEDIA_TYPE}")
+    checksum = protocol.Checksum.of(upload_checksum) if upload_checksum is not None else None
+    upload = await receive(request, service, upload_id, upload_offset, checksum)
+    told = {"Upload-Offset": str(upload.received), "Upload-Expires": protocol.expires(upload.expires_at)}
+    return Response(status_code=204, headers=told)
+
+
+@router.delete(
+    "/uploads/{upload_id}",
+    status_code=204,
+    responses={204: {"headers": _VERSION}, **problems(404, 409, 412)},
+)
+def delete_upload(upload_id: str, service: TusDep) -> None:
+    """Give an upload up."""
+    with service.database.transaction() as session:
+        upload = uploads.delete(session, upload_id)
+    service.digests.forget(upload_id)
+    service.blobs.delete_prefix(f"datasets/{upload.dataset_id}")
