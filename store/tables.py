@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -9,6 +10,7 @@ from sqlalchemy import (
     DateTime,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Text,
@@ -140,6 +142,31 @@ class Pair(Base):
     image_length: Mapped[int | None]
     extra: Mapped[Json | None]  # every other column that came in
     error: Mapped[str | None]
+
+
+class EncodedPart(Base):
+    """A blob of what a model made of one part of a dataset."""
+
+    __tablename__ = "encoded_parts"
+    __table_args__ = (Index("uq_encoded_parts_blob", "blob", unique=True), Index(None, "used_at", "id"))
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    dataset_id: Mapped[str]
+    blob: Mapped[str]
+    size_bytes: Mapped[int]
+    whole: Mapped[bool] = mapped_column(server_default=text("false"))  # announced before it is written
+    used_at: Mapped[datetime]
+
+
+class Feature(Base):
+    """Where the features of one image or caption stand: a row of the records of a part."""
+
+    __tablename__ = "features"
+    __table_args__ = (Index(None, "part"),)
+
+    key: Mapped[UUID] = mapped_column(primary_key=True)  # whose, which model's, and of what content
+    part: Mapped[int]  # the id of its encoded part
+    row: Mapped[int] = mapped_column(Integer)
 
 
 class Model(Base):
