@@ -58,6 +58,8 @@ def kept_model(blobs: Blobs, model: Model, device: torch.device) -> LoadedModel:
     from encoders import load_model
 
     checkpoint = Checkpoint(model.digest or "", partial(blobs.local_path, models.blob_of(model.id)))
+    from encoders import load_model  # not before the first job that needs it
+
     try:
         return load_model(ModelSpec(architecture), device, checkpoint=checkpoint)
     except ModelRefused as refused:
