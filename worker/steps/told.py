@@ -35,7 +35,8 @@ def truncated_captions(view: JobView) -> int | None:
 
 def methods(view: JobView) -> Json:
     """What the model, its encoding, the fit, the curvature and the self-influence were."""
-    told: Json = {"model": None, "encoding": None, "fit": None, "curvature": None, "self_influence": None}
+    # A dataset of embeddings was made by a model that nobody named here: its digest is null.
+    told: Json = {"model": {"digest": None}, "encoding": None, "fit": None, "curvature": None, "self_influence": None}
     if view.outputs[Phase.ENCODE]:
         told["model"] = {"digest": view.outputs[Phase.ENCODE][0]["model_digest"]}
         told["encoding"] = _encoding(view)
