@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from encoders.image_decoding import ImageRefused, Inspected, decode_image, inspect_image
     from encoders.loaded_model import LoadedModel
     from encoders.loading import load_model
-    from encoders.model_spec import ModelRefused, ModelSpec
-    from encoders.weights import Checkpoint
+    from encoders.model_spec import Checkpoint, ModelRefused, ModelSpec
 
 __all__ = [
     "Checkpoint",
@@ -32,7 +31,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Checkpoint": "weights",
+    "Checkpoint": "model_spec",
     "Embedder": "embedder",
     "ImageRefused": "image_decoding",
     "Inspected": "image_decoding",

@@ -13,9 +13,9 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from encoders.architectures import resolve_architecture
 from encoders.construction import build
 from encoders.loaded_model import LoadedModel
-from encoders.model_spec import ModelSpec
+from encoders.model_spec import Checkpoint, ModelSpec
 from encoders.tokenising import build_tokenizer
-from encoders.weights import Checkpoint, fill, find_weights
+from encoders.weights import fill, find_weights
 
 MAX_PARAMETERS: Final = 10_000_000_000
 _KEPT: Final = 2

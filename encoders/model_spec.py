@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 RefusalCode = Literal[
@@ -46,3 +48,11 @@ class ModelSpec:
         """The same text for the same model, whatever the order of the keys."""
         fields = [self.architecture, self.pretrained, self.seed]
         return json.dumps(fields, sort_keys=True, default=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A `.safetensors` file that is kept elsewhere: what tells it from all others, and a path to read it at."""
+
+    digest: str
+    local_path: Callable[[], AbstractContextManager[Path]]

@@ -6,8 +6,6 @@ through `torch.load(weights_only=True)`, which builds tensors and nothing else. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,6 @@ from encoders.architectures import Architecture
 from encoders.model_spec import ModelRefused
 
 PARAM = "model.pretrained"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A `.safetensors` file that is kept elsewhere: what tells it from all others, and a path to read it at."""
-
-    digest: str
-    local_path: Callable[[], AbstractContextManager[Path]]
 
 
 @dataclass(frozen=True)

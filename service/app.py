@@ -112,8 +112,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     for router in (
         datasets_endpoints.router,
-        resumable_endpoints.router,
         models_endpoints.router,
+        resumable_endpoints.router,
         jobs_endpoints.router,
         events_endpoints.router,
         results_endpoints.router,

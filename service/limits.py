@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from store import jobs, owners, uploads
+from store import jobs, owners
 from store.database import Database
 from store.errors import LimitError
 from store.settings import Settings
@@ -79,7 +79,7 @@ class Limits:
         if self.stored_bytes is None:
             return
         one_at_a_time(session)
-        stored = owners.stored_bytes(session) + uploads.promised_bytes(session)
+        stored = owners.stored_bytes(session)
         if stored + more > self.stored_bytes:
             raise LimitError(
                 "too_many_bytes",

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, or_, select, tuple_, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store import shards
 from store.errors import ConflictError, NotFoundError
@@ -88,6 +88,11 @@ def unfinished_on(session: Session, dataset_id: str) -> Sequence[str]:
     return session.scalars(
         select(Job.id).where(_uses(dataset_id), Job.status.in_(_UNFINISHED)).order_by(Job.created_at, Job.id)
     ).all()
+
+
+def works_on(dataset_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """Whether an unfinished job works on the dataset of each row."""
+    return exists(select(Job.id).where(_uses(dataset_id), Job.finished_at.is_(None)))
 
 
 def unfinished_with(session: Session, model_id: str) -> Sequence[str]:
@@ -228,7 +233,7 @@ def _no_job(job_id: str) -> NotFoundError:
     return NotFoundError("job_not_found", f"there is no job {job_id!r}")
 
 
-def _uses(dataset_id: str) -> Any:
+def _uses(dataset_id: str | InstrumentedAttribute[str]) -> Any:
     return or_(
         Job.dataset_id == dataset_id, Job.validation_dataset_id == dataset_id, Job.queries_dataset_id == dataset_id
     )

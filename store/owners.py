@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from store import datasets, jobs, models
+from store import datasets, jobs, models, uploads
 from store.shards import Claim, Vanished
 
 
@@ -21,5 +21,5 @@ def fail(session: Session, owned: Claim | Vanished, error: dict[str, Any]) -> No
 
 
 def stored_bytes(session: Session) -> int:
-    """The size of everything that was uploaded or fetched, and is kept."""
-    return datasets.stored_bytes(session) + models.stored_bytes(session)
+    """The size of everything that was uploaded or fetched and is kept, and of what may still be uploaded."""
+    return datasets.stored_bytes(session) + models.stored_bytes(session) + uploads.promised_bytes(session)

@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     ecif_private_sources: bool = Field(
         default=False, description="fetch datasets from http and from addresses that are not public, too"
     )
+    ecif_feature_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=50 * GiB,
+        description="of what models have made of datasets; beyond, what was used longest ago and no job works on goes",
+    )
     ecif_max_image_pixels: Annotated[int, Field(gt=0)] = 64_000_000
     ecif_max_streams: Annotated[int, Field(gt=0)] = 100  # of events: open at once, for each tenant in each process
     ecif_stream_seconds: Annotated[float, Field(gt=0)] = 600.0  # after which one ends, and its key is asked for again

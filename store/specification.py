@@ -62,7 +62,8 @@ class Model(_Strict):
     )
     architecture: Annotated[str, Field(min_length=1, max_length=200)] | dict[str, Any] | None = Field(
         default=None,
-        description="a name that open_clip knows, `tiny`, or an open_clip model configuration as an object",
+        description="a name that open_clip knows, `tiny`, `hf-hub:organisation/repository` (with its own weights), or "
+        "an open_clip model configuration as an object",
     )
     pretrained: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None, description="an open_clip tag; null starts from random weights drawn from `objective.seed`"

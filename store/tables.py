@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -9,6 +10,7 @@ from sqlalchemy import (
     DateTime,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Text,
@@ -142,15 +144,29 @@ class Pair(Base):
     error: Mapped[str | None]
 
 
-class Duplicate(Base):
-    """A pair that is equal to another in something. `first` is the earliest that is, and is listed too."""
+class EncodedPart(Base):
+    """A blob of what a model made of one part of a dataset."""
 
-    __tablename__ = "duplicates"
+    __tablename__ = "encoded_parts"
+    __table_args__ = (Index("uq_encoded_parts_blob", "blob", unique=True), Index(None, "used_at", "id"))
 
-    dataset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # the number of its dataset
-    kind: Mapped[str] = mapped_column(primary_key=True)
-    first: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # positions in the upload
-    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    dataset_id: Mapped[str]
+    blob: Mapped[str]
+    size_bytes: Mapped[int]
+    whole: Mapped[bool] = mapped_column(server_default=text("false"))  # announced before it is written
+    used_at: Mapped[datetime]
+
+
+class Feature(Base):
+    """Where the features of one image or caption stand: a row of the records of a part."""
+
+    __tablename__ = "features"
+    __table_args__ = (Index(None, "part"),)
+
+    key: Mapped[UUID] = mapped_column(primary_key=True)  # whose, which model's, and of what content
+    part: Mapped[int]  # the id of its encoded part
+    row: Mapped[int] = mapped_column(Integer)
 
 
 class Model(Base):
@@ -175,6 +191,17 @@ class Model(Base):
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
+
+
+class Duplicate(Base):
+    """A pair that is equal to another in something. `first` is the earliest that is, and is listed too."""
+
+    __tablename__ = "duplicates"
+
+    dataset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # the number of its dataset
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    first: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # positions in the upload
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
 class Job(Base):

@@ -1,5 +1,5 @@
-"""Whose rows a session sees. One made for a tenant adds `tenant = …` to every query over datasets,
-models, jobs and uploads itself.
+"""Whose rows a session sees. One made for a tenant adds `tenant = …` to every query over datasets, models, jobs and
+uploads itself.
 
 A query that forgets whose rows it wants is then a query for the caller's own, not a leak. Pairs, results, shards and
 blobs are reached only through the row of their dataset, model or job. Sessions of workers are of no tenant, and see
@@ -37,6 +37,6 @@ def _only_its_own(state: ORMExecuteState) -> None:
         state.statement = state.statement.options(
             with_loader_criteria(Dataset, Dataset.tenant == tenant),
             with_loader_criteria(Job, Job.tenant == tenant),
-            with_loader_criteria(Upload, Upload.tenant == tenant),
             with_loader_criteria(Model, Model.tenant == tenant),
+            with_loader_criteria(Upload, Upload.tenant == tenant),
         )

@@ -36,6 +36,7 @@ class JobView:
 
     id: str
     number: int
+    tenant: str
     spec: JobSpec
     dataset: DatasetView
     validation: DatasetView | None
@@ -56,6 +57,7 @@ class JobView:
             return cls(
                 id=job.id,
                 number=job.number,
+                tenant=job.tenant,
                 spec=JobSpec.model_validate(job.spec),
                 dataset=_dataset(session, job.dataset_id),
                 validation=_dataset(session, job.validation_dataset_id) if job.validation_dataset_id else None,

@@ -10,7 +10,7 @@ import torch
 from encoders import Checkpoint, Embedder, ModelRefused, ModelSpec, square_heads
 from store import models
 from store.blobs import Blobs
-from store.catalogue import check_architecture
+from store.catalogue import HUB_PREFIX, check_architecture
 from store.errors import InvalidError
 from store.specification import JobSpec
 from store.tables import Model
@@ -34,14 +34,21 @@ def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | 
         with task.database.transaction() as session:
             model = models.get(session, spec.model.id)
         return kept_model(task.blobs, model, device)
-    architecture, seed = spec.model.architecture, spec.objective.seed
+    architecture, pretrained = spec.model.architecture, spec.model.pretrained
     assert architecture is not None  # noqa: S101  a model is named one way or the other
-    if isinstance(architecture, dict):
-        check_architecture(architecture)  # the row may be older than a rule
     from encoders import load_model  # not before the first job that needs it
 
     try:
-        return load_model(ModelSpec(architecture, spec.model.pretrained, seed), device)
+        checkpoint = None
+        if isinstance(architecture, str) and architecture.startswith(HUB_PREFIX):
+            from encoders.hub import from_hub
+
+            architecture, checkpoint = from_hub(architecture.removeprefix(HUB_PREFIX))
+        if isinstance(architecture, dict):
+            check_architecture(architecture)  # a repository's is a stranger's, and the row may be older than a rule
+        # The seed draws weights where none are given: elsewhere it would only load the same model anew.
+        seed = spec.objective.seed if starts_from_nothing(spec) else 0
+        return load_model(ModelSpec(architecture, pretrained, seed), device, checkpoint=checkpoint)
     except ModelRefused as refused:
         raise InvalidError(refused.code, refused.message, refused.param) from refused
 
@@ -56,7 +63,7 @@ def kept_model(blobs: Blobs, model: Model, device: torch.device) -> LoadedModel:
     assert architecture is not None  # noqa: S101  known once the file is there
     check_architecture(architecture, "architecture")
     checkpoint = Checkpoint(model.digest or "", partial(blobs.local_path, models.blob_of(model.id)))
-    from encoders import load_model  # not before the first job that needs it
+    from encoders import load_model
 
     try:
         return load_model(ModelSpec(architecture), device, checkpoint=checkpoint)
@@ -88,4 +95,7 @@ def job_embedder(spec: JobSpec, model: LoadedModel | None, width: int | None, de
 
 def starts_from_nothing(spec: JobSpec) -> bool:
     """Whether the model is drawn at random, so that it knows something only once it is fitted."""
-    return spec.model is not None and spec.model.id is None and spec.model.pretrained is None
+    model = spec.model
+    if model is None or model.id is not None or model.pretrained is not None:
+        return False
+    return not (isinstance(model.architecture, str) and model.architecture.startswith(HUB_PREFIX))

@@ -6,6 +6,7 @@ read with `pread`, not mapped: mapped pages would count as this process's memory
 its data.
 """
 
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from store.blobs import Blobs
 
 _INT64 = 8
+_HEADER_BYTES = 512  # more than any header takes
 _MERGE_GAP = 2  # records: two reads this close are one
 
 
@@ -88,6 +90,19 @@ def pack(
     records["caption"], records["image_hash"] = captions, image_hashes
     records["image"], records["text"] = images, texts
     return layout.header() + records.tobytes()
+
+
+def read_records(blobs: Blobs, blob: str, rows: Sequence[int]) -> npt.NDArray[Any]:
+    """Some records of one blob, (n,) structured, and no more of it than that.
+
+    Raises:
+        FileNotFoundError: the blob is gone.
+    """
+    layout, offset = _read_layout(io.BytesIO(blobs.get_range(blob, 0, _HEADER_BYTES)))
+    dtype = layout.dtype()
+    found = blobs.get_ranges(blob, [(offset + row * dtype.itemsize, dtype.itemsize) for row in rows])
+    records: npt.NDArray[Any] = np.frombuffer(b"".join(found), dtype=dtype)
+    return records
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from doorbell.application import celery_application
 from doorbell.bell import Bell
-from store import datasets, idempotency, jobs, models, shards, uploads
+from store import datasets, features, idempotency, jobs, models, shards, uploads
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
@@ -20,6 +20,7 @@ from worker import abandoned, vanished
 logger = logging.getLogger("worker.sweeper")
 
 _PURGE_ROWS = 20_000
+_TRIM_PARTS, _TRIM_ROUNDS = 16, 64
 _LOOK_SECONDS = 3600.0
 """Between looks for abandoned uploads: what lists a store is not done every few seconds."""
 
@@ -34,8 +35,9 @@ def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> N
         bell.ring(waiting)
     _purge_job(database, blobs)
     _purge_dataset(database, blobs)
-    _purge_upload(database, blobs)
     _purge_model(database, blobs)
+    _trim_encoded(database, blobs, settings)
+    _purge_upload(database, blobs)
     with database.transaction() as session:
         idempotency.purge_old(session)
 
@@ -74,6 +76,25 @@ def _purge_dataset(database: Database, blobs: Blobs) -> None:
             datasets.purge(session, dataset_id, _PURGE_ROWS)
 
 
+def _purge_model(database: Database, blobs: Blobs) -> None:
+    with database.transaction() as session:
+        model_id = models.to_purge(session)
+        if model_id is not None:
+            blobs.delete_prefix(f"models/{model_id}")
+            models.purge(session, model_id)
+
+
+def _trim_encoded(database: Database, blobs: Blobs, settings: Settings) -> None:
+    for _ in range(_TRIM_ROUNDS):
+        with database.transaction() as session:
+            doomed = features.to_drop(session, settings.ecif_feature_cache_bytes, _TRIM_PARTS)
+            for part in doomed:
+                blobs.delete(part.blob)  # before its row: what is left after a crash is still counted
+            features.drop(session, doomed)
+        if not doomed:
+            return
+
+
 def _purge_upload(database: Database, blobs: Blobs) -> None:
     with database.transaction() as session:
         upload = uploads.expired(session)
@@ -81,14 +102,6 @@ def _purge_upload(database: Database, blobs: Blobs) -> None:
             if upload.used_at is None:
                 blobs.delete_prefix(f"datasets/{upload.dataset_id}")
             session.delete(upload)
-
-
-def _purge_model(database: Database, blobs: Blobs) -> None:
-    with database.transaction() as session:
-        model_id = models.to_purge(session)
-        if model_id is not None:
-            blobs.delete_prefix(f"models/{model_id}")
-            models.purge(session, model_id)
 
 
 def main() -> None:

@@ -11,14 +11,17 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from open_clip import image_transform
+from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 
 import encoders.weights
+from encoders.construction import build
+from encoders.digest import model_digest
 from encoders.loaded_model import LoadedModel
 from encoders.loading import load_model
-from encoders.model_spec import ModelRefused, ModelSpec
+from encoders.model_spec import Checkpoint, ModelRefused, ModelSpec
 from encoders.tiny import TINY_CONFIG
-from encoders.weights import Checkpoint
 
 
 def refusal(spec: ModelSpec, **options: Any) -> ModelRefused:
@@ -133,6 +136,37 @@ def test_published_preprocessing_is_used() -> None:
     model = load_model(ModelSpec(published))
     assert model.preprocess_config["mean"] == [0.5] * 3
     assert model.digest != load_model(ModelSpec("tiny")).digest
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+def test_a_checkpoint_is_prepared_for_as_open_clip_would(
+    mine: Checkpoint, pictures: list[Image], resize_mode: str
+) -> None:
+    """Another mean, deviation, way of resizing, interpolation and filling than the default."""
+    said = {
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.4],
+        "interpolation": "bilinear",
+        "resize_mode": resize_mode,
+        "fill_color": 7,
+    }
+    model = load_model(ModelSpec({"model_cfg": changed(), "preprocess_cfg": said}), checkpoint=mine)
+    plain = load_model(ModelSpec("tiny"), checkpoint=mine)
+    reference = image_transform(32, is_train=False, **said)  # type: ignore[arg-type]
+    theirs = torch.stack([reference(picture) for picture in pictures])
+    pixels = model.prepare_images(pictures)
+    torch.testing.assert_close(model._towers.normalise(pixels), theirs, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(model.image_features(pixels), plain.image_features(plain.prepare_images(pictures)))
+    assert model.digest != plain.digest
+
+
+def test_the_digest_covers_every_weight() -> None:
+    module = build(TINY_CONFIG, 0, 10**9)
+    digests = {model_digest(TINY_CONFIG, {}, module)}
+    for weight in module.state_dict().values():
+        weight += 1e-3
+        digests.add(model_digest(TINY_CONFIG, {}, module))
+    assert len(digests) == 1 + len(module.state_dict())
 
 
 @pytest.fixture

@@ -33,16 +33,15 @@ def theirs(tenants, image_zip, embedding_zip, work):
         "dataset_id": images,
         "embeddings": embeddings,
         "job_id": job,
+        "model_id": model["id"],
         "key": "images/0.png",
         "upload_id": upload,
-        "model_id": model["id"],
     }
 
 
 def test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(client, tenants, theirs, problem_of):
     ours, _ = tenants
-    nothing = {"dataset_id": "ds_nothing", "job_id": "job_nothing", "key": "images/0.png", "upload_id": "up_nothing"}
-    nothing["model_id"] = "model_nothing"
+    nothing = {name: f"{name}_nothing" for name in theirs} | {"key": "images/0.png"}
     # What an endpoint asks for before it looks whether there is anything.
     sent = {"upload-offset": "0", "content-type": "application/offset+octet-stream"}
     walked = 0
@@ -56,7 +55,7 @@ def test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(cli
             if method == "head":
                 continue
             told, of_nothing = map(problem_of, answers)
-            for name in ("dataset_id", "job_id", "upload_id", "model_id"):
+            for name in ("dataset_id", "job_id", "model_id", "upload_id"):
                 told["detail"] = told["detail"].replace(theirs[name], nothing[name])
             assert told == of_nothing
     assert walked >= 12

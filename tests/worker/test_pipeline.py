@@ -136,6 +136,8 @@ def test_what_needs_no_curvature_has_none(upload, embedding_zip, work, run):
     work()
     job, rows = run(task="misalignment", dataset=dataset["id"], methods=["clip_score"], fit=None)
     assert [phase["phase"] for phase in job["summary"]["phases"]] == ["plan", "score", "rank", "load"]
+    assert job["summary"]["model"] == {"digest": None}
+    assert job["summary"]["encoding"] is None
     assert all(row["self_influence"] is None and row["pair_loss"] is None for row in rows.values())
 
 
@@ -145,21 +147,6 @@ def test_one_pair_has_a_documented_answer(upload, embedding_zip, work, run):
     job, rows = run(task="misalignment", dataset=dataset["id"])
     assert len(rows) == 1
     assert any("single pair" in warning for warning in job["summary"]["warnings"])
-
-
-def test_two_jobs_on_one_dataset_encode_it_once(upload, image_zip, work, run, database, client):
-    from sqlalchemy import select
-
-    from store.tables import Shard
-
-    dataset = upload(image_zip(6))
-    work()
-    spec = {"task": "misalignment", "dataset": dataset["id"], "fit": None, "objective": {"batch_size": 4}}
-    for _ in range(2):
-        run(**spec, model={"architecture": "tiny", "pretrained": None})
-    with database.transaction() as session:
-        outputs = session.scalars(select(Shard.output).where(Shard.phase == "encode").order_by(Shard.id)).all()
-    assert [output["cached"] for output in outputs] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,20 @@
 """Encode: images and captions of one part become the records that batches are read from.
 
-Records are named by what they are made of, so that the next job on the same data and model finds them.
+Records are named by what they are made of, so that the next job on the same data and model finds them. Another
+dataset finds the features of the images and captions that it shares with this one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from sqlalchemy.orm import Session
+from torch import Tensor
 
 from encoders import decode_image
-from store import datasets, pairs
+from store import datasets, features, pairs
 from store.database import Database
 from store.shards import Planned
 from store.specification import JobSpec
@@ -21,13 +23,9 @@ from worker.content_hash import content_hash
 from worker.devices import device_of
 from worker.job_view import JobView
 from worker.models import job_model
+from worker.part_features import AT_ONCE, PartFeatures, features_of
 from worker.records import pack
 from worker.task import Done, Task
-
-if TYPE_CHECKING:
-    from encoders import LoadedModel
-
-_AT_ONCE = 64
 
 
 def shards(session: Session, job: Job, spec: JobSpec) -> list[Planned]:
@@ -51,30 +49,58 @@ def shards(session: Session, job: Job, spec: JobSpec) -> list[Planned]:
 
 
 def run(task: Task) -> Done:
-    """Encode one part, unless that was done before."""
+    """Encode one part, or what of it was not encoded before."""
     payload = task.claim.payload
     view = JobView.of(task)
     model = job_model(task, view.spec, device_of(task.settings))
     assert model is not None  # noqa: S101  planned for images only
-    scope = view.spec.objective.scope
-    made_of = f"{model.digest}-{'features' if scope == 'heads' else 'inputs'}"
-    name = f"datasets/{payload['dataset']}/encoded/{made_of}/{payload['part']:06d}"
-    output = {
-        "dataset": payload["dataset"],
-        "part": payload["part"],
-        "blob": name,
-        "first_row": payload["first_row"],
-        "count": payload["count"],
-        "model_digest": model.digest,
-    }
+    heads = view.spec.objective.scope == "heads"
+    dataset, count = payload["dataset"], payload["count"]
+    name = f"datasets/{dataset}/encoded/{model.digest}-{'features' if heads else 'inputs'}/{payload['part']:06d}"
     found = _stored(task.database, payload)
     captions = [pair.caption or "" for pair in found]
     tokens = model.tokenize(captions)
-    truncated = int(tokens.truncated.sum())
-    cached = task.blobs.exists(name)
-    if not cached:
-        task.blobs.put(name, _encode(task, model, scope, found, tokens.ids))
-    return Done({**output, "truncated": truncated, "cached": cached}, payload["count"])
+    output = {
+        "dataset": dataset,
+        "part": payload["part"],
+        "blob": name,
+        "first_row": payload["first_row"],
+        "count": count,
+        "model_digest": model.digest,
+        "truncated": int(tokens.truncated.sum()),
+    }
+    with task.database.transaction() as session:
+        whole = features.is_whole(session, name)
+    if whole and task.blobs.exists(name):
+        return Done({**output, "encoded": {"images": 0, "captions": 0}}, count)
+    content = memoryview(task.blobs.get(payload["blob"]))
+    raw = [bytes(content[pair.image_offset or 0 :][: pair.image_length or 0]) for pair in found]
+
+    def pixels(rows: Sequence[int]) -> Tensor:
+        # In this process: ingest had another one parse each of them to its last byte, and that one survived. What is
+        # done here beyond it, to pixels, does not depend on how a hostile file is written. One at a time: sixty-four
+        # of the largest would be twelve gigabytes.
+        limit = task.settings.ecif_max_image_pixels
+        return model.prepare_images(decode_image(raw[row], max_pixels=limit) for row in rows)
+
+    if heads:
+        part = features_of(task, view.tenant, model, raw, captions, tokens.ids, pixels)
+    else:
+        part = _inputs(task, tokens.ids, pixels)
+    records = pack(
+        np.array([content_hash(caption.encode()) for caption in captions], dtype=np.int64),
+        np.array([content_hash(data) for data in raw], dtype=np.int64),
+        part.images,
+        part.texts,
+    )
+    with task.database.transaction() as session:
+        number = features.announce(session, dataset, name, len(records))
+    task.blobs.put(name, records)
+
+    def write(session: Session) -> None:
+        features.record(session, number, part.found_here)
+
+    return Done({**output, "encoded": part.encoded}, count, write)
 
 
 def _stored(database: Database, payload: dict[str, int]) -> list[Pair]:
@@ -84,31 +110,11 @@ def _stored(database: Database, payload: dict[str, int]) -> list[Pair]:
         )
 
 
-def _encode(task: Task, model: LoadedModel, scope: str, found: list[Pair], tokens: torch.Tensor) -> bytes:
-    content = memoryview(task.blobs.get(task.claim.payload["blob"]))
-    images, texts, hashes = [], [], []
-    for start in range(0, len(found), _AT_ONCE):
+def _inputs(task: Task, tokens: Tensor, pixels: Callable[[Sequence[int]], Tensor]) -> PartFeatures:
+    """What whole towers take, of every pair: to look for it elsewhere would cost as much as to make it."""
+    count, images = len(tokens), []
+    for start in range(0, count, AT_ONCE):
         task.lease.progress(start)
-        some = found[start : start + _AT_ONCE]
-        raw = [bytes(content[pair.image_offset or 0 :][: pair.image_length or 0]) for pair in some]
-        hashes += [content_hash(data) for data in raw]
-        # In this process: ingest had another one parse each of them to its last byte, and that one survived. What is
-        # done here beyond it, to pixels, does not depend on how a hostile file is written. One at a time: sixty-four
-        # of the largest would be twelve gigabytes.
-        limit = task.settings.ecif_max_image_pixels
-        pixels = model.prepare_images(decode_image(data, max_pixels=limit) for data in raw)
-        ids = tokens[start : start + _AT_ONCE]
-        if scope == "heads":
-            image, text = model.tower_features(pixels.to(model.device), ids.to(model.device))
-            images.append(image.float().cpu().numpy())
-            texts.append(text.float().cpu().numpy())
-        else:
-            images.append(pixels.numpy())
-            texts.append(ids.to(torch.int32).numpy())
-    captions = [content_hash((pair.caption or "").encode()) for pair in found]
-    return pack(
-        np.array(captions, dtype=np.int64),
-        np.array(hashes, dtype=np.int64),
-        np.concatenate(images),
-        np.concatenate(texts),
-    )
+        images.append(pixels(range(start, min(start + AT_ONCE, count))).numpy())
+    encoded = {"images": count, "captions": count}
+    return PartFeatures(np.concatenate(images), tokens.to(torch.int32).numpy(), {}, encoded)

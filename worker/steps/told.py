@@ -34,10 +34,12 @@ def truncated_captions(view: JobView) -> int | None:
 
 
 def methods(view: JobView) -> Json:
-    """What the model, the fit, the curvature and the self-influence were."""
-    told: Json = {"model": None, "fit": None, "curvature": None, "self_influence": None}
+    """What the model, its encoding, the fit, the curvature and the self-influence were."""
+    # A dataset of embeddings was made by a model that nobody named here: its digest is null.
+    told: Json = {"model": {"digest": None}, "encoding": None, "fit": None, "curvature": None, "self_influence": None}
     if view.outputs[Phase.ENCODE]:
         told["model"] = {"digest": view.outputs[Phase.ENCODE][0]["model_digest"]}
+        told["encoding"] = _encoding(view)
     fitted = view.output(Phase.FIT)
     if fitted is not None:
         told["fit"] = _without(fitted, "params", "losses", "checkpoints", "last_look", "look_weight")
@@ -46,6 +48,15 @@ def methods(view: JobView) -> Json:
         told["curvature"] = _without(curvature, "kept", "self_influence") | _traced(view)
         told["self_influence"] = None if view.spec.task == "traceback" else _self_influence(curvature["self_influence"])
     return told
+
+
+def _encoding(view: JobView) -> Json:
+    """How many images and captions, over all datasets of the job, went through the model; the rest of the pairs' were
+    there already, from earlier jobs or from an equal one."""
+    outputs = view.outputs[Phase.ENCODE]
+    pairs = sum(output["count"] for output in outputs)
+    encoded = {side: sum(output["encoded"][side] for output in outputs) for side in ("images", "captions")}
+    return {side: {"encoded": number, "reused": pairs - number} for side, number in encoded.items()}
 
 
 def removal(view: JobView) -> Json | None:
