@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from benchmarks.worlds import Pairs, World, linear_heads, train_from_scratch, world_of
+from ecif.parameters import Params
 from encoders import LoadedModel, ModelSpec, load_model
+from encoders.adapters import adapted, adapted_weights
 from encoders.tiny import TINY_NAME
 
 _WORDS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -110,14 +114,47 @@ def whole_on_digits(
     The token table holds the words in use only; the others are curved by the regulariser alone.
     """
     model = load_model(ModelSpec(smallest(width), None, seed))
+    pairs, raw = _whole(model, seed, n, wrong)
+    trained = train_from_scratch(raw, epochs)
+    return world_of(pairs, raw.objective.embed, trained, scale=raw.objective.scale, l2=l2, batch_size=32, seed=seed)
+
+
+def lora_on_digits(
+    seed: int,
+    *,
+    n: int = 256,
+    wrong: float = 0.05,
+    epochs: int = 40,
+    l2: float = 0.3,
+    width: int = 12,
+    rank: int = 2,
+    alpha: float = 4.0,
+) -> World:
+    """Adapters on every linear map of that CLIP, trained for more epochs on the same pairs: at no minimum. float64.
+
+    The sums W + (α/r)·B·A themselves stand in for the layers that the encoders build, which compute in float32.
+    """
+    model = load_model(ModelSpec(smallest(width), None, seed))
+    pairs, raw = _whole(model, seed, n, wrong)
+    frozen = train_from_scratch(raw, epochs)
+    drawn = {name: tensor.double() for name, tensor in model.lora(rank, alpha, seed).parameters.items()}
+    names = adapted_weights(drawn)
+
+    def embed(params: Params, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        inside = {name: adapted(name, frozen, params, alpha) for name in names}
+        return raw.objective.embed({**frozen, **inside}, images, texts)
+
+    make = partial(world_of, pairs, embed, scale=raw.objective.scale, batch_size=32, seed=seed)
+    return make(train_from_scratch(make(drawn, l2=1e-4), epochs), l2=l2)
+
+
+def _whole(model: LoadedModel, seed: int, n: int, wrong: float) -> tuple[Pairs, World]:
+    """Digits for every weight of a model as it is, in float64."""
     pairs = digits(model, seed, n, 128, wrong)
     used, places = torch.unique(pairs.texts, return_inverse=True)  # sorted: the end of the text stays the highest
     whole = model.full()
     table = "token_embedding.weight"
     start = {name: tensor.double() for name, tensor in whole.parameters.items()}
     start[table] = start[table][used]
-
     pairs = Pairs(pairs.images, places, pairs.captions, n)
-    raw = world_of(pairs, whole, start, scale=1 / whole.temperature, l2=1e-4, batch_size=32, seed=seed)
-    trained = train_from_scratch(raw, epochs)
-    return world_of(pairs, whole, trained, scale=1 / whole.temperature, l2=l2, batch_size=32, seed=seed)
+    return pairs, world_of(pairs, whole, start, scale=1 / whole.temperature, l2=1e-4, batch_size=32, seed=seed)

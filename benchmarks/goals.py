@@ -65,13 +65,15 @@ def _cost(results: Json) -> Iterator[Goal]:
 
 
 def _retraining(results: Json) -> Iterator[Goal]:
-    for what, key in (
-        ("edited model of one set", "ratio"),
-        ("L_val of 100 sets, predicted", "ratio_predicted"),
-        ("L_val of every leave-one-out, predicted", "ratio_every_single_one"),
-    ):
-        value = results["heads"][key]
-        yield Goal(f"heads, refits ÷ {what}", "≥ 100", f"{value:,.0f}", value >= 100)
+    for found in (results["heads"], results["many"]):
+        pairs = f"heads, {found['pairs']:,} pairs"
+        for what, key in (
+            (f"an edit without {found['removed']} of them", "ratio_on"),
+            ("L_val of 100 such sets, predicted", "ratio_predicted"),
+            ("L_val of every leave-one-out, predicted", "ratio_every_single_one"),
+        ):
+            value = found[key]
+            yield Goal(f"{pairs}: refits ÷ {what}", "≥ 100", f"{value:,.0f}", value >= 100)
 
 
 def _memory(results: Json) -> Iterator[Goal]:

@@ -82,13 +82,13 @@ def _fidelity(results: Json) -> str:
 validation loss. LDS is Spearman's correlation of the two, the slope that of real on predicted (1 = right units). Lines
 are 95 % bootstrap intervals over the subsets, averaged over the seeds; small dots are the seeds.""",
         "![LDS of every curvature in every setting](plots/scores.png)",
-        f"""With `heads` the fit is stationary, and the oracle is a refit without the subset, from there. With `all` it
-is the proximal Bregman objective around the trained weights (design section 8, `refits.py`): that model is at no
-minimum, so a plain refit would mostly show further training; λ is what `damping: "auto"` chooses for that scope. The
-Hessian of that objective is `gauss_newton`, so there is no `hessian` beside it. `ekfac` takes {results["draws"]} draws
-of labels. `ekfac + {results["passes"]} passes` is `gauss_newton` by conjugate gradients preconditioned by it, stopped
-after {results["passes"]} passes. `blocks` is `gauss_newton` without the blocks between weight matrices, solved to the
-end. The scope `lora` has no figures yet.""",
+        f"""With `heads` the fit is stationary, and the oracle is a refit without the subset, from there. With `all` and
+`lora` (adapters on every linear map) it is the proximal Bregman objective around the trained weights (design section 8,
+`refits.py`): such a model is at no minimum, so a plain refit would mostly show further training; λ is what
+`damping: "auto"` chooses there. The Hessian of that objective is `gauss_newton`, so there is no `hessian` beside it.
+`ekfac` takes {results["draws"]} draws of labels. `ekfac + {results["passes"]} passes` is `gauss_newton` by conjugate
+gradients preconditioned by it, stopped after {results["passes"]} passes. `blocks` is `gauss_newton` without the blocks
+between weight matrices, solved to the end.""",
     ]
     for setting in results["settings"]:
         first, seeds = setting["seeds"][0], setting["seeds"]
@@ -187,9 +187,7 @@ def _span(values: Sequence[float]) -> str:
 
 def _cost(results: Json) -> str:
     tiny, large, heads, trace = (results[key] for key in ("all_tiny", "all_large", "heads", "traceback"))
-    parts = heads["parts"][-1]
-    encode = parts["seconds"]["encode"]
-    steps = [(name, f"{taken:.1f} s", f"{taken / encode:.2f}") for name, taken in parts["seconds"].items()]
+    steps = [(name, f"{taken:.1f} s", f"{taken / heads['embedding']:.3f}") for name, taken in heads["parts"].items()]
     return f"""Every ratio is the median over rounds in which the job and its baseline are timed in turn. float32.
 
 ![Ratios to a plain embedding pass](plots/ratios.png)
@@ -201,45 +199,55 @@ ViT-B/32 ({large["pairs"]} pairs in one batch). A job with the scope `all` score
 {tiny["ratio_job"]:.1f} times with `tiny`. Explicit per-pair gradients ({tiny["part"]} pairs):
 {tiny["ratio_explicit"]:.0f} times; the two ways' scores differ by {tiny["scores_differ_by"]:.0e} of their size.
 
-**A whole job on the heads** of ViT-B/32 ({heads["pairs"]} images and captions, {heads["held_out"]} more for validation,
-{heads["parameters"]:,} weights, drawn at random and not fitted), images encoded once: {heads["ratio"]:.2f} times the
-embedding pass. In parts, the last round ({parts["iterations"]} passes of conjugate gradients for
-{heads["probes"] + 1} right-hand sides, λ = {parts["damping"]:.2g}):
+**A whole job on the heads** of ViT-B/32 ({heads["pairs"]:,} images and captions, {heads["held_out"]} more for
+validation, {heads["parameters"]:,} weights, drawn at random and not fitted), images encoded once: {heads["ratio"]:.2f}
+times the embedding pass, which took {heads["embedding"]:.0f} s ({heads["iterations"]} passes of conjugate gradients for
+{heads["probes"] + 1} right-hand sides, λ = {heads["damping"]:.2g}). A part of the curvature's time is for vectors as
+long as the weights and does not grow with the pairs.
 
-{table(("step", "time", "÷ encode"), steps)}
+{table(("step", "time", "÷ embedding"), steps)}
 
-**Traceback**: {trace["queries"]} queries against {trace["pairs"]:,} pairs from {trace["coordinates"]} stored
-coordinates a role ({trace["parameters"]:,} weights): {median(trace["seconds"]["traceback"]):.2f} s. One refit without
+**Traceback**: {trace["queries"]} queries against {trace["pairs"]:,} pairs, {trace["coordinates"]} coordinates a role
+read from a file ({trace["parameters"]:,} weights): {median(trace["seconds"]["traceback"]):.2f} s. One refit without
 5 % of the pairs, from the fitted weights, {trace["refit_epochs"]} passes: {median(trace["seconds"]["refit"]):.2f} s.
 Ratio {trace["ratio"]:.3f}."""
 
 
 def _retraining(results: Json) -> str:
-    heads, whole = results["heads"], results["all"]
-    seconds = {name: median(taken) for name, taken in heads["seconds"].items()}
-    rows = [
-        ("edit: ∇ of what leaves, and a direct solve", f"{seconds['edit']:.3f} s", "–"),
-        (
-            f"refit from the weights the job started from ({heads['epochs']['refit']} passes)",
-            f"{seconds['refit']:.2f} s",
-            f"{heads['ratio']:.0f}",
-        ),
-        (
-            f"refit from the fitted weights ({heads['epochs']['refit_on']} passes)",
-            f"{seconds['refit_on']:.2f} s",
-            f"{heads['ratio_on']:.0f}",
-        ),
-    ]
-    return f"""**Heads on cached features** of `tiny` ({heads["pairs"]:,} digits, {heads["parameters"]:,} weights),
-{heads["removed"]} pairs left out:
+    heads, whole = (results["heads"], results["many"]), results["all"]
+    names = {
+        "edit": "edit: ∇ of what leaves, and a direct solve",
+        "refit": "refit from the weights the job started from",
+        "refit_on": "refit from the fitted weights",
+    }
+    rows = []
+    for job, name in names.items():
+        times = [median(one["seconds"][job]) for one in heads]
+        rows.append(
+            (
+                name,
+                *(
+                    f"{taken:.3f} s" if job == "edit" else f"{taken:.2f} s ({one['epochs'][job]} passes)"
+                    for one, taken in zip(heads, times, strict=True)
+                ),
+            )
+        )
+    ratios = {
+        "**refit from the fitted weights ÷ edit**": "ratio_on",
+        "refits ÷ predicting L_val of 100 such sets": "ratio_predicted",
+        "refits ÷ predicting L_val of every leave-one-out": "ratio_every_single_one",
+        "refits ÷ edits, 100 sets, factorising counted in": "ratio_of_100",
+    }
+    rows += [(name, *(f"{one[key]:,.0f}" for one in heads)) for name, key in ratios.items()]
+    head = [f"{one['removed']} of {one['pairs']:,} pairs, {one['parameters']:,} weights" for one in heads]
+    few, many = heads
+    return f"""**Heads** of `tiny` on cached features of digits, and of synthetic embeddings. The same set leaves by an
+edit and by a refit without it, which starts from the fitted weights, as whoever has them would.
 
-{table(("one set of pairs", "time", "refit ÷ edit"), rows)}
+{table(("", *head), rows)}
 
-The curvature is written out and factorised once, {heads["prepare"]:.0f} s; with that counted in, 100 sets take
-{heads["ratio_of_100"]:.0f} times less than their refits. Predicting the validation loss of 100 sets without editing
-takes {seconds["predict_100"]:.2f} s ({heads["ratio_predicted"]:,.0f} times less), and all {heads["pairs"]:,}
-leave-one-outs {seconds["every_single_one"]:.2f} s ({heads["ratio_every_single_one"]:,.0f} times less than so many
-refits from the fitted weights).
+The curvature is written out and factorised once: {few["prepare"]:.0f} s and {many["prepare"]:.0f} s. A refit passes
+over all pairs, an edit only over the batches that lose one, and then solves; so the ratio grows with the pairs.
 
 **Every weight** of `tiny` ({whole["parameters"]:,}; {whole["pairs"]} digits, {whole["epochs"]} epochs from scratch):
 training again without a set takes {whole["train_again"]:.1f} s. One solve, {whole["passes"]} passes, takes

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.sections import Json
@@ -34,7 +38,7 @@ def traceback_against_refit(n: int, width: int, queries: int, full: bool) -> Jso
     projection = Projection.of_size(params, 0)
     made = [project_batch(world.objective, params, batch, projection) for batch in world.train]
     projected = Projected.finish(world.objective, projection, (part.curvature for part in made))
-    store = [part.rows.float() for part in made]
+    rows = [part.rows.float() for part in made]
     images, candidates = world.validation[0].images, world.validation[0].texts
     asked = torch.arange(queries) % len(images)
     found: dict[str, Tensor] = {}
@@ -57,8 +61,8 @@ def traceback_against_refit(n: int, width: int, queries: int, full: bool) -> Jso
         inside = projection.down(gradients)
         solved = projected.inside(inside)
         norms, parts = inside.norm(dim=1), []
-        for rows in store:
-            wide = rows.double()
+        for kept in load_file(store).values():
+            wide = kept.double()
             moved = projected.inside(wide)
             products = torch.einsum("nrk,qk->qnr", wide, solved)
             parts.append(relative_influence_from_products(moved @ moved.mT, -products, norms))
@@ -69,7 +73,10 @@ def traceback_against_refit(n: int, width: int, queries: int, full: bool) -> Jso
     def refit() -> None:
         found["epochs"] = torch.tensor(fit(left.objective, params, left.batches, settings).epochs_done)
 
-    taken = interleaved({"traceback": traceback, "refit": refit}, 3 if full else 1, warm_up=False)
+    with tempfile.TemporaryDirectory(prefix="ecif-bench-") as folder:
+        store = Path(folder) / "rows.safetensors"
+        save_file({f"{place:04d}": part.contiguous() for place, part in enumerate(rows)}, store)
+        taken = interleaved({"traceback": traceback, "refit": refit}, 3 if full else 1, warm_up=False)
     return {
         "pairs": n,
         "parameters": count_of(params),
