@@ -68,6 +68,8 @@ class Courier:
                     pass
             except SQLAlchemyError as error:
                 logger.warning("no notices looked for: %s", error)
+            except Exception:
+                logger.exception("the courier goes on")
             with self._changed:
                 # Woken too when one has ended: what waited for its place may go.
                 self._changed.wait(_LOOK_SECONDS)
