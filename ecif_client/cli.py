@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--task", default="misalignment", choices=("misalignment", "valuation"))
     submit.add_argument("--model", metavar="ARCHITECTURE[:PRETRAINED]", help="an open_clip model")
     submit.add_argument("--spec", default="{}", help="more of the specification: JSON, or @FILE")
+    submit.add_argument("--notify", metavar="URL", help="is told, by a signed POST, when the job has ended")
     submit.add_argument("--wait", action="store_true", help="until the job ended")
     submit.add_argument("--timeout", type=float, metavar="SECONDS", help="to wait at most")
 
@@ -107,6 +108,8 @@ def _submit(client: Client, shown: Shown, asked: argparse.Namespace) -> int:
     if asked.model:
         architecture, _, pretrained = asked.model.partition(":")
         spec["model"] = {"architecture": architecture, "pretrained": pretrained or None}
+    if asked.notify:
+        spec["notify"] = {"url": asked.notify}
     if asked.validation:
         if asked.validation.endswith("%"):
             spec["validation"] = {"fraction": float(asked.validation[:-1]) / 100}

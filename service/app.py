@@ -23,6 +23,7 @@ from service.context import Service
 from service.cursors import Cursors
 from service.datasets import endpoints as datasets_endpoints
 from service.datasets.references import DatasetReference
+from service.deliveries import endpoints as deliveries_endpoints
 from service.events import endpoints as events_endpoints
 from service.events.streams import Streams
 from service.exports import endpoints as exports_endpoints
@@ -116,6 +117,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         resumable_endpoints.router,
         jobs_endpoints.router,
         events_endpoints.router,
+        deliveries_endpoints.router,
         results_endpoints.router,
         exports_endpoints.router,
         report_endpoints.router,

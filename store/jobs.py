@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from store import shards
+from store import deliveries, shards
 from store.errors import ConflictError, NotFoundError
 from store.states import DatasetStatus, JobStatus, ModelStatus, Phase
 from store.tables import Dataset, Job, Model, Result
@@ -137,9 +137,8 @@ def open_phase(session: Session, job: Job, phase: Phase, planned: Sequence[shard
 
 
 def succeed(session: Session, job: Job, summary: dict[str, Any]) -> None:
-    _end(session, job, JobStatus.SUCCEEDED)
     job.summary = summary
-    session.flush()
+    _end(session, job, JobStatus.SUCCEEDED)
 
 
 def fail(session: Session, job: Job, error: dict[str, Any]) -> None:
@@ -192,6 +191,7 @@ def mark_deleted(session: Session, job_id: str) -> None:
     if job is None or job.deleted_at is not None:
         raise _no_job(job_id)
     job.deleted_at = func.now()
+    deliveries.drop(session, job_id)
     if not JobStatus(job.status).ended:
         _ask_to_end(session, job)
     session.flush()
@@ -278,6 +278,7 @@ def _end(session: Session, job: Job, status: JobStatus) -> None:
     job.finished_at = func.now()
     session.flush()
     session.refresh(job)
+    deliveries.announce(session, job)
 
 
 def set_spec(session: Session, job_id: str, spec: dict[str, Any]) -> None:

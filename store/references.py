@@ -5,7 +5,8 @@ connects: `worker/fetching/public.py`.
 """
 
 import re
-from urllib.parse import urlsplit, urlunsplit
+from collections.abc import Sequence
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from store.errors import InvalidError
 from store.settings import Settings
@@ -24,19 +25,8 @@ def check_reference(uri: str, settings: Settings, *, trusted: bool) -> None:
     Raises:
         InvalidError: what is wrong with it; `param` is "uri".
     """
-    if len(uri) > _LONGEST or not uri.isprintable() or any(letter.isspace() for letter in uri):
-        raise _refused(f"a URI has at most {_LONGEST} printable characters and no space")
-    try:
-        parts = urlsplit(uri)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise _refused(f"this is no URI: {error}") from None
     web = ("https", "http") if settings.ecif_private_sources else ("https",)
-    if parts.scheme not in (*web, *BUCKETS):
-        known = ", ".join((*web, *BUCKETS))
-        raise _refused(f"a dataset is fetched from {known}, not from {parts.scheme or 'a path'!r}")
-    if not host or parts.username is not None or parts.fragment:
-        raise _refused("a URI names a host or a bucket, and holds neither credentials nor a fragment")
+    parts = address_parts(uri, (*web, *BUCKETS), "a dataset is fetched from")
     if parts.path in ("", "/") or parts.path.endswith("/"):
         raise _refused("it names no file")
     listed = settings.ecif_sources.split()
@@ -53,6 +43,26 @@ def check_reference(uri: str, settings: Settings, *, trusted: bool) -> None:
         raise _refused(f"{parts.netloc!r} is no name of a bucket, or a query follows")
 
 
+def address_parts(uri: str, schemes: Sequence[str], use: str, param: str = "uri") -> SplitResult:
+    """The parts of an address that is written as one should be; `use` begins the sentence that names the schemes.
+
+    Raises:
+        InvalidError: what is wrong with it.
+    """
+    if len(uri) > _LONGEST or not uri.isprintable() or any(letter.isspace() for letter in uri):
+        raise _refused(f"a URI has at most {_LONGEST} printable characters and no space", param=param)
+    try:
+        parts = urlsplit(uri)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise _refused(f"this is no URI: {error}", param=param) from None
+    if parts.scheme not in schemes:
+        raise _refused(f"{use} {', '.join(schemes)}, not {parts.scheme or 'a path'!r}", param=param)
+    if not host or parts.username is not None or parts.fragment:
+        raise _refused("a URI names a host or a bucket, and holds neither credentials nor a fragment", param=param)
+    return parts
+
+
 def shown(uri: str) -> str:
     """The address without its query, which may hold a signature."""
     return urlunsplit(urlsplit(uri)._replace(query=""))
@@ -63,5 +73,5 @@ def filename_of(uri: str) -> str:
     return urlsplit(uri).path.rpartition("/")[2]
 
 
-def _refused(message: str, code: str = "invalid_uri") -> InvalidError:
-    return InvalidError(code, message, "uri")
+def _refused(message: str, code: str = "invalid_uri", param: str = "uri") -> InvalidError:
+    return InvalidError(code, message, param)

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     ecif_private_sources: bool = Field(
         default=False, description="fetch datasets from http and from addresses that are not public, too"
     )
+    ecif_private_receivers: bool = Field(
+        default=False, description="tell of ended jobs at addresses that are not public, and there by http, too"
+    )
     ecif_feature_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         default=50 * GiB,
         description="of what models have made of datasets; beyond, what was used longest ago and no job works on goes",

@@ -140,6 +140,12 @@ class Flag(_Strict):
     false_discovery_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
 
 
+class Notify(_Strict):
+    """Who is told, by a signed POST, that the job has ended (docs/webhooks.md)."""
+
+    url: Annotated[str, Field(min_length=1, max_length=2000)] = Field(description="https://host/path")
+
+
 Method = Literal["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon"]
 NEED_VALIDATION: frozenset[str] = frozenset({"tracin", "trak", "ekfac_if"})
 
@@ -161,6 +167,7 @@ class JobSettings(_Strict):
     queries: Queries | None = Field(default=None, description="for `traceback`: what to explain")
     remove: RemoveKeys | RemoveFlagged | None = Field(default=None, description="for `removal`: which pairs leave")
     verify: bool = Field(default=False, description="for `removal`: refit without them too, and report the gap")
+    notify: Notify | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -52,6 +52,14 @@ class ShardState(StrEnum):
     DROPPED = "dropped"  # its owner ended first
 
 
+class DeliveryStatus(StrEnum):
+    """Where the notice of a job's end stands."""
+
+    WAITING = "waiting"  # it will be sent, or is being sent, or sent again
+    DELIVERED = "delivered"  # the receiver answered 2xx
+    FAILED = "failed"  # given up: the receiver is gone, or every try failed
+
+
 class Phase(StrEnum):
     """The steps of the work, in order. `fetch` and `ingest` belong to a dataset, `fetch` and `check` to a model, the
     others to a job."""

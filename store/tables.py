@@ -1,6 +1,7 @@
 """The tables. Names of constraints are fixed by the metadata, so that migrations can name them too."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from store.states import DatasetStatus, JobStatus, ModelStatus, ShardState
+from store.states import DatasetStatus, DeliveryStatus, JobStatus, ModelStatus, ShardState
 
 Json = dict[str, Any]
 
@@ -47,9 +48,7 @@ class Base(DeclarativeBase):
     }
 
 
-def _one_of(
-    column: str, states: type[DatasetStatus] | type[ModelStatus] | type[JobStatus] | type[ShardState]
-) -> CheckConstraint:
+def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
     names = ", ".join(f"'{state.value}'" for state in states)
     return CheckConstraint(f"{column} IN ({names})", name=column)
 
@@ -284,6 +283,30 @@ class Shard(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]  # of the current attempt
     finished_at: Mapped[datetime | None]
+
+
+class Delivery(Base):
+    """The notice of a job's end, on its way to whoever asked to be told."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        _one_of("status", DeliveryStatus),
+        Index(None, "job_id"),
+        Index("ix_deliveries_waiting", "not_before", "id", postgresql_where=text("status = 'waiting'")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)  # the webhook-id, the same each time it is sent
+    job_id: Mapped[str]
+    event: Mapped[str]
+    url: Mapped[str]
+    receiver: Mapped[str]  # host and port of the URL: how many are sent there at once is bounded
+    body: Mapped[str]  # to the byte, so no JSONB
+    status: Mapped[str]
+    turn: Mapped[int] = mapped_column(server_default=text("0"))  # of a claim or a replay: fences every end of a claim
+    failures: Mapped[int] = mapped_column(server_default=text("0"))  # since it was first sent, or asked for again
+    not_before: Mapped[datetime] = mapped_column(server_default=func.now())  # while it is being sent: when that is over
+    attempts: Mapped[list[Json]] = mapped_column(JSONB, server_default=text("'[]'"))  # the latest, oldest first
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 SCORES = (

@@ -16,6 +16,7 @@ from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
 from worker import abandoned, vanished
+from worker.courier import Courier
 
 logger = logging.getLogger("worker.sweeper")
 
@@ -111,6 +112,7 @@ def main() -> None:
     database = Database.from_settings(settings)
     bell = Bell(celery_application(settings))
     blobs = Blobs.from_settings(settings)
+    courier = Courier(database, settings)
     stop = threading.Event()
 
     def on_signal(_signal: int, _frame: FrameType | None) -> None:
@@ -128,6 +130,7 @@ def main() -> None:
                 look_at = time.monotonic() + _LOOK_SECONDS
         except (SQLAlchemyError, BlobStoreError, OSError) as error:
             logger.warning("sweep not finished: %s", error)
+    courier.close()
     bell.close()
     database.close()
 

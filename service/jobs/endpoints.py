@@ -24,6 +24,7 @@ from service.uploads import MAX_FIELD_BYTES, Form, read_body, read_form
 from store import jobs, shards
 from store.errors import InvalidError
 from store.idempotency import Answer
+from store.receivers import check_receiver
 from store.specification import JobSettings, JobSpec
 from store.states import PROGRESS_UNITS, JobStatus, Phase
 from store.tables import Job
@@ -142,6 +143,7 @@ def _submit_json(service: Service, body: bytes, submission: Once) -> Response:
     content = {"spec": spec.model_dump(mode="json", exclude_defaults=True)}  # the same after an upgrade, too
     if (answered := submission.first_answer(content)) is not None:
         return answered
+    check_receiver(spec.notify, service.settings)
     with service.database.transaction() as session:
         service.limits.room_for_job(session)
         answer = _promise(session, spec, content, submission)
@@ -159,6 +161,7 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
     sent = form.content() | {"spec": settings.model_dump(mode="json", exclude_defaults=True)}
     if (answered := submission.first_answer(sent)) is not None:
         return answered
+    check_receiver(settings.notify, service.settings)
     with ExitStack() as kept_or_forgotten:
         ids: dict[str, str] = {}
         kept_uploads = []

@@ -16,6 +16,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "ECIF_HEARTBEAT_SECONDS": "0.5",
         "ECIF_SWEEP_SECONDS": "1",
         "ECIF_GRACE_SECONDS": "1",
+        "ECIF_PRIVATE_RECEIVERS": "true",
         "ECIF_DEVICE": "cpu",
     }
     with Stack(tmp_path_factory.mktemp("stack"), workers=2, environment=environment) as stack:

@@ -45,6 +45,7 @@ def test_the_answer_echoes_the_whole_specification(client, ready):
         "remove": None,
         "verify": False,
         "queries": None,
+        "notify": None,
     }
 
 

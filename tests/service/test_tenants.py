@@ -24,7 +24,8 @@ def theirs(tenants, image_zip, embedding_zip, work):
     client = tenants[1]
     sent = [client.post("/datasets", files={"file": ("x.zip", content)}) for content in (image_zip(2), embedding_zip())]
     images, embeddings = [answer.json()["id"] for answer in sent]
-    job = client.post("/jobs", json={**SPEC, "dataset": embeddings}).json()["id"]
+    asked = {**SPEC, "dataset": embeddings, "notify": {"url": "https://hooks.example.org/x"}}
+    job = client.post("/jobs", json=asked).json()["id"]
     model = client.post("/models", files={"file": save({"w": torch.zeros(2)})}, data={"architecture": "tiny"}).json()
     work()
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
@@ -36,6 +37,7 @@ def theirs(tenants, image_zip, embedding_zip, work):
         "model_id": model["id"],
         "key": "images/0.png",
         "upload_id": upload,
+        "delivery_id": client.get(f"/jobs/{job}/deliveries").json()["items"][0]["id"],
     }
 
 

@@ -1,17 +1,13 @@
 """One file over https, from the address that its name was resolved to, without following redirects."""
 
-import os
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
-import certifi
 import httpx
 
 from store.errors import InvalidError
-from worker.fetching.public import public_address
+from worker.fetching.pinned import Pinned, client_options
 
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 _TRIES = 5
@@ -22,13 +18,7 @@ class Web:
     """A file of the web as a stream that goes on where it broke off."""
 
     def __init__(self, uri: str, *, private_too: bool) -> None:
-        parts = urlsplit(uri)
-        host = parts.hostname or ""
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        address = public_address(host, port, private_too=private_too)
-        self._host, self._named = host, parts.netloc
-        at = f"[{address}]" if ":" in address else address
-        self._url = httpx.URL(parts._replace(netloc=f"{at}:{port}").geturl())
+        self._pinned = Pinned(uri, private_too=private_too)
 
     @property
     def size(self) -> int | None:
@@ -43,9 +33,7 @@ class Web:
             httpx.HTTPError: the connection broke too often.
         """
         at, tag, broken = 0, None, 0
-        # Neither proxies nor credentials of this machine's environment: the pinned address is where it goes.
-        trusted = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
-        with httpx.Client(verify=trusted, timeout=_TIMEOUT, trust_env=False, follow_redirects=False) as client:
+        with httpx.Client(timeout=_TIMEOUT, **client_options()) as client:
             while True:
                 try:
                     with self._asked(client, at, tag) as answer:
@@ -63,14 +51,12 @@ class Web:
 
     @contextmanager
     def _asked(self, client: httpx.Client, at: int, tag: str | None) -> Iterator[httpx.Response]:
-        headers = {"Host": self._named, "Accept-Encoding": "identity", "User-Agent": "ecif"}
+        headers = dict(self._pinned.headers)
         if at:
             headers["Range"] = f"bytes={at}-"
             if tag is not None and not tag.startswith("W/"):
                 headers["If-Range"] = tag
-        # The certificate is checked against the name, although the connection goes to the address.
-        extensions = {"sni_hostname": self._host}
-        with client.stream("GET", self._url, headers=headers, extensions=extensions) as answer:
+        with client.stream("GET", self._pinned.url, headers=headers, extensions=self._pinned.extensions) as answer:
             _check(answer, at)
             yield answer
 

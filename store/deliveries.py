@@ -1,0 +1,183 @@
+"""Notices of ended jobs: all SQL over their rows.
+
+A notice is written with the end of its job and kept, so it is sent at least once; its id, the same each time, lets a
+receiver know it again.
+"""
+
+import json
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from store.errors import NotFoundError
+from store.ids import new_id
+from store.states import DeliveryStatus
+from store.tables import Delivery, Job
+
+PAUSES_SECONDS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+"""After the first failure, the second, …: the schedule that Standard Webhooks gives as an example."""
+
+_JITTER = 0.1  # of a pause, at most: those that failed together do not all come again together
+_LONGEST_ASKED_FOR = 86_400  # seconds of a Retry-After
+_SENDING = timedelta(seconds=60)
+"""For how long a claim keeps others away: longer than any attempt takes."""
+
+_ATTEMPTS_KEPT = 32
+_GONE = 410
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A notice that this process sends now, as it was when claimed."""
+
+    id: str
+    turn: int
+    tenant: str
+    job_id: str
+    url: str
+    receiver: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How one sending ended: with a status code, or before there was one.
+
+    Attributes:
+        retry_after: seconds that the receiver asked for.
+    """
+
+    at: str
+    seconds: float
+    status_code: int | None
+    error: str | None = None
+    retry_after: int = 0
+
+
+def announce(session: Session, job: Job) -> None:
+    """Promise the notice of a job that just ended, if anybody asked for it. Who deleted a job wants none."""
+    notify = job.spec.get("notify")
+    if not notify or job.deleted_at is not None:
+        return
+    event = f"job.{job.status}"
+    assert job.finished_at is not None  # noqa: S101  it ended
+    told = {"type": event, "timestamp": _utc(job.finished_at), "data": _essentials(job)}
+    session.add(
+        Delivery(
+            id=new_id("msg"),
+            job_id=job.id,
+            event=event,
+            url=notify["url"],
+            receiver=urlsplit(notify["url"]).netloc.lower(),
+            body=json.dumps(told, separators=(",", ":")),
+            status=DeliveryStatus.WAITING,
+        )
+    )
+    session.flush()
+
+
+def _essentials(job: Job) -> dict[str, Any]:
+    summary = job.summary or {}
+    return {
+        "id": job.id,
+        "task": job.task,
+        "status": job.status,
+        "error": job.error,
+        "results": job.result_count,
+        "flagged": job.flagged_count,
+        "summary": {name: summary[name] for name in ("counts", "ranked_by", "warnings") if name in summary} or None,
+        "created_at": _utc(job.created_at),
+        "started_at": job.started_at and _utc(job.started_at),
+        "finished_at": job.finished_at and _utc(job.finished_at),
+        "url": f"/jobs/{job.id}",
+    }
+
+
+def _utc(moment: Any) -> str:
+    return str(moment.astimezone(UTC).isoformat().replace("+00:00", "Z"))
+
+
+def claim(session: Session, busy: Collection[str] = ()) -> Claimed | None:
+    """Take the notice that has waited longest, of a receiver that is not `busy`; or nothing."""
+    due = (
+        select(Delivery.id)
+        .where(
+            Delivery.status == DeliveryStatus.WAITING,
+            Delivery.not_before <= func.now(),
+            Delivery.receiver.not_in(busy),
+        )
+        .order_by(Delivery.not_before, Delivery.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    found = session.scalar(
+        update(Delivery)
+        .where(Delivery.id == due.scalar_subquery())
+        .values(turn=Delivery.turn + 1, not_before=func.now() + _SENDING)
+        .returning(Delivery)
+    )
+    if found is None:
+        return None
+    tenant = session.scalar(select(Job.tenant).where(Job.id == found.job_id)) or ""
+    return Claimed(found.id, found.turn, tenant, found.job_id, found.url, found.receiver, found.body)
+
+
+def record(session: Session, claimed: Claimed, attempt: Attempt) -> None:
+    """Note how a sending ended, and what follows from it: nothing, if it was claimed or asked for again since."""
+    found = session.scalar(select(Delivery).where(Delivery.id == claimed.id).with_for_update())
+    if found is None:
+        return  # its job was deleted
+    noted = {"at": attempt.at, "seconds": attempt.seconds, "status_code": attempt.status_code, "error": attempt.error}
+    found.attempts = [*found.attempts, noted][-_ATTEMPTS_KEPT:]
+    if found.turn == claimed.turn:
+        _go_on(found, attempt)
+    session.flush()
+
+
+def _go_on(found: Delivery, attempt: Attempt) -> None:
+    if attempt.status_code is not None and 200 <= attempt.status_code < 300:
+        found.status = DeliveryStatus.DELIVERED
+        return
+    found.failures += 1
+    if attempt.status_code == _GONE or found.failures > len(PAUSES_SECONDS):
+        found.status = DeliveryStatus.FAILED
+        return
+    pause = PAUSES_SECONDS[found.failures - 1] * (1 + random.uniform(0, _JITTER))
+    pause = max(pause, min(attempt.retry_after, _LONGEST_ASKED_FOR))
+    found.not_before = func.now() + timedelta(seconds=pause)
+
+
+def of_job(session: Session, job_id: str) -> Sequence[Delivery]:
+    """The notices of a job: one, once it has ended, if somebody asked for it. The caller has found the job."""
+    return session.scalars(select(Delivery).where(Delivery.job_id == job_id).order_by(Delivery.created_at)).all()
+
+
+def replay(session: Session, job_id: str, delivery_id: str) -> Delivery:
+    """Send a notice again, at once and from the first pause on. The caller has found the job.
+
+    Raises:
+        NotFoundError: the job has no such notice.
+    """
+    found = session.scalar(select(Delivery).where(Delivery.id == delivery_id, _of(job_id)).with_for_update())
+    if found is None:
+        raise NotFoundError("delivery_not_found", f"job {job_id} has no delivery {delivery_id!r}")
+    found.status, found.failures, found.turn = DeliveryStatus.WAITING, 0, found.turn + 1
+    found.not_before = func.now()
+    session.flush()
+    session.refresh(found)
+    return found
+
+
+def drop(session: Session, job_id: str) -> None:
+    """Forget the notices of a job that is deleted."""
+    session.execute(delete(Delivery).where(_of(job_id)))
+
+
+def _of(job_id: str) -> ColumnElement[bool]:
+    return Delivery.job_id == job_id

@@ -1,0 +1,98 @@
+"""The courier: sends the notices of ended jobs, from threads of its own. Any number may run."""
+
+import logging
+import threading
+from collections import Counter
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from store import deliveries
+from store.database import Database
+from store.deliveries import Claimed
+from store.settings import Settings
+from store.shared_secrets import webhook_secret
+from worker.sending import send
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 16
+_AT_ONCE_TO_ONE = 4
+"""So that a receiver that hangs holds up no other."""
+
+_LOOK_SECONDS = 1.0
+
+
+def claim(database: Database, busy: list[str]) -> Claimed | None:
+    """A notice to deliver now, if there is one."""
+    with database.transaction() as session:
+        return deliveries.claim(session, busy)
+
+
+def deliver(database: Database, settings: Settings, claimed: Claimed) -> None:
+    """Send a notice and record how it went. If this process dies in between, it is sent again once its claim ends."""
+    with database.transaction() as session:
+        secret = webhook_secret(session, claimed.tenant)
+    attempt = send(claimed, secret, private_too=settings.ecif_private_receivers)
+    # The host alone: what follows in a URL may be a secret.
+    logger.info(
+        "%s: notice %s to %s: %s %s",
+        claimed.job_id, claimed.id, claimed.receiver, attempt.status_code or "no answer", attempt.error or "",
+    )  # fmt: skip
+    with database.transaction() as session:
+        deliveries.record(session, claimed, attempt)
+
+
+class Courier:
+    """Looks for notices that are due, and sends each in a thread of its own: a receiver that is slow or dead delays
+    neither whoever started this nor other receivers."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database, self._settings = database, settings
+        self._under_way: Counter[str] = Counter()  # by receiver
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Begin nothing more. What is being sent is not waited for: it would be sent again."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                while self._begin_one():
+                    pass
+            except SQLAlchemyError as error:
+                logger.warning("no notices looked for: %s", error)
+            except Exception:
+                logger.exception("the courier goes on")
+            with self._changed:
+                # Woken too when one has ended: what waited for its place may go.
+                self._changed.wait(_LOOK_SECONDS)
+
+    def _begin_one(self) -> bool:
+        with self._changed:
+            if self._closed or self._under_way.total() >= _AT_ONCE:
+                return False
+            busy = [receiver for receiver, count in self._under_way.items() if count >= _AT_ONCE_TO_ONE]
+        claimed = claim(self._database, busy)
+        if claimed is None:
+            return False
+        with self._changed:
+            self._under_way[claimed.receiver] += 1
+        threading.Thread(target=self._deliver, args=(claimed,), name=claimed.id, daemon=True).start()
+        return True
+
+    def _deliver(self, claimed: Claimed) -> None:
+        try:
+            deliver(self._database, self._settings, claimed)
+        except Exception:
+            logger.exception("notice %s: not recorded, it is sent again", claimed.id)
+        finally:
+            with self._changed:
+                self._under_way[claimed.receiver] -= 1
+                self._changed.notify_all()
