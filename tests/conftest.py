@@ -19,7 +19,7 @@ from store.settings import Settings
 
 pytest_plugins = ["tests.s3_fixtures", "tests.service_fixtures"]
 
-_ONE_AT_A_TIME = ("chaos", "end_to_end", "standalone")
+_ONE_AT_A_TIME = ("chaos", "end_to_end", "hostile", "standalone")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

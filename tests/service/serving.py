@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import uvicorn
@@ -41,12 +42,14 @@ uvicorn.run("service.app:create_app", factory=True, host="127.0.0.1", port=int(s
 
 
 @contextmanager
-def in_a_process(settings: Settings, dies_in: str = "os.nothing") -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`dies_in` names a function: calling it ends the process as `kill -9` would."""
+def in_a_process(
+    settings: Settings, dies_in: str = "os.nothing", folder: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`dies_in` names a function: calling it ends the process as `kill -9` would. It starts in `folder`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = os.environ | {name.upper(): str(value) for name, value in settings.model_dump().items()}
-    process = subprocess.Popen([sys.executable, "-c", _DYING, str(port), dies_in], env=environment)
+    process = subprocess.Popen([sys.executable, "-c", _DYING, str(port), dies_in], env=environment, cwd=folder)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(200):

@@ -19,8 +19,8 @@ class BoundedLines:
     A class and not a generator: after `RowTooLongError` it goes on with the line that follows.
     """
 
-    def __init__(self, stream: IO[bytes], most: int) -> None:
-        self._text = _decoded(stream)
+    def __init__(self, stream: IO[bytes], most: int, name: str) -> None:
+        self._text = _decoded(stream, name)
         self._most = self._left = most
         self.number = 0
         """lines given out or skipped so far"""
@@ -48,12 +48,12 @@ class BoundedLines:
         raise RowTooLongError
 
 
-def _decoded(stream: IO[bytes]) -> io.TextIOWrapper:
+def _decoded(stream: IO[bytes], name: str) -> io.TextIOWrapper:
     """UTF-8 unless a byte-order mark says UTF-16. What does not decode stays in the text as lone surrogates."""
     buffered = io.BufferedReader(stream)  # type: ignore[type-var]
     mark = buffered.peek(4)[:4]
     if mark in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
-        raise UploadRefused("unreadable_table", "a table is in UTF-32; save it as UTF-8")
+        raise UploadRefused("unreadable_table", f"{name} is in UTF-32; save it as UTF-8")
     if mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return io.TextIOWrapper(buffered, "utf-16", "surrogatepass", newline="")
     return io.TextIOWrapper(buffered, "utf-8-sig", "surrogateescape", newline="")

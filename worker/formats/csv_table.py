@@ -26,7 +26,7 @@ class CsvTable:
         self.columns = self._columns(header)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
-        with closing(BoundedLines(self._open(), self._limits.max_line_bytes)) as lines:
+        with closing(BoundedLines(self._open(), self._limits.max_line_bytes, self.name)) as lines:
             next(lines)
             rows = csv.reader(lines, delimiter=self._delimiter, strict=True)
             number = 0
@@ -57,7 +57,7 @@ class CsvTable:
                     yield BadRow(self.name, number, line, reason)
 
     def _header_line(self) -> str:
-        with closing(BoundedLines(self._open(), self._limits.max_line_bytes)) as lines:
+        with closing(BoundedLines(self._open(), self._limits.max_line_bytes, self.name)) as lines:
             try:
                 return next(lines, "")
             except RowTooLongError:

@@ -108,7 +108,7 @@ def open_clip_tables(archive: Archive, contents: Contents) -> list[int]:
 
 
 def _header(archive: Archive, position: int) -> set[str]:
-    lines = BoundedLines(archive.open(position), archive.limits.max_line_bytes)
+    lines = BoundedLines(archive.open(position), archive.limits.max_line_bytes, archive.members.name(position))
     try:
         header = next(lines, "")
     except RowTooLongError:

@@ -28,7 +28,7 @@ class JsonlTable:
         self.columns = tuple(dict.fromkeys(column for row in first if isinstance(row, Row) for column in row.values))
 
     def __iter__(self) -> Iterator[Row | BadRow]:
-        with closing(BoundedLines(self._open(), self._limits.max_line_bytes)) as lines:
+        with closing(BoundedLines(self._open(), self._limits.max_line_bytes, self.name)) as lines:
             number = 0
             while True:
                 lines.start_row()

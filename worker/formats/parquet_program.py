@@ -55,7 +55,7 @@ def answer(asked: IO[bytes], out: IO[bytes]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limits.parquet_memory_bytes, limits.parquet_memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        with damage_refused(), os.fdopen(request.fd, "rb") as file:
+        with damage_refused(f"parquet {request.name}"), os.fdopen(request.fd, "rb") as file:
             stream = cast(IO[bytes], ByteRange(file, request.start, request.length, Spent(limits)))
             with open_parquet(request.name, stream, limits) as parquet:
                 if request.columns is None:

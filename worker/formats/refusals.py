@@ -47,19 +47,19 @@ class MemberDamaged(Exception):  # noqa: N818
 
 
 @contextmanager
-def damage_refused() -> Iterator[None]:
-    """Turn what the libraries raise over a damaged file into `UploadRefused`.
+def damage_refused(what: str = "archive") -> Iterator[None]:
+    """Turn what the libraries raise over a damaged file into `UploadRefused`; `what` names it.
 
     An `OSError` with an errno is our own disk's and passes; without one it is gzip's or Arrow's word for damage.
     """
     try:
         yield
     except MemberDamaged as error:
-        raise UploadRefused("unreadable_archive", f"unreadable archive: {error}") from error
+        raise UploadRefused("unreadable_archive", f"unreadable {what}: {error}") from error
     except OSError as error:
         if error.errno is not None:
             raise
-        raise UploadRefused("unreadable_archive", f"unreadable archive: {error}") from error
+        raise UploadRefused("unreadable_archive", f"unreadable {what}: {error}") from error
     except (
         EOFError,
         MemoryError,
@@ -70,5 +70,5 @@ def damage_refused() -> Iterator[None]:
         struct.error,
         zlib.error,
     ) as error:
-        said = str(error) or type(error).__name__
-        raise UploadRefused("unreadable_archive", f"unreadable archive: {said}") from error
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UploadRefused("unreadable_archive", f"unreadable {what}: {said}") from error

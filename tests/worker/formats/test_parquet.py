@@ -75,9 +75,9 @@ def test_rows_turned_away(upload, read):
     ("content", "code", "wanted"),
     [
         (parquet({"caption": ["x"]}), "missing_column", "x.parquet has no column of images"),
-        (hugging_face()[:-100] + b"PAR1", "unreadable_archive", "unreadable archive: "),
-        (b"PAR1" + bytes(100) + b"\xff\xff\xff\x7fPAR1", "unreadable_archive", "unreadable archive: "),
-        (b"PAR1", "unreadable_archive", "unreadable archive: "),
+        (hugging_face()[:-100] + b"PAR1", "unreadable_archive", "unreadable parquet "),
+        (b"PAR1" + bytes(100) + b"\xff\xff\xff\x7fPAR1", "unreadable_archive", "unreadable parquet "),
+        (b"PAR1", "unreadable_archive", "unreadable parquet "),
         (
             parquet({"jpg": [b"A"], "title": ["x"]}),
             "missing_column",
