@@ -49,7 +49,7 @@ def run(size: Size, say: Say) -> Json:
     say(_told("scope all, ViT-B/32", found["all_large"]))
     found["heads"] = heads_job(large, 1024 if full else 16, 64 if full else 8, 128 if full else 8)
     say(_told("heads job, ViT-B/32", found["heads"]))
-    found["traceback"] = traceback_against_refit(2048 if full else 64, 512 if full else 8, 100 if full else 5, full)
+    found["traceback"] = traceback_against_refit(8192 if full else 64, 128 if full else 8, 100 if full else 5, full)
     say(f"traceback of {found['traceback']['queries']} queries against a refit: {found['traceback']['ratio']:.3f}")
     return found
 
