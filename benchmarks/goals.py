@@ -23,7 +23,13 @@ class Goal:
 def goals(data: Mapping[str, Measured]) -> list[Goal]:
     """The rows of all sections that have been measured."""
     rows: list[Goal] = []
-    for name, of in (("fidelity", _fidelity), ("cost", _cost), ("retraining", _retraining), ("memory", _memory)):
+    for name, of in (
+        ("fidelity", _fidelity),
+        ("cost", _cost),
+        ("retraining", _retraining),
+        ("memory", _memory),
+        ("results", _results),
+    ):
         if name in data:
             rows += of(data[name].results)
     return rows
@@ -80,3 +86,14 @@ def _memory(results: Json) -> Iterator[Goal]:
     sizes = results["sizes"]
     what = f"peak memory from {sizes[0]['pairs']:,} to {sizes[-1]['pairs']:,} pairs"
     yield Goal(what, "grows < 20 %", f"{results['growth']:+.0%}", results["growth"] < 0.2)
+
+
+def _results(results: Json) -> Iterator[Goal]:
+    load, pages, gaps = results["load"]["ratio"], results["pages"]["ratio"], results["walk"]["gaps"]
+    yield Goal(f"loading {results['rows']:,} results ÷ a bare COPY (rates)", "≥ 0.7", f"{load:.2f}", load >= 0.7)
+    yield Goal(f"page at depth {results['pages']['depth']:,} ÷ first page", "≤ 1.5", f"{pages:.2f}", pages <= 1.5)
+    errors = results["readers"]["errors"]
+    yield Goal(f"errors of {results['readers']['readers']} readers during a load", "0", f"{errors}", errors == 0)
+    yield Goal("gaps or repeats in a walk while another job loads", "0", f"{gaps}", gaps == 0)
+    seconds = results["delete_s"]
+    yield Goal(f"deleting a job of {results['rows']:,} results answers in", "< 1 s", f"{seconds:.3f} s", seconds < 1)

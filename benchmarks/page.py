@@ -298,11 +298,38 @@ def _gpu(results: Json) -> str:
 {table(("pass", "pairs per second", "share of the peak", "memory"), rows)}"""
 
 
+def _results(results: Json) -> str:
+    load, pages, readers, walk = (results[part] for part in ("load", "pages", "readers", "walk"))
+    rows = [
+        ("first page of 100", f"{pages['first_ms']:.1f} ms"),
+        (f"page of 100 at depth {pages['depth']:,}", f"{pages['deep_ms']:.1f} ms"),
+        (
+            f"page of 100 anywhere, {readers['readers']} readers at once, during a load: p50, p95",
+            f"{readers['p50_ms']:.0f} ms, {readers['p95_ms']:.0f} ms",
+        ),
+        (f"answer to deleting {results['rows']:,} results", f"{1000 * results['delete_s']:.0f} ms"),
+    ]
+    outlasted = "went on to the end of the walk" if walk["load_outlasted"] else "ended before the walk"
+    return f"""One job of {results["rows"]:,} results with five scores, in a PostgreSQL that keeps its promises to the
+disk. Shards of the step `load` are claimed and done as a worker does them: {load["rows_per_second"]:,.0f} rows a
+second. After each of them as many rows, encoded beforehand, go into an equal table with equal indexes by one bare
+binary COPY: {load["bare_rows_per_second"]:,.0f} rows a second. The scores are drawn at random.
+
+{table(("over HTTP, one API process", "time"), rows)}
+
+The deep pages are reached by cursors that were made here by the service's own code and key; at the end of the first
+page its cursor is compared with the service's. The {readers["readers"]} readers made {readers["requests"]:,} requests,
+{readers["errors"]} failed; the load beside them wrote {readers["loaded_rows_per_second"]:,.0f} rows a second. A walk of
+{walk["rows"]:,} results in pages of 1,000 took {walk["seconds"]:.0f} s and found {walk["gaps"]} gaps or repeats; the
+load of another job beside it {outlasted}."""
+
+
 PARTS: Final[dict[str, Callable[[Json], str]]] = {
     "fidelity": _fidelity,
     "cost": _cost,
     "retraining": _retraining,
     "memory": _memory,
     "gpu": _gpu,
+    "results": _results,
 }
 """What each section says of its figures."""

@@ -40,4 +40,5 @@ SECTIONS: Final = (
     Section("retraining", "Against retraining"),
     Section("memory", "Memory"),
     Section("gpu", "GPU"),
+    Section("results", "Results of a large job"),
 )

@@ -59,6 +59,11 @@ def get(session: Session, job_id: str) -> Job:
     return _found(session.scalar(_visible(job_id)), job_id)
 
 
+def row_exists(session: Session, job_id: str) -> bool:
+    """Whether there is a row, be it of a deleted one."""
+    return session.get(Job, job_id) is not None
+
+
 def lock(session: Session, job_id: str) -> Job | None:
     """The job's row, held for the rest of the transaction; deleted ones too."""
     return session.scalar(

@@ -2,7 +2,8 @@
 
 Bytes are kept before the row that names them is committed, so a crash in between leaves bytes that nobody owns. Their
 owner is noted first, in an empty blob, and the note goes when the row is there. What is noted for hours is looked into
-by the sweeper. So nobody has to search a whole store for what no row names, and a store may hold other things.
+by the sweeper. What is purged is noted too: a worker that does not know it yet may write once more. So nobody has to
+search a whole store for what no row names, and a store may hold other things.
 """
 
 from collections.abc import Iterator

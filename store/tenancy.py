@@ -22,11 +22,12 @@ def tenant_of(session: Session) -> str:
     return str(session.info.get(TENANT, DEFAULT_TENANT))
 
 
-def one_at_a_time(session: Session) -> None:
+def one_at_a_time(session: Session, tenant: str | None = None) -> None:
     """Hold back other transactions of the same tenant that ask for this too, until this one ends: what is counted
-    against a limit stays counted. Before any row is locked, so that nobody waits in a circle."""
+    against a limit stays counted. Before any row of what is kept is locked, so that nobody waits in a circle. The
+    tenant is the session's own unless another is named."""
     session.execute(text("SELECT pg_advisory_xact_lock(:kind, hashtext(:tenant))"), {
-        "kind": _LIMITS, "tenant": tenant_of(session),
+        "kind": _LIMITS, "tenant": tenant or tenant_of(session),
     })  # fmt: skip
 
 

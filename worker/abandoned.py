@@ -1,9 +1,9 @@
-"""What an upload leaves behind when the API dies in the middle of it."""
+"""Bytes that no row names: of an upload in whose middle the API died, or written late, after their owner was purged."""
 
 import logging
 from datetime import timedelta
 
-from store import datasets, models, pending
+from store import datasets, jobs, models, pending
 from store.blobs import Blobs
 from store.database import Database
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 _AGE = timedelta(hours=6)
 """From its bytes to its row an upload takes moments; the rest is for clocks that differ."""
 
-_EXISTS = {"datasets": datasets.exists, "models": models.exists}
+_EXISTS = {"datasets": datasets.exists, "jobs": jobs.row_exists, "models": models.exists}
 
 
 def remove(database: Database, blobs: Blobs, age: timedelta = _AGE) -> None:
@@ -28,6 +28,6 @@ def remove(database: Database, blobs: Blobs, age: timedelta = _AGE) -> None:
         if owned:
             pending.settle(blobs, owner)
         else:
-            logger.info("%s: its upload was never finished, its bytes are deleted", owner)
+            logger.info("%s: no row names it, its bytes are deleted", owner)
             pending.forget(blobs, owner)
     blobs.clear_staging(age)

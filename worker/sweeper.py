@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from doorbell.application import celery_application
 from doorbell.bell import Bell
-from store import datasets, features, idempotency, jobs, models, shards, uploads
+from store import datasets, features, idempotency, jobs, models, pending, shards, uploads
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
@@ -65,7 +65,7 @@ def _purge_job(database: Database, blobs: Blobs) -> None:
     with database.transaction() as session:
         job_id = jobs.to_purge(session)
         if job_id is not None:
-            blobs.delete_prefix(f"jobs/{job_id}")
+            _delete_blobs(blobs, f"jobs/{job_id}")
             jobs.purge(session, job_id, _PURGE_ROWS)
 
 
@@ -73,7 +73,7 @@ def _purge_dataset(database: Database, blobs: Blobs) -> None:
     with database.transaction() as session:
         dataset_id = datasets.to_purge(session)
         if dataset_id is not None:
-            blobs.delete_prefix(f"datasets/{dataset_id}")
+            _delete_blobs(blobs, f"datasets/{dataset_id}")
             datasets.purge(session, dataset_id, _PURGE_ROWS)
 
 
@@ -81,8 +81,14 @@ def _purge_model(database: Database, blobs: Blobs) -> None:
     with database.transaction() as session:
         model_id = models.to_purge(session)
         if model_id is not None:
-            blobs.delete_prefix(f"models/{model_id}")
+            _delete_blobs(blobs, f"models/{model_id}")
             models.purge(session, model_id)
+
+
+def _delete_blobs(blobs: Blobs, owner: str) -> None:
+    """A worker that has lost its lease may not know it yet, and write once more: the note has it looked at again."""
+    pending.note(blobs, owner)
+    blobs.delete_prefix(owner)
 
 
 def _trim_encoded(database: Database, blobs: Blobs, settings: Settings) -> None:

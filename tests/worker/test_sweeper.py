@@ -1,11 +1,13 @@
 """What the sweeper does for those who fell silent, and with what was deleted."""
 
 import time
+from datetime import timedelta
 
 from sqlalchemy import func, select
 
 from store import shards
 from store.tables import Dataset, Job, Pair, Result, Shard
+from worker import abandoned
 from worker.steps import fit
 from worker.sweeper import sweep
 from worker.work import Workplace, work_once
@@ -87,8 +89,31 @@ def test_what_was_deleted_is_purged(client, upload, embedding_zip, work, databas
     with database.transaction() as session:
         for table in (Dataset, Job, Pair, Result, Shard):
             assert session.scalar(select(func.count()).select_from(table)) == 0
+    abandoned.remove(database, blobs, timedelta(0))  # the notes of what was purged
     assert [path for path in (settings.ecif_home / "blobs").rglob("*") if path.is_file()] == []
 
 
 def test_a_worker_without_work_says_so(database, blobs, settings):
     assert work_once(Workplace(settings, database, blobs)) is None
+
+
+def test_what_a_worker_writes_after_the_purge_goes_too(
+    client, upload, embedding_zip, work, database, blobs, settings, monkeypatch
+):
+    dataset = upload(embedding_zip(4))["id"]
+    put, late = blobs.put, []
+
+    def put_late(name, content):
+        if name.startswith("datasets/") and not late:
+            late.append(name)
+            assert client.delete(f"/datasets/{dataset}").status_code == 204
+            sweep(database, blobs, Rings(), settings)
+            with database.transaction() as session:
+                assert session.get(Dataset, dataset) is None
+        put(name, content)
+
+    monkeypatch.setattr(blobs, "put", put_late)
+    work()
+    assert blobs.exists(late[0])
+    abandoned.remove(database, blobs, timedelta(0))
+    assert not [path for path in (settings.ecif_home / "blobs").rglob("*") if path.is_file()]

@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session
 
-from store import datasets, models, owners, shards
+from store import api_keys, datasets, models, owners, shards
 from store.checkpoint_file import architecture_of
 from store.errors import InvalidError, LostLeaseError
 from store.states import Phase
-from store.tables import DEFAULT_TENANT, Dataset, Model
+from store.tables import Dataset, Model
+from store.tenancy import one_at_a_time
 from worker.fetching import Fetched, fetch
 from worker.task import Done, Task
 
@@ -33,6 +34,7 @@ def run(task: Task) -> Done:
         task.blobs.adopt(folder / "fetched", dataset.upload_blob)
 
     def write(session: Session) -> None:
+        _keep(task, session, dataset.tenant, dataset.upload_blob, found)
         datasets.fetched(session, dataset.id, digest=found.digest, size_bytes=found.size_bytes)
 
     return _done(found, write)
@@ -50,6 +52,8 @@ def _of_model(task: Task, model_id: str) -> Done:
         task.blobs.adopt(path, models.blob_of(model_id))
 
     def write(session: Session) -> None:
+        param = "uri" if urlsplit(model.source or "").scheme else "job"
+        _keep(task, session, model.tenant, models.blob_of(model_id), found, param)
         models.fetched(session, model_id, architecture=architecture, digest=found.digest, size_bytes=found.size_bytes)
 
     return _done(found, write)
@@ -59,12 +63,31 @@ def _done(found: Fetched, write: Callable[[Session], None]) -> Done:
     return Done({"digest": found.digest, "bytes": found.size_bytes}, found.size_bytes >> 20, write)
 
 
+def _room(task: Task, session: Session, tenant: str) -> int:
+    """How many bytes the tenant may still keep. Without keys there is no limit, as at the doors of the API."""
+    most = task.settings.ecif_max_upload_bytes
+    if not api_keys.any_made(session):
+        return most
+    with task.database.of_tenant(tenant).transaction() as its_own:
+        return min(most, task.settings.ecif_max_stored_bytes - owners.stored_bytes(its_own))
+
+
+def _keep(task: Task, session: Session, tenant: str, blob: str, found: Fetched, param: str = "uri") -> None:
+    """Count what was fetched, in the transaction that records it: meanwhile the tenant may have kept other things."""
+    one_at_a_time(session, tenant)
+    room = _room(task, session, tenant)
+    if found.size_bytes > room:
+        task.blobs.delete(blob)
+        raise InvalidError(
+            "too_large", f"there is room for {room:,} bytes, and the file has {found.size_bytes:,}", param
+        )
+
+
 def _copied(task: Task, source: str, path: Path, tenant: str) -> Fetched:
     settings = task.settings
     most = settings.ecif_max_upload_bytes
-    if tenant != DEFAULT_TENANT:
-        with task.database.of_tenant(tenant).transaction() as session:
-            most = min(most, settings.ecif_max_stored_bytes - owners.stored_bytes(session))
+    with task.database.transaction() as session:
+        most = min(most, _room(task, session, tenant))
     if not urlsplit(source).scheme:
         return _checkpoint_of_job(task, source, path, most)
     return fetch(
@@ -85,10 +108,13 @@ def _checkpoint_of_job(task: Task, job_id: str, path: Path, most: int) -> Fetche
         with path.open("wb") as file:
             for piece in task.blobs.stream(found[0]["checkpoint"]):
                 hasher.update(piece)
-                size += file.write(piece)
+                size += len(piece)
+                if size > most:
+                    raise InvalidError(
+                        "too_large", f"there is room for {most:,} bytes, and the checkpoint is larger", "job"
+                    )
+                file.write(piece)
                 task.lease.check()
     except (IndexError, FileNotFoundError):
         raise InvalidError("no_checkpoint", f"job {job_id} was deleted, and its checkpoint with it", "job") from None
-    if size > most:
-        raise InvalidError("too_large", f"there is room for {most:,} bytes, and the checkpoint has {size:,}", "job")
     return Fetched(size, f"sha256:{hasher.hexdigest()}")

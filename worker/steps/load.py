@@ -12,7 +12,7 @@ from store.states import Phase
 from store.tables import SCORES, Job
 from worker.job_view import JobView, single
 from worker.task import Done, Task
-from worker.tensors import get_tensors
+from worker.tensors import get_elements
 
 _ROWS_A_SHARD = 100_000
 
@@ -31,11 +31,8 @@ def run(task: Task) -> Done:
     """Prepare the rows of one range; they are written with the end of the shard."""
     view = JobView.of(task)
     (ranked,) = view.outputs[Phase.RANK]
-    content = get_tensors(task.blobs, ranked["ranked"])
     first, last = task.claim.payload["first"], task.claim.payload["last"]
-    rows = _rows(
-        view.number, first, {name: values[first:last] for name, values in content.items()}, ranked.get("queries", [])
-    )
+    rows = _rows(view.number, first, get_elements(task.blobs, ranked["ranked"], first, last), ranked.get("queries", []))
 
     def write(session: Session) -> None:
         results.load(session, rows)

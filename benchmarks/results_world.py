@@ -1,0 +1,136 @@
+"""Jobs that stand right before `load`: all that earlier phases leave is there, and the scores are drawn at random."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+
+import torch
+from fastapi.testclient import TestClient
+from safetensors.torch import save
+from sqlalchemy import insert, select, text
+
+from service.app import create_app
+from service.cursors import Cursors
+from store import jobs, shared_secrets
+from store.blobs import Blobs
+from store.database import Database
+from store.ids import new_id
+from store.settings import Settings, get_settings
+from store.specification import JobSpec
+from store.states import JobStatus, Phase, ShardState
+from store.tables import Dataset, Job, Shard
+from worker.steps import load
+from worker.tensors import put_tensors
+from worker.work import Workplace, work_once
+
+SCORES: Final = ("influence", "positive_influence", "negative_influence", "self_influence", "clip_score")
+_PAIRS = """
+INSERT INTO pairs (dataset, position, row, part, key, caption)
+SELECT :dataset, n, n, 0, n::text, 'a caption of pair ' || n FROM generate_series(CAST(:first AS bigint), :last) AS n
+"""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One shard: from rank `first` + 1 on, `count` rows."""
+
+    first: int
+    count: int
+    seconds: float
+
+
+@dataclass
+class World:
+    """A service whose one dataset has many pairs, and one real job on it that the others are copies of."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    model: str
+    cursors: Cursors
+
+    @classmethod
+    @contextmanager
+    def of(cls, settings: Settings, rows: int) -> Iterator[World]:
+        database, blobs = Database.from_settings(settings), Blobs.from_settings(settings)
+        vectors = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+        with TestClient(create_app(settings)) as client:
+            content = io.BytesIO(save({"image": vectors, "text": vectors.flip(1).contiguous()}))
+            dataset = client.post("/datasets", files={"file": ("x.safetensors", content)}).json()["id"]
+            spec = {"task": "valuation", "dataset": dataset, "validation": {"fraction": 0.5}, "fit": None}
+            job = client.post("/jobs", json=spec).json()["id"]
+        _work(settings, database, blobs)
+        with database.transaction() as session:
+            number = session.execute(select(Dataset.number).where(Dataset.id == dataset)).scalar_one()
+            session.execute(text(_PAIRS), {"dataset": number, "first": 40, "last": rows - 1})
+            key = shared_secrets.cursor_key(session)
+        try:
+            yield cls(settings, database, blobs, job, Cursors(lambda: key))
+        finally:
+            database.close()
+
+    def job(self, rows: int, *, seed: int) -> str:
+        """A job of so many results, with its shards of `load` waiting."""
+        generator = torch.Generator().manual_seed(seed)
+        columns = {name: torch.randn(rows, dtype=torch.float64, generator=generator) for name in SCORES}
+        columns["influence"] = columns["influence"].sort().values
+        job_id = new_id("job")
+        columns["position"] = torch.randperm(rows, generator=generator)
+        blob = put_tensors(self.blobs, f"jobs/{job_id}/ranked.safetensors", columns)
+        with self.database.transaction() as session:
+            real = session.get_one(Job, self.model)
+            copied = ("task", "spec", "code_version", "dataset_id", "dataset_digest")
+            job = Job(id=job_id, status=JobStatus.RUNNING, **{name: getattr(real, name) for name in copied})
+            session.add(job)
+            session.flush()
+            outputs = {
+                Phase.PLAN: {"pairs": rows},
+                Phase.RANK: {"ranked": blob, "results": rows, "flagged": None, "summary": {}},
+            }
+            for phase, output in outputs.items():
+                row = {"job_id": job_id, "phase": phase, "index": 0, "payload": {}, "state": ShardState.DONE}
+                session.execute(insert(Shard).values(**row, output=output, total=1))
+            session.refresh(job)
+            jobs.open_phase(session, job, Phase.LOAD, load.shards(session, job, JobSpec.model_validate(job.spec)))
+        return job_id
+
+    def load_once(self, job: str) -> Loaded | None:
+        """Have a worker do the next shard; `None` where all are done."""
+        with self.database.transaction() as session:
+            waiting = select(Shard).where(Shard.job_id == job, Shard.state == ShardState.QUEUED)
+            shard = session.scalars(waiting.order_by(Shard.id).limit(1)).first()
+            if shard is None:
+                return None
+            first, last = shard.payload["first"], shard.payload["last"]
+        begin = perf_counter()
+        work_once(Workplace(self.settings, self.database, self.blobs))
+        return Loaded(first, last - first, perf_counter() - begin)
+
+    def load_whole(self, job: str) -> None:
+        while self.load_once(job) is not None:
+            pass
+
+    def cursor(self, job: str, rank: int) -> str:
+        """What the service makes at the end of a page that ends with this rank."""
+        asked = {"results": job, "sort": "rank", "order": "asc", "flagged": None, "key": None, "query": None}
+        return self.cursors.make(asked, [None, rank])
+
+
+def load_all() -> None:
+    """Do all that waits, in a process of its own, which says when it begins."""
+    settings = get_settings()
+    database = Database.from_settings(settings)
+    print("begins", flush=True)
+    _work(settings, database, Blobs.from_settings(settings))
+    database.close()
+
+
+def _work(settings: Settings, database: Database, blobs: Blobs) -> None:
+    place = Workplace(settings, database, blobs)
+    while work_once(place) is not None:
+        pass
