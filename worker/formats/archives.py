@@ -23,6 +23,8 @@ class Archive(ABC):
         self.scratch = scratch
         self.damaged: dict[str, str] = {}
         """archives of a set that end too early: name and reason"""
+        self.upload: IO[bytes] | None = None
+        """the file that was uploaded; members of a compressed archive lie in another"""
 
     @abstractmethod
     def size(self, position: int) -> int:
@@ -37,6 +39,17 @@ class Archive(ABC):
         """Where a member's bytes lie plain. A compressed one is unpacked first: to the end of `scratch`, which stays
         open, or to a temporary file of its own.
         """
+
+    @abstractmethod
+    def stored(self, position: int) -> bool:
+        """Whether a member's bytes lie in the archive as they are."""
+
+    def offset(self, position: int) -> int | None:
+        """Where a member's bytes lie in the upload as they are; `None` where they do not."""
+        if not self.stored(position):
+            return None
+        extent = self.extent(position)
+        return extent.start if extent.file is self.upload else None
 
     @property
     def shards(self) -> list[tuple[str, range]]:

@@ -28,6 +28,8 @@ class Matrix:
     dtype: str
     open_stream: Callable[[], IO[bytes]]
     start: int
+    offset: int | None = None
+    """of the first number in the upload, where it lies there as it is"""
 
     @property
     def row_bytes(self) -> int:
@@ -52,6 +54,21 @@ class Matrix:
             return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # a float64 too large becomes inf, and its row is rejected
             return np.frombuffer(raw, self.dtype).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Lying:
+    """Two matrices as they lie in the upload: the byte at which each begins, and the numpy type of its numbers."""
+
+    image: tuple[int, str]
+    text: tuple[int, str]
+
+
+def lying(image: Matrix, text: Matrix) -> Lying | None:
+    """Where both can be read in place, row by row."""
+    if image.offset is None or text.offset is None or BFLOAT16 in (image.dtype, text.dtype):
+        return None
+    return Lying((image.offset, image.dtype), (text.offset, text.dtype))
 
 
 def _skip(stream: IO[bytes], count: int) -> None:

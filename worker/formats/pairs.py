@@ -7,6 +7,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from worker.formats.matrices import Lying
 from worker.formats.printable import printable
 from worker.formats.refusals import Rejection
 
@@ -49,7 +50,9 @@ class EmbeddingBlock:
     """Rows of embeddings in upload order, without those rejected.
 
     `first_row` is the upload's row (from 0) at which the block begins. `keys`, `captions` and `extras` have n entries;
-    `image` and `text` are (n, E) float32, finite, not normalised. A row of zeros is kept.
+    `image` and `text` are (n, E) float32, finite, not normalised. A row of zeros is kept. `numbered`: the keys are the
+    numbers of the rows, and nothing else came with them. `lying`: the upload holds the matrices as they are, and these
+    are their `rows`, (n,).
     """
 
     first_row: int
@@ -58,6 +61,9 @@ class EmbeddingBlock:
     extras: list[dict[str, Json]]
     image: npt.NDArray[np.float32]
     text: npt.NDArray[np.float32]
+    numbered: bool = False
+    rows: npt.NDArray[np.int64] | None = None
+    lying: Lying | None = None
 
 
 Item = ImagePair | RejectedPair | EmbeddingBlock

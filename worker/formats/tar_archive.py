@@ -55,6 +55,9 @@ class TarArchive(Archive):
     def size(self, position: int) -> int:
         return self._sizes[position]
 
+    def stored(self, position: int) -> bool:
+        return True
+
     def open(self, position: int) -> IO[bytes]:
         part = ByteRange(self._file(position), self._starts[position], self._sizes[position], self._spent)
         return cast(IO[bytes], part)

@@ -84,7 +84,7 @@ class UploadReader:
         if isinstance(item, ImagePair):
             key = self._keys.claim(item.key, expected=item.further)
             return item if key == item.key else replace(item, key=key)
-        if isinstance(item, EmbeddingBlock):
+        if isinstance(item, EmbeddingBlock) and not item.numbered:
             item.keys[:] = map(self._keys.claim, item.keys)
         return item
 

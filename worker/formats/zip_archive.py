@@ -52,6 +52,9 @@ class ZipArchive(Archive):
     def size(self, position: int) -> int:
         return self._sizes[position]
 
+    def stored(self, position: int) -> bool:
+        return self._methods[position] == _STORED
+
     def open(self, position: int) -> IO[bytes]:
         packed = self._packed_range(position, counted=self._methods[position] == _STORED)
         if self._methods[position] == _STORED:

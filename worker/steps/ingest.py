@@ -15,13 +15,13 @@ from store.errors import InvalidError, LostLeaseError
 from store.pairs import NewPair
 from store.states import DuplicateKind
 from store.tables import Dataset, Part
-from worker.content_hash import content_hash
+from worker.content_hash import content_hash, row_hashes
 from worker.equals import Fingerprints
 from worker.formats import DEFAULT_TEMPLATE, EmbeddingBlock, RejectedPair, Rejection, UploadReader, UploadRefused
 from worker.formats.printable import printable
 from worker.inspection.limits import DecoderLimits
 from worker.inspection.ordered import CheckedPair, inspected
-from worker.records import pack
+from worker.records import InUpload, pack, pack_rows
 from worker.tally import Tally
 from worker.task import Done, Task
 
@@ -124,7 +124,7 @@ class _Writer:
     _pending: list[NewPair] = field(default_factory=list)
     _images: bytearray = field(default_factory=bytearray)
     _offsets: dict[int, int] = field(default_factory=dict)  # of images in the part, by their hash
-    _blocks: list[tuple[Any, Any]] = field(default_factory=list)
+    _blocks: list[EmbeddingBlock] = field(default_factory=list)
     _hashes: list[tuple[Any, Any]] = field(default_factory=list)
 
     def take(self, item: CheckedPair | RejectedPair | EmbeddingBlock) -> None:
@@ -183,12 +183,11 @@ class _Writer:
     def _take_block(self, block: EmbeddingBlock) -> None:
         self.width = block.image.shape[1]
         # Equal embeddings stand for equal captions and images: a caption beside them may be missing or shortened.
-        texts, images = (
-            np.array([content_hash(row.data) for row in side], dtype=np.int64) for side in (block.text, block.image)
-        )
+        texts, images = row_hashes(block.text), row_hashes(block.image)
         self.fingerprints.add_block(self.position, {DuplicateKind.IMAGE: images, DuplicateKind.CAPTION: texts})
         for key, caption, extra in zip(block.keys, block.captions, block.extras, strict=True):
-            self.tally.accept(caption, extra)
+            if not block.numbered:
+                self.tally.accept(caption, extra)
             self._pending.append(
                 NewPair(
                     self.position,
@@ -201,7 +200,7 @@ class _Writer:
             )
             self.rows += 1
             self.position += 1
-        self._blocks.append((block.image, block.text))
+        self._blocks.append(block)
         self._hashes.append((texts, images))
 
     def flush(self) -> None:
@@ -224,9 +223,14 @@ class _Writer:
         self._first_row = self.rows
         self._pending, self._images, self._offsets, self._blocks, self._hashes = [], bytearray(), {}, [], []
 
-    def _content(self) -> bytes:
+    def _content(self) -> bytes | memoryview:
         if not self._blocks:
-            return bytes(self._images)
-        images, texts = (np.concatenate(side) for side in zip(*self._blocks, strict=True))
+            return memoryview(self._images)
         text_hashes, image_hashes = (np.concatenate(side) for side in zip(*self._hashes, strict=True))
-        return pack(text_hashes, image_hashes, images, texts)
+        lying = self._blocks[0].lying
+        if lying is None:
+            images, texts = (np.concatenate([getattr(b, side) for b in self._blocks]) for side in ("image", "text"))
+            return pack(text_hashes, image_hashes, images, texts)
+        rows = np.concatenate([block.rows for block in self._blocks if block.rows is not None])
+        where = InUpload(self.dataset.upload_blob, lying.image, lying.text)
+        return pack_rows(text_hashes, image_hashes, rows, self.width or 0, where)
