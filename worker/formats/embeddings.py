@@ -39,11 +39,24 @@ class Embeddings:
         if table is not None and table.total is not None:
             self._check_count(table, table.total)
 
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block; 0 where the rows cannot be read from any block on, but only from the first."""
+        return self._rows_a_block if self._table is None and self._lying else 0
+
+    @property
+    def _rows_a_block(self) -> int:
+        return min(self._limits.block_rows, max(1, self._limits.block_bytes // (4 * self._image.width)))
+
     def __iter__(self) -> Iterator[Item]:
+        return self.between(0, self._image.rows)
+
+    def between(self, first: int, last: int) -> Iterator[Item]:
+        """What the rows from `first`, where a block begins, to just before `last` give."""
         rows = iter(self._table) if self._table else None
-        count = min(self._limits.block_rows, max(1, self._limits.block_bytes // (4 * self._image.width)))
-        first = 0
-        for image, text in zip(self._image.blocks(count), self._text.blocks(count), strict=True):
+        count = self._rows_a_block
+        blocks = (side.blocks(count, first, last) for side in (self._image, self._text))
+        for image, text in zip(*blocks, strict=True):
             described = self._described(rows, first, len(image))
             yield from embedding_items(first, image, text, described, self._lying)
             first += len(image)

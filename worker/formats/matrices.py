@@ -35,12 +35,12 @@ class Matrix:
     def row_bytes(self) -> int:
         return self.width * (2 if self.dtype == BFLOAT16 else np.dtype(self.dtype).itemsize)
 
-    def blocks(self, rows: int) -> Iterator[npt.NDArray[np.float32]]:
-        """(n, width) float32, n = `rows` but for the last."""
+    def blocks(self, rows: int, first: int, last: int) -> Iterator[npt.NDArray[np.float32]]:
+        """The rows from `first` to just before `last`: (n, width) float32, n = `rows` but for the last block."""
         with closing(self.open_stream()) as stream:
-            _skip(stream, self.start)
-            for start in range(0, self.rows, rows):
-                count = min(rows, self.rows - start)
+            _skip(stream, self.start + first * self.row_bytes)
+            for start in range(first, last, rows):
+                count = min(rows, last - start)
                 yield self._as_float32(self._read(stream, count * self.row_bytes)).reshape(count, self.width)
 
     def _read(self, stream: IO[bytes], wanted: int) -> bytes:

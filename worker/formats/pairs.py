@@ -1,7 +1,7 @@
 """What a reader gives out: pairs as they came, pairs turned away, and blocks of embeddings."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from worker.formats.matrices import Lying
 from worker.formats.printable import printable
 from worker.formats.refusals import Rejection
+from worker.formats.stored_member import StoredMember
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Kind = Literal["images", "embeddings"]
@@ -19,7 +20,8 @@ Kind = Literal["images", "embeddings"]
 class ImagePair:
     """A pair as it came. `image` is not decoded yet; `extra` holds every other column of its row, `label` too.
 
-    `further` marks the second and later captions of one image, which share its key until keys are made unique.
+    `further` marks the second and later captions of one image, which share its key until keys are made unique. `where`
+    names its row. One that is only listed has no `image`, but the `member` that is to be read.
     """
 
     key: str
@@ -27,6 +29,8 @@ class ImagePair:
     image: bytes
     extra: dict[str, Json]
     further: bool = False
+    where: str = field(default="", compare=False)
+    member: StoredMember | None = None
 
 
 @dataclass(frozen=True, slots=True)

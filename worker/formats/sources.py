@@ -48,6 +48,7 @@ class Opened:
     source: PairSource
     missing_shards: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    archive: Archive | None = None
 
 
 def opened(
@@ -70,7 +71,8 @@ def opened(
     chosen = _chosen(found, archive, contents)
     found, source = _source(found, archive, contents, chosen, template)
     _check_asked(wanted, found)
-    return Opened(found, source, _missing(found, archive, contents), left_out(archive, contents, found, chosen))
+    others = left_out(archive, contents, found, chosen)
+    return Opened(found, source, _missing(found, archive, contents), others, archive)
 
 
 def _of_shards(archive: Archive, contents: Contents, path: Path, files: ExitStack) -> Opened:
@@ -83,6 +85,7 @@ def _of_shards(archive: Archive, contents: Contents, path: Path, files: ExitStac
         Webdataset(shards, inside.images),
         missing(archive.members.name(position) for position in contents.tars),
         left_out(archive, contents, Format.WEBDATASET, contents.tars),
+        shards,
     )
 
 
