@@ -44,7 +44,7 @@ class Blobs:
     def from_settings(cls, settings: Settings) -> "Blobs":
         return cls(settings.blob_url)
 
-    def put(self, name: str, content: bytes | IO[bytes] | Path) -> None:
+    def put(self, name: str, content: bytes | memoryview | IO[bytes] | Path) -> None:
         """Keep `content` under `name`, replacing what was there."""
         obstore.put(self._store, name, content)
 

@@ -1,6 +1,6 @@
 """Datasets: all SQL over their rows and parts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -58,7 +58,7 @@ def create(
     session.add(dataset)
     session.flush()
     session.refresh(dataset)
-    first = Phase.INGEST if source is None else Phase.FETCH
+    first = Phase.INDEX if source is None else Phase.FETCH
     shards.open_phase(session, first, [shards.Planned({})], dataset_id=dataset_id)
     return dataset
 
@@ -66,7 +66,7 @@ def create(
 def fetched(session: Session, dataset_id: str, *, digest: str, size_bytes: int) -> None:
     """Record what was fetched for a dataset, and queue its ingest."""
     session.execute(update(Dataset).where(Dataset.id == dataset_id).values(digest=digest, size_bytes=size_bytes))
-    shards.open_phase(session, Phase.INGEST, [shards.Planned({})], dataset_id=dataset_id)
+    shards.open_phase(session, Phase.INDEX, [shards.Planned({})], dataset_id=dataset_id)
 
 
 def get(session: Session, dataset_id: str) -> Dataset:
@@ -174,14 +174,15 @@ def fail_ingest(session: Session, dataset_id: str, error: dict[str, Any], reject
     jobs.fail_waiting(session, error, dataset_id=dataset_id)
 
 
-def clear_pairs(session: Session, dataset_id: str) -> None:
-    """Forget what an earlier attempt at ingest wrote."""
-    session.execute(delete(Pair).where(Pair.dataset == _number(dataset_id)))
-    session.execute(delete(Part).where(Part.dataset_id == dataset_id))
+def lock(session: Session, dataset_id: str) -> Dataset | None:
+    """The row of a dataset, held for the rest of the transaction: its shards may end at the same time."""
+    return session.scalar(
+        select(Dataset).where(Dataset.id == dataset_id).with_for_update().execution_options(populate_existing=True)
+    )
 
 
-def add_part(session: Session, part: Part) -> None:
-    session.add(part)
+def add_parts(session: Session, parts: Iterable[Part]) -> None:
+    session.add_all(parts)
 
 
 def parts(session: Session, dataset_id: str) -> Sequence[Part]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import select
+from sqlalchemy import Text, cast, delete, func, insert, literal, select
 from sqlalchemy.orm import Session, load_only
 
 from store.copying import copy_rows
@@ -73,6 +73,21 @@ def add(session: Session, dataset: int, new: Iterable[NewPair]) -> int:
             for pair in new
         ),
     )
+
+
+def add_numbered(
+    session: Session, dataset: int, *, position: int, row: int, part: int, first_key: int, count: int
+) -> None:
+    """Append accepted pairs of which nothing is known but a number, which is their key. PostgreSQL makes the rows."""
+    one = func.generate_series(0, count - 1).column_valued("one")
+    places = literal(position) + one, literal(row) + one
+    rows = select(literal(dataset), *places, literal(part), cast(literal(first_key) + one, Text))
+    session.execute(insert(Pair).from_select(["dataset", "position", "row", "part", "key"], rows))
+
+
+def clear(session: Session, dataset: int, first: int, last: int) -> None:
+    """Forget the pairs at the positions from `first` to just before `last`, which an earlier attempt wrote."""
+    session.execute(delete(Pair).where(Pair.dataset == dataset, Pair.position >= first, Pair.position < last))
 
 
 def by_key(session: Session, dataset: int, key: str) -> Pair:

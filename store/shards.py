@@ -330,11 +330,12 @@ def any_running(session: Session, *, job_id: str) -> bool:
     )
 
 
-def outputs(session: Session, phase: Phase, *, job_id: str) -> list[dict[str, Any]]:
+def outputs(
+    session: Session, phase: Phase, *, job_id: str | None = None, dataset_id: str | None = None
+) -> list[dict[str, Any]]:
     """The outputs of a finished phase in shard order."""
-    rows = session.scalars(
-        select(Shard.output).where(Shard.job_id == job_id, Shard.phase == phase).order_by(Shard.index)
-    )
+    owned = _Owner(dataset_id, job_id).condition
+    rows = session.scalars(select(Shard.output).where(owned, Shard.phase == phase).order_by(Shard.index))
     return [row or {} for row in rows]
 
 

@@ -61,12 +61,15 @@ class DeliveryStatus(StrEnum):
 
 
 class Phase(StrEnum):
-    """The steps of the work, in order. `fetch` and `ingest` belong to a dataset, `fetch` and `check` to a model, the
-    others to a job."""
+    """The steps of the work, in order. Those from `fetch` to `register` belong to a dataset, `fetch` and `check` to a
+    model, the others to a job."""
 
-    FETCH = "fetch"
     CHECK = "check"
+    FETCH = "fetch"
+    INDEX = "index"
     INGEST = "ingest"
+    JOIN = "join"
+    REGISTER = "register"
     PLAN = "plan"
     ENCODE = "encode"
     FIT = "fit"
@@ -86,7 +89,10 @@ class Phase(StrEnum):
 PROGRESS_UNITS = {
     Phase.FETCH: "MiB",
     Phase.CHECK: "models",
+    Phase.INDEX: "pairs",
     Phase.INGEST: "pairs",
+    Phase.JOIN: "pairs",
+    Phase.REGISTER: "pairs",
     Phase.PLAN: "pairs",
     Phase.ENCODE: "pairs",
     Phase.FIT: "epochs",

@@ -1,5 +1,6 @@
 """Which pairs of a dataset are equal in what: grouped by hash, the first of each group named."""
 
+import json
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,6 +60,26 @@ class Fingerprints:
         self.further.extend(bytes(count))
         for kind, values in hashes.items():
             self.hashes.setdefault(kind, array("q")).frombytes(values.tobytes())
+
+    def append(self, others: "Fingerprints", offset: int) -> None:
+        """Those of a later shard, whose positions are counted from `offset`."""
+        self.positions.frombytes((np.array(others.positions, dtype=np.int64) + offset).tobytes())
+        self.further += others.further
+        for kind, values in others.hashes.items():
+            self.hashes.setdefault(kind, array("q")).extend(values)
+
+    def packed(self) -> bytes:
+        """All of it, as `unpacked` reads it."""
+        columns = [self.positions, *self.hashes.values()]
+        head = json.dumps([len(self.positions), *(kind.value for kind in self.hashes)]).encode()
+        return b"\n".join([head, b"".join([bytes(self.further), *(column.tobytes() for column in columns)])])
+
+    @classmethod
+    def unpacked(cls, content: bytes) -> "Fingerprints":
+        head, _, rest = content.partition(b"\n")
+        count, *kinds = json.loads(head)
+        columns = [array("q", rest[count * (1 + 8 * n) : count * (9 + 8 * n)]) for n in range(len(kinds) + 1)]
+        return cls(columns[0], bytearray(rest[:count]), dict(zip(map(DuplicateKind, kinds), columns[1:], strict=True)))
 
     def equal(self) -> dict[DuplicateKind, Equal]:
         """The groups of every kind that was told."""

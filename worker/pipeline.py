@@ -18,12 +18,15 @@ from worker.steps import (
     encode,
     fetch,
     fit,
+    index,
     ingest,
+    join,
     kronecker,
     load,
     plan,
     project,
     rank,
+    register,
     score,
     trace,
 )
@@ -59,7 +62,10 @@ JOB_STEPS = (
 _RUN: dict[Phase, Callable[[Task], Done]] = {
     Phase.FETCH: fetch.run,
     Phase.CHECK: check.run,
+    Phase.INDEX: index.run,
     Phase.INGEST: ingest.run,
+    Phase.JOIN: join.run,
+    Phase.REGISTER: register.run,
     **{step.phase: step.run for step in JOB_STEPS},
 }
 

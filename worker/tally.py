@@ -23,6 +23,24 @@ class Tally:
     further_captions: int = 0
     _labels: Counter[str] = field(default_factory=Counter)
 
+    def as_json(self) -> dict[str, Any]:
+        """All counts, as `from_json` reads them."""
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, counts: dict[str, Any]) -> "Tally":
+        told = {**counts, "rejected": Counter(counts["rejected"]), "_labels": Counter(counts["_labels"])}
+        return cls(**told)
+
+    def add(self, others: "Tally") -> None:
+        """Count what another shard has counted."""
+        self.rejected += others.rejected
+        self.captions += others.captions
+        self.characters += others.characters
+        self.longest = max(self.longest, others.longest)
+        self.further_captions += others.further_captions
+        self._labels += others._labels
+
     def reject(self, rejection: Rejection) -> None:
         self.rejected[rejection.value] += 1
 

@@ -32,6 +32,15 @@ class Task:
         where = f"{self.claim.phase}-{self.claim.index}.{self.claim.attempt}"
         return f"{kind}/{self.claim.owner}/{where}/{name}"
 
+    def passing_name(self, name: str) -> str:
+        """As `blob_name`, of what later phases of a dataset need, and nobody after them."""
+        return f"{passing_of(self.claim.owner)}/{self.claim.phase}-{self.claim.index}.{self.claim.attempt}/{name}"
+
+
+def passing_of(dataset_id: str) -> str:
+    """The folder of what is deleted when a dataset's ingest has ended."""
+    return f"datasets/{dataset_id}/passing"
+
 
 def _nothing(_: Session) -> None:
     return

@@ -10,16 +10,17 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from store import jobs, owners, shards
+from store import datasets, jobs, owners, shards
 from store.blobs import Blobs
 from store.database import Database
 from store.errors import DomainError, LostLeaseError, WorkCancelledError
 from store.settings import Settings
 from store.shards import Claim
-from worker import pipeline, vanished
+from store.states import Phase
+from worker import dataset_phases, pipeline, vanished
 from worker.lease import Lease
 from worker.stop import HandedBackError, Stop
-from worker.task import Done, Json, Task
+from worker.task import Done, Json, Task, passing_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +100,15 @@ def _record(place: Workplace, claim: Claim, done: Done) -> None:
     with place.database.transaction() as session:
         # The owner's row first, so that two last shards of a phase cannot both think another is still running.
         job = jobs.lock(session, claim.job_id) if claim.job_id else None
+        dataset = datasets.lock(session, claim.dataset_id) if claim.dataset_id else None
         last = shards.complete(session, claim, _finite(done.output), units=done.units)
         done.write(session)
         if job is not None and last:
             pipeline.advance(session, job, claim.phase)
+        if dataset is not None and last:
+            dataset_phases.advance(session, dataset, claim.phase)
+    if last and claim.phase is Phase.REGISTER:
+        place.blobs.delete_prefix(passing_of(claim.owner))
     logger.info("%s %s-%s attempt %s: done", claim.owner, claim.phase, claim.index, claim.attempt)
 
 
@@ -147,6 +153,8 @@ def _fail_owner(place: Workplace, claim: Claim, error: Json) -> None:
         with place.database.transaction() as session:
             if claim.job_id is not None:
                 jobs.lock(session, claim.job_id)  # the owner before its shard, as everywhere
+            if claim.dataset_id is not None:
+                datasets.lock(session, claim.dataset_id)
             shards.fence(session, claim)
             shards.drop(session, claim)
             owners.fail(session, claim, error)

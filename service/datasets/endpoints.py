@@ -138,7 +138,7 @@ def list_pairs(
         DuplicateKind | None, Query(description="only pairs that equal another in this, those that are equal in turn")
     ] = None,
 ) -> Page[PairOut]:
-    """Pairs in the order of the upload; those of an ingesting dataset as far as they are read."""
+    """Pairs in the order of the upload; those of an ingesting dataset as far as they are kept."""
     limit = min(limit, MAX_LIMIT)
     if duplicate is not None:
         if rejected is not None:

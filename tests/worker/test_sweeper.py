@@ -43,7 +43,7 @@ def test_a_worker_that_vanishes_too_often_fails_the_job_and_names_the_shard(
     failed = client.get(f"/datasets/{dataset['id']}").json()
     assert failed["status"] == "failed"
     assert failed["error"]["code"] == "worker_vanished"
-    assert "ingest shard 0" in failed["error"]["message"]
+    assert "index shard 0" in failed["error"]["message"]
 
 
 def test_a_poisoned_shard_ends_its_own_job_only(

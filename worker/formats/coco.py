@@ -25,6 +25,7 @@ from worker.formats.pair_text import shown
 from worker.formats.pairs import ImagePair, Item, RejectedPair
 from worker.formats.printable import printable
 from worker.formats.refusals import Rejection, UploadRefused
+from worker.formats.stored_member import StoredMember
 
 _LOOKED_INTO = 20
 _LOOKED_AT_BYTES = 1 << 20
@@ -104,8 +105,8 @@ class Coco:
             return
 
         @cache
-        def content() -> bytes:
-            return self._archive.read(position)
+        def content() -> bytes | StoredMember:
+            return self._archive.image(position)
 
         further = False
         for annotation in annotations:

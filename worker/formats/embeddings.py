@@ -1,14 +1,15 @@
 """Pairs that were embedded before they came: two matrices, row for row, and perhaps a table beside them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
-from typing import cast, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
 from worker.formats.limits import Limits
-from worker.formats.matrices import Matrix
+from worker.formats.matrices import Lying, Matrix, lying
 from worker.formats.pair_text import caption_from, extra_from, key_from, shown
 from worker.formats.pairs import EmbeddingBlock, Item, Json, RejectedPair
 from worker.formats.refusals import PairRefused, Rejection, UploadRefused
@@ -32,18 +33,32 @@ class Embeddings:
             )
         self._image, self._text, self._table, self._limits = image, text, table, limits
         self._columns = embedding_columns(table) if table else None
+        self._lying = lying(image, text)
         self.total: int | None = image.rows
         self.ignored_columns = table.ignored_columns if table else ()
         if table is not None and table.total is not None:
             self._check_count(table, table.total)
 
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block; 0 where the rows cannot be read from any block on, but only from the first."""
+        return self._rows_a_block if self._table is None and self._lying else 0
+
+    @property
+    def _rows_a_block(self) -> int:
+        return min(self._limits.block_rows, max(1, self._limits.block_bytes // (4 * self._image.width)))
+
     def __iter__(self) -> Iterator[Item]:
+        return self.between(0, self._image.rows)
+
+    def between(self, first: int, last: int) -> Iterator[Item]:
+        """What the rows from `first`, where a block begins, to just before `last` give."""
         rows = iter(self._table) if self._table else None
-        count = min(self._limits.block_rows, max(1, self._limits.block_bytes // (4 * self._image.width)))
-        first = 0
-        for image, text in zip(self._image.blocks(count), self._text.blocks(count), strict=True):
+        count = self._rows_a_block
+        blocks = (side.blocks(count, first, last) for side in (self._image, self._text))
+        for image, text in zip(*blocks, strict=True):
             described = self._described(rows, first, len(image))
-            yield from embedding_items(first, image, text, described)
+            yield from embedding_items(first, image, text, described, self._lying)
             first += len(image)
         if self._table is not None and rows is not None:
             left = sum(1 for _ in islice(rows, self._limits.max_rows))
@@ -51,9 +66,9 @@ class Embeddings:
 
     def _described(
         self, rows: Iterator[Row | BadRow] | None, first: int, count: int
-    ) -> "list[Described | RejectedPair]":
+    ) -> "list[Described | RejectedPair] | None":
         if rows is None or self._table is None:
-            return [(str(number), None, {}) for number in range(first, first + count)]
+            return None
         columns = self._columns or Columns(None, None, None)
         found = [described_row(row, first + at, columns, self._limits) for at, row in enumerate(islice(rows, count))]
         if len(found) < count:
@@ -86,12 +101,19 @@ def embedding_items(
     first: int,
     image: npt.NDArray[np.float32],
     text: npt.NDArray[np.float32],
-    described: "list[Described | RejectedPair]",
+    described: "list[Described | RejectedPair] | None",
+    lying: Lying | None = None,
 ) -> Iterator[Item]:
-    """The rows from `first` on: those turned away, then a block of the others. `image`, `text`: (n, E)."""
+    """The rows from `first` on: those turned away, then a block of the others. `image`, `text`: (n, E).
+
+    Where nothing describes them their keys are their numbers. `lying` says where all rows of the upload are.
+    """
     sound = {"image": _finite_rows(image), "text": _finite_rows(text)}
+    numbered = described is None
+    if described is None:
+        described = [(str(number), None, {}) for number in range(first, first + len(image))]
     good: list[int] = []
-    block = EmbeddingBlock(first, [], [], [], image, text)
+    block = EmbeddingBlock(first, [], [], [], image, text, numbered)
     for at, row in enumerate(described):
         bad = [side for side, finite in sound.items() if not finite[at]]
         if isinstance(row, RejectedPair):
@@ -104,11 +126,16 @@ def embedding_items(
             block.keys.append(row[0])
             block.captions.append(row[1])
             block.extras.append(row[2])
+    rows = first + np.array(good, dtype=np.int64) if lying else None
     if len(good) == len(described):
-        yield block
+        yield replace(block, rows=rows, lying=lying)
     elif good:
-        yield EmbeddingBlock(first, block.keys, block.captions, block.extras, image[good], text[good])
+        yield replace(block, image=image[good], text=text[good], rows=rows, lying=lying)
 
 
-def _finite_rows(values: npt.NDArray[np.float32]) -> list[bool]:
-    return cast(list[bool], np.isfinite(values).all(axis=1).tolist())
+def _finite_rows(values: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """(n, E) → (n,). A row whose sum is finite is finite: one product, and the long way only for what is left."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        found: npt.NDArray[np.bool_] = np.isfinite(values @ np.ones(values.shape[1], dtype=np.float32))
+    found[~found] = np.isfinite(values[~found]).all(axis=1)
+    return found

@@ -79,7 +79,7 @@ class Folder:
             values=values,
             # A table that keys its rows otherwise keeps the file's name as one of the other columns.
             taken={columns.key or columns.file, columns.caption},
-            image=partial(self._archive.read, position),
+            image=partial(self._archive.image, position),
             limits=limits,
         )
 

@@ -40,7 +40,7 @@ class ImageFolder:
                 caption=self._template.replace("{label}", label.replace("_", " ")) if label else None,
                 values={"label": label},
                 taken=(),
-                image=partial(self._archive.read, position),
+                image=partial(self._archive.image, position),
                 limits=self._archive.limits,
             )
 

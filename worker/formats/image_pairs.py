@@ -6,6 +6,7 @@ from worker.formats.limits import Limits
 from worker.formats.pair_text import caption_from, extra_from, key_from, shown
 from worker.formats.pairs import ImagePair, RejectedPair
 from worker.formats.refusals import PairRefused
+from worker.formats.stored_member import StoredMember
 
 
 def image_pairs(
@@ -15,7 +16,7 @@ def image_pairs(
     caption: object,
     values: Mapping[str, object],
     taken: Collection[str | None],
-    image: Callable[[], bytes],
+    image: Callable[[], bytes | StoredMember],
     limits: Limits,
 ) -> Iterator[ImagePair | RejectedPair]:
     """The pairs of one row, which `where` names. `caption` may be a list: each is a pair with the same image.
@@ -37,5 +38,6 @@ def image_pairs(
     except PairRefused as error:
         yield RejectedPair(shown(key, limits), shown(caption, limits), f"{where}: {error}", error.rejection)
         return
+    read, member = (content, None) if isinstance(content, bytes) else (b"", content)
     for number, text in enumerate(good):
-        yield ImagePair(checked_key, text, content, extra, further=number > 0)
+        yield ImagePair(checked_key, text, read, extra, number > 0, where, member)

@@ -28,17 +28,19 @@ class Matrix:
     dtype: str
     open_stream: Callable[[], IO[bytes]]
     start: int
+    offset: int | None = None
+    """of the first number in the upload, where it lies there as it is"""
 
     @property
     def row_bytes(self) -> int:
         return self.width * (2 if self.dtype == BFLOAT16 else np.dtype(self.dtype).itemsize)
 
-    def blocks(self, rows: int) -> Iterator[npt.NDArray[np.float32]]:
-        """(n, width) float32, n = `rows` but for the last."""
+    def blocks(self, rows: int, first: int, last: int) -> Iterator[npt.NDArray[np.float32]]:
+        """The rows from `first` to just before `last`: (n, width) float32, n = `rows` but for the last block."""
         with closing(self.open_stream()) as stream:
-            _skip(stream, self.start)
-            for start in range(0, self.rows, rows):
-                count = min(rows, self.rows - start)
+            _skip(stream, self.start + first * self.row_bytes)
+            for start in range(first, last, rows):
+                count = min(rows, last - start)
                 yield self._as_float32(self._read(stream, count * self.row_bytes)).reshape(count, self.width)
 
     def _read(self, stream: IO[bytes], wanted: int) -> bytes:
@@ -52,6 +54,21 @@ class Matrix:
             return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # a float64 too large becomes inf, and its row is rejected
             return np.frombuffer(raw, self.dtype).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Lying:
+    """Two matrices as they lie in the upload: the byte at which each begins, and the numpy type of its numbers."""
+
+    image: tuple[int, str]
+    text: tuple[int, str]
+
+
+def lying(image: Matrix, text: Matrix) -> Lying | None:
+    """Where both can be read in place, row by row."""
+    if image.offset is None or text.offset is None or BFLOAT16 in (image.dtype, text.dtype):
+        return None
+    return Lying((image.offset, image.dtype), (text.offset, text.dtype))
 
 
 def _skip(stream: IO[bytes], count: int) -> None:

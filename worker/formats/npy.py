@@ -20,8 +20,10 @@ _LENGTH_BYTES = {b"\1\0": 2, b"\2\0": 4}
 _FLOATS = frozenset(np.dtype(order + kind).str for order in "<>" for kind in ("f2", "f4", "f8"))
 
 
-def npy_matrix(name: str, size: int, open_stream: Callable[[], IO[bytes]], limits: Limits) -> Matrix:
-    """The matrix in a member of `size` bytes."""
+def npy_matrix(
+    name: str, size: int, open_stream: Callable[[], IO[bytes]], limits: Limits, at: int | None = None
+) -> Matrix:
+    """The matrix in a member of `size` bytes, which lies at byte `at` of the upload if it lies there as it is."""
     with closing(open_stream()) as stream:
         header, start = _header(name, stream)
     dtype, by_column, shape = (header.get(field) for field in ("descr", "fortran_order", "shape"))
@@ -40,7 +42,7 @@ def npy_matrix(name: str, size: int, open_stream: Callable[[], IO[bytes]], limit
         raise UploadRefused(
             "embedding_shape", f"{name} has shape {shape} and dtype {dtype}, but {size - start} bytes of numbers"
         )
-    return Matrix(name, rows, width, dtype, open_stream, start)
+    return Matrix(name, rows, width, dtype, open_stream, start, None if at is None else at + start)
 
 
 def _header(name: str, stream: IO[bytes]) -> tuple[dict[object, object], int]:

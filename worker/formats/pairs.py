@@ -1,14 +1,16 @@
 """What a reader gives out: pairs as they came, pairs turned away, and blocks of embeddings."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from worker.formats.matrices import Lying
 from worker.formats.printable import printable
 from worker.formats.refusals import Rejection
+from worker.formats.stored_member import StoredMember
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Kind = Literal["images", "embeddings"]
@@ -18,7 +20,8 @@ Kind = Literal["images", "embeddings"]
 class ImagePair:
     """A pair as it came. `image` is not decoded yet; `extra` holds every other column of its row, `label` too.
 
-    `further` marks the second and later captions of one image, which share its key until keys are made unique.
+    `further` marks the second and later captions of one image, which share its key until keys are made unique. `where`
+    names its row. One that is only listed has no `image`, but the `member` that is to be read.
     """
 
     key: str
@@ -26,6 +29,8 @@ class ImagePair:
     image: bytes
     extra: dict[str, Json]
     further: bool = False
+    where: str = field(default="", compare=False)
+    member: StoredMember | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,9 @@ class EmbeddingBlock:
     """Rows of embeddings in upload order, without those rejected.
 
     `first_row` is the upload's row (from 0) at which the block begins. `keys`, `captions` and `extras` have n entries;
-    `image` and `text` are (n, E) float32, finite, not normalised. A row of zeros is kept.
+    `image` and `text` are (n, E) float32, finite, not normalised. A row of zeros is kept. `numbered`: the keys are the
+    numbers of the rows, and nothing else came with them. `lying`: the upload holds the matrices as they are, and these
+    are their `rows`, (n,).
     """
 
     first_row: int
@@ -58,6 +65,9 @@ class EmbeddingBlock:
     extras: list[dict[str, Json]]
     image: npt.NDArray[np.float32]
     text: npt.NDArray[np.float32]
+    numbered: bool = False
+    rows: npt.NDArray[np.int64] | None = None
+    lying: Lying | None = None
 
 
 Item = ImagePair | RejectedPair | EmbeddingBlock

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO
 
 from worker.formats.limits import Limits
@@ -13,12 +14,14 @@ _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": BFLOAT16}
 
 
 def safetensors_matrices(
-    name: str, size: int, open_stream: Callable[[], IO[bytes]], limits: Limits
+    name: str, size: int, open_stream: Callable[[], IO[bytes]], limits: Limits, at: int | None = None
 ) -> tuple[Matrix, Matrix]:
-    """The tensors `image` and `text` of a file of `size` bytes."""
+    """The tensors `image` and `text` of a file of `size` bytes, which lies at byte `at` of the upload, if it does."""
     with open_stream() as stream:
         header, data_start = _header(name, size, stream, limits)
     image, text = (_matrix(name, tensor, header, data_start, size, open_stream, limits) for tensor in ("image", "text"))
+    if at is not None:
+        image, text = (replace(matrix, offset=at + matrix.start) for matrix in (image, text))
     return image, text
 
 

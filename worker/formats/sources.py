@@ -48,6 +48,7 @@ class Opened:
     source: PairSource
     missing_shards: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    archive: Archive | None = None
 
 
 def opened(
@@ -62,6 +63,7 @@ def opened(
         _check_asked(wanted, found)
         return Opened(found, source, missing([name]))
     archive = _archive(path, container, file, limits, files)
+    archive.upload = file
     contents = survey(archive)
     if wanted in (None, Format.WEBDATASET) and contents.only_shards:
         return _of_shards(archive, contents, path, files)
@@ -69,7 +71,8 @@ def opened(
     chosen = _chosen(found, archive, contents)
     found, source = _source(found, archive, contents, chosen, template)
     _check_asked(wanted, found)
-    return Opened(found, source, _missing(found, archive, contents), left_out(archive, contents, found, chosen))
+    others = left_out(archive, contents, found, chosen)
+    return Opened(found, source, _missing(found, archive, contents), others, archive)
 
 
 def _of_shards(archive: Archive, contents: Contents, path: Path, files: ExitStack) -> Opened:
@@ -82,6 +85,7 @@ def _of_shards(archive: Archive, contents: Contents, path: Path, files: ExitStac
         Webdataset(shards, inside.images),
         missing(archive.members.name(position) for position in contents.tars),
         left_out(archive, contents, Format.WEBDATASET, contents.tars),
+        shards,
     )
 
 
@@ -103,7 +107,7 @@ def _lone_file(container: Container, name: str, file: IO[bytes], limits: Limits)
 
     if container is Container.PARQUET:
         return _of_parquet([parquet_file(name, lambda: Extent(file, 0, size), limits)], limits)
-    return Format.SAFETENSORS, Embeddings(*safetensors_matrices(name, size, whole, limits), None, limits)
+    return Format.SAFETENSORS, Embeddings(*safetensors_matrices(name, size, whole, limits, at=0), None, limits)
 
 
 def _archive(path: Path, container: Container, file: IO[bytes], limits: Limits, files: ExitStack) -> Archive:
@@ -164,7 +168,9 @@ def _source(
         case Format.SAFETENSORS:
             position, *table = chosen
             name, size = archive.members.name(position), archive.size(position)
-            matrices = safetensors_matrices(name, size, partial(archive.open, position), archive.limits)
+            matrices = safetensors_matrices(
+                name, size, partial(archive.open, position), archive.limits, archive.offset(position)
+            )
         case Format.NPY:
             image, text, *table = chosen
             matrices = _npy(archive, image), _npy(archive, text)
@@ -190,7 +196,8 @@ def _of_parquet(files: list[ParquetFile], limits: Limits) -> tuple[Format, PairS
 
 def _npy(archive: Archive, position: int) -> Matrix:
     name = archive.members.name(position)
-    return npy_matrix(name, archive.size(position), partial(archive.open, position), archive.limits)
+    opened_at = partial(archive.open, position)
+    return npy_matrix(name, archive.size(position), opened_at, archive.limits, archive.offset(position))
 
 
 def _some(positions: list[int], found: Format, wanted: str) -> list[int]:

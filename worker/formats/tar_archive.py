@@ -5,13 +5,14 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast, final
+from typing import IO, final
 
 from worker.formats.archives import Archive
-from worker.formats.byte_range import ByteRange, Extent, Spent
+from worker.formats.byte_range import Extent
 from worker.formats.limits import Limits
 from worker.formats.member_index import MemberIndex, plain_name
 from worker.formats.refusals import UploadRefused
+from worker.formats.stored_member import StoredMember
 from worker.formats.tar_members import walk
 
 
@@ -32,7 +33,7 @@ class TarArchive(Archive):
 
     def __init__(self, tars: Sequence[Tar], limits: Limits, scratch: Path) -> None:
         super().__init__(MemberIndex(limits), limits, scratch)
-        self._tars, self._spent = tars, Spent(limits)
+        self._tars = tars
         self._starts, self._sizes, self._firsts = array("Q"), array("Q"), array("Q")
         self._seen = 0
         for tar in tars:
@@ -55,12 +56,12 @@ class TarArchive(Archive):
     def size(self, position: int) -> int:
         return self._sizes[position]
 
-    def open(self, position: int) -> IO[bytes]:
-        part = ByteRange(self._file(position), self._starts[position], self._sizes[position], self._spent)
-        return cast(IO[bytes], part)
+    def locate(self, position: int) -> StoredMember:
+        size = self._sizes[position]
+        return StoredMember(self.members.name(position), self._starts[position], size, size)
 
     def extent(self, position: int, scratch: IO[bytes] | None = None) -> Extent:
-        return Extent(self._file(position), self._starts[position], self._sizes[position])
+        return Extent(self.file_of(position), self._starts[position], self._sizes[position])
 
     def _index(self, extent: Extent) -> None:
         most = self.limits.max_members
@@ -75,5 +76,5 @@ class TarArchive(Archive):
             self._starts.append(member.start)
             self._sizes.append(member.size)
 
-    def _file(self, position: int) -> IO[bytes]:
+    def file_of(self, position: int) -> IO[bytes]:
         return self._tars[bisect_right(self._firsts, position) - 1].extent.file

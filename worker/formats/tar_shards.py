@@ -26,4 +26,5 @@ def opened_shards(archive: Archive, positions: Sequence[int], scratch: Path, fil
             damaged[name] = f"{name}: unreadable archive: {error}"
     found = TarArchive(tars, archive.limits, scratch)
     found.damaged |= damaged
+    found.upload = archive.upload
     return found

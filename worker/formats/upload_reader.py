@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Self, final
 
 from worker.formats.detection import Format, named_format
+from worker.formats.embeddings import Embeddings
 from worker.formats.image_folder import DEFAULT_TEMPLATE
 from worker.formats.limits import Limits
 from worker.formats.pairs import EmbeddingBlock, ImagePair, Item, Kind
+from worker.formats.parquet_pairs import ParquetPairs
 from worker.formats.refusals import UploadRefused, damage_refused
 from worker.formats.sources import opened
 from worker.formats.unique_keys import UniqueKeys
@@ -40,7 +42,7 @@ class UploadReader:
             found = opened(path, filename, wanted, self._limits, caption_template, files)
             self._files = files.pop_all()
         self._keys = UniqueKeys()
-        self.format, self._source = found.format, found.source
+        self.format, self._source, self._archive = found.format, found.source, found.archive
         self.missing_shards, self.left_out = found.missing_shards, found.left_out
 
     @property
@@ -72,6 +74,32 @@ class UploadReader:
         """The first of them."""
         return self._keys.first_repeated
 
+    @property
+    def block_rows(self) -> int:
+        """Rows of embeddings in a block, where `between` can begin at any of them; else 0."""
+        return self._source.block_rows if isinstance(self._source, Embeddings) else 0
+
+    @property
+    def listable(self) -> bool:
+        """Whether its images can be read later, out of the upload, from what `listed` says."""
+        of_archive = self.kind == "images" and not isinstance(self._source, ParquetPairs)
+        return of_archive and self._archive is not None and self._archive.in_upload
+
+    def listed(self) -> Iterator[Item]:
+        """Everything but the images: each `ImagePair` has its `member` instead. For what is `listable`."""
+        assert self._archive is not None  # noqa: S101  see `listable`
+        self._archive.listing = True
+        try:
+            yield from self
+        finally:
+            self._archive.listing = False
+
+    def between(self, first: int, last: int) -> Iterator[Item]:
+        """The rows of embeddings from `first`, a multiple of `block_rows`, to just before `last`."""
+        assert isinstance(self._source, Embeddings)  # noqa: S101  see `block_rows`
+        with damage_refused():
+            yield from self._source.between(first, last)
+
     def __iter__(self) -> Iterator[Item]:
         self._keys = UniqueKeys()
         with damage_refused():
@@ -84,7 +112,7 @@ class UploadReader:
         if isinstance(item, ImagePair):
             key = self._keys.claim(item.key, expected=item.further)
             return item if key == item.key else replace(item, key=key)
-        if isinstance(item, EmbeddingBlock):
+        if isinstance(item, EmbeddingBlock) and not item.numbered:
             item.keys[:] = map(self._keys.claim, item.keys)
         return item
 

@@ -112,7 +112,7 @@ class Webdataset:
             caption=caption,
             values=values,
             taken={"key", column} if column and values[column] == caption else {"key"},
-            image=partial(self._archive.read, sample.image or 0),
+            image=partial(self._archive.image, sample.image or 0),
             limits=self._limits,
         )
 

@@ -2,19 +2,18 @@
 
 import stat
 import struct
-import zlib
 from array import array
 from pathlib import Path
-from typing import IO, cast, final
+from typing import IO, final
 
 import numpy as np
 
 from worker.formats.archives import Archive
-from worker.formats.byte_range import ByteRange, Extent, Spent
-from worker.formats.inflated import Inflated
+from worker.formats.byte_range import ByteRange, Extent
 from worker.formats.limits import Limits
 from worker.formats.member_index import MemberIndex, plain_name
-from worker.formats.refusals import MemberDamaged, PairRefused, Rejection, UploadRefused
+from worker.formats.refusals import MemberDamaged, UploadRefused
+from worker.formats.stored_member import StoredMember
 from worker.formats.zip_directory import ZipEntry, find_directory, walk
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -29,7 +28,7 @@ class ZipArchive(Archive):
 
     def __init__(self, file: IO[bytes], limits: Limits, scratch: Path) -> None:
         super().__init__(MemberIndex(limits), limits, scratch)
-        self._file, self._spent = file, Spent(limits)
+        self._file = file
         self._offsets, self._packed, self._sizes = array("Q"), array("Q"), array("Q")
         self._crcs, self._methods = array("I"), bytearray()
         file_size = file.seek(0, 2)
@@ -52,31 +51,23 @@ class ZipArchive(Archive):
     def size(self, position: int) -> int:
         return self._sizes[position]
 
-    def open(self, position: int) -> IO[bytes]:
-        packed = self._packed_range(position, counted=self._methods[position] == _STORED)
-        if self._methods[position] == _STORED:
-            return cast(IO[bytes], packed)
-        inflated = Inflated(
-            packed,
-            name=self.members.name(position),
-            size=self._sizes[position],
-            crc=self._crcs[position],
-            limits=self.limits,
-            spent=self._spent,
+    def locate(self, position: int) -> StoredMember:
+        return StoredMember(
+            self.members.name(position),
+            self._start(position),
+            self._packed[position],
+            self._sizes[position],
+            self._crcs[position],
+            self._methods[position] == _DEFLATED,
         )
-        return cast(IO[bytes], inflated)
+
+    def file_of(self, position: int) -> IO[bytes]:
+        return self._file
 
     def extent(self, position: int, scratch: IO[bytes] | None = None) -> Extent:
         if self._methods[position] != _STORED:
             return self._unpacked(position, scratch)
         return Extent(self._file, self._start(position), self._sizes[position])
-
-    def read(self, position: int) -> bytes:
-        content = super().read(position)
-        if self._methods[position] == _STORED and zlib.crc32(content) != self._crcs[position]:
-            name = self.members.name(position)
-            raise PairRefused(f"{name} does not match its checksum", Rejection.UNREADABLE_IMAGE)
-        return content
 
     def _add(self, entry: ZipEntry) -> None:
         name = plain_name(entry.name)
@@ -88,10 +79,6 @@ class ZipArchive(Archive):
         self._sizes.append(entry.size)
         self._crcs.append(entry.crc)
         self._methods.append(entry.method)
-
-    def _packed_range(self, position: int, *, counted: bool) -> ByteRange:
-        spent = self._spent if counted else None
-        return ByteRange(self._file, self._start(position), self._packed[position], spent)
 
     def _start(self, position: int) -> int:
         """Where an entry's data begin, behind its local header."""

@@ -1,0 +1,62 @@
+"""Join: count the pairs of all shards, find those that are equal, and say which rows `register` is to write."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from store import datasets, duplicates, shards
+from store.states import Phase
+from store.tables import Part
+from worker.equals import Fingerprints
+from worker.found_pairs import FoundPart
+from worker.tally import Tally
+from worker.task import Done, Task
+from worker.uploaded import dataset_of
+
+_PAIRS_A_SHARD = 65_536
+
+
+def run(task: Task) -> Done:
+    """Join what the shards of a dataset found."""
+    dataset = dataset_of(task)
+    with task.database.transaction() as session:
+        (index,) = shards.outputs(session, Phase.INDEX, dataset_id=dataset.id)
+        found = shards.outputs(session, Phase.INGEST, dataset_id=dataset.id)
+    prints, tally = Fingerprints(), Tally()
+    items = rows = 0
+    parts: list[Part] = []
+    ranges: list[list[dict[str, Any]]] = [[]]
+    for shard in found:
+        prints.append(Fingerprints.unpacked(task.blobs.get(shard["fingerprints"])), items)
+        tally.add(Tally.from_json(shard["tally"]))
+        for part in (FoundPart(**told) for told in shard["parts"]):
+            if ranges[-1] and items - ranges[-1][0]["position"] >= _PAIRS_A_SHARD:
+                ranges.append([])
+            ranges[-1].append({"found": part.found, "items": part.items, "position": items, "row": rows})
+            ranges[-1][-1]["part"] = len(parts)
+            if part.blob is not None:
+                parts.append(
+                    Part(dataset_id=dataset.id, part=len(parts), blob=part.blob, first_row=rows, count=part.count)
+                )
+            items, rows = items + part.items, rows + part.count
+        task.lease.progress(items)
+    equal = prints.equal()
+    told = index | found[-1]  # of what was read as a whole, the reader knows more than the index
+    output = {
+        "ranges": ranges,
+        "pairs": rows,
+        "rejected": items - rows,
+        "first_reason": next((shard["first_reason"] for shard in found if shard["first_reason"]), None),
+        "format": told["format"],
+        "kind": told["kind"],
+        "width": next((shard["width"] for shard in found if shard["width"]), None),
+        "warnings": told["warnings"],
+        "summary": tally.summary(equal, rows) | told["about"],
+    }
+
+    def write(session: Session) -> None:
+        for kind, groups in equal.items():
+            duplicates.add(session, dataset.number, kind, groups.rows())
+        datasets.add_parts(session, parts)
+
+    return Done(output, items, write)
