@@ -23,7 +23,8 @@ class Goal:
 def goals(data: Mapping[str, Measured]) -> list[Goal]:
     """The rows of all sections that have been measured."""
     rows: list[Goal] = []
-    for name, of in (("fidelity", _fidelity), ("cost", _cost), ("retraining", _retraining), ("memory", _memory)):
+    parts = {"fidelity": _fidelity, "cost": _cost, "retraining": _retraining, "memory": _memory, "ingest": _ingest}
+    for name, of in parts.items():
         if name in data:
             rows += of(data[name].results)
     return rows
@@ -78,3 +79,9 @@ def _memory(results: Json) -> Iterator[Goal]:
     sizes = results["sizes"]
     what = f"peak memory from {sizes[0]['pairs']:,} to {sizes[-1]['pairs']:,} pairs"
     yield Goal(what, "grows < 20 %", f"{results['growth']:+.0%}", results["growth"] < 0.2)
+
+
+def _ingest(results: Json) -> Iterator[Goal]:
+    found = results["embeddings"]
+    for what, value in (("", found["read_ratio"]), (" from disk", found["read_cold_ratio"])):
+        yield Goal(f"reading {found['pairs']:,} embeddings{what} ÷ ingest", "≥ 0.5", f"{value:.3f}", value >= 0.5)

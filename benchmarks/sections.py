@@ -39,5 +39,6 @@ SECTIONS: Final = (
     Section("cost", "Cost: against a plain embedding pass"),
     Section("retraining", "Against retraining"),
     Section("memory", "Memory"),
+    Section("ingest", "Ingest: against reading the same bytes"),
     Section("gpu", "GPU"),
 )
