@@ -23,13 +23,15 @@ class Goal:
 def goals(data: Mapping[str, Measured]) -> list[Goal]:
     """The rows of all sections that have been measured."""
     rows: list[Goal] = []
-    for name, of in (
-        ("fidelity", _fidelity),
-        ("cost", _cost),
-        ("retraining", _retraining),
-        ("memory", _memory),
-        ("results", _results),
-    ):
+    parts = {
+        "fidelity": _fidelity,
+        "cost": _cost,
+        "retraining": _retraining,
+        "memory": _memory,
+        "results": _results,
+        "ingest": _ingest,
+    }
+    for name, of in parts.items():
         if name in data:
             rows += of(data[name].results)
     return rows
@@ -97,3 +99,9 @@ def _results(results: Json) -> Iterator[Goal]:
     yield Goal("gaps or repeats in a walk while another job loads", "0", f"{gaps}", gaps == 0)
     seconds = results["delete_s"]
     yield Goal(f"deleting a job of {results['rows']:,} results answers in", "< 1 s", f"{seconds:.3f} s", seconds < 1)
+
+
+def _ingest(results: Json) -> Iterator[Goal]:
+    found = results["embeddings"]
+    for what, value in (("", found["read_ratio"]), (" from disk", found["read_cold_ratio"])):
+        yield Goal(f"reading {found['pairs']:,} embeddings{what} ÷ ingest", "≥ 0.5", f"{value:.3f}", value >= 0.5)

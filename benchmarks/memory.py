@@ -46,7 +46,7 @@ def run(size: Size, say: Say) -> Json:
 def _measure(folder: Path, url: str, count: int, width: int) -> Json:
     with _settings(folder, url) as settings:
         archive = folder / "pairs.zip"
-        _write(archive, count, width)
+        write(archive, count, width)
         with TestClient(create_app(settings)) as client, archive.open("rb") as content:
             form = {"spec": json.dumps(_SPECIFICATION)}
             answer = client.post("/jobs", data=form, files={"dataset": ("pairs.zip", content)})
@@ -71,7 +71,7 @@ def _settings(folder: Path, url: str) -> Iterator[Settings]:
         yield Settings(ecif_home=Path(home), database_url=url, redis_url="redis://127.0.0.1:1/0", ecif_device="cpu")
 
 
-def _write(path: Path, count: int, width: int) -> None:
+def write(path: Path, count: int, width: int) -> None:
     """Random embeddings, a block at a time: this process is not the one that is measured, and still need not grow."""
     generator = np.random.default_rng(0)
     with zipfile.ZipFile(path, "w") as archive:

@@ -279,6 +279,42 @@ gains, in KiB a pair: {", ".join(growth)}. `curvature: identity`, no fit: how fa
 weights, not that for pairs."""
 
 
+def _ingest(results: Json) -> str:
+    blocks = [
+        f"""API, PostgreSQL, Redis and {results["workers"]} workers on this machine; uploaded and submitted over HTTP.
+Peak memory is that of the largest process below the worker, looked at twenty times a second. Reading is that of the
+uploaded file from its first byte to its last, by one process: out of the page cache, and after the system was asked to
+forget it. A phase lasts from its first claim to its last end."""
+    ]
+    titles = {
+        "embeddings": f"{results['width']} wide, float32, uncompressed `.npy` in a zip",
+        "images": "JPEGs of 64 × 64 and captions in a webdataset tar, model `tiny`",
+    }
+    for name, title in titles.items():
+        one = results[name]
+        blocks.append(
+            f"""**{one["pairs"]:,} {name}**: {title}; {one["bytes"] / 1e9:.2f} GB. Reading takes
+{one["read_seconds"]:.2f} s ({one["read_cold_seconds"]:.2f} s from disk), ingest {one["ingest_seconds"]:.1f} s:
+{one["pairs"] / one["ingest_seconds"]:,.0f} pairs/s, {one["read_ratio"]:.3f} of the rate of reading
+({one["read_cold_ratio"]:.2f} of that from disk)."""
+        )
+        rows = [
+            (
+                phase["phase"],
+                f"{phase['shards']}",
+                f"{phase['seconds']:.1f} s",
+                f"{one['pairs'] / max(phase['seconds'], 1e-3):,.0f}",
+                f"{phase['peak_mib']:.0f}",
+            )
+            for phase in one["phases"]
+        ]
+        blocks.append(table(("phase", "shards", "time", "pairs/s", "peak MiB"), rows))
+    blocks.append(
+        """What bounds embeddings is `register`: each is a row of PostgreSQL with two indexes (decision 16)."""
+    )
+    return "\n\n".join(blocks)
+
+
 def _gpu(results: Json) -> str:
     if "not_measured" in results:
         return f"Not measured: {results['not_measured']}."
@@ -329,6 +365,7 @@ PARTS: Final[dict[str, Callable[[Json], str]]] = {
     "cost": _cost,
     "retraining": _retraining,
     "memory": _memory,
+    "ingest": _ingest,
     "gpu": _gpu,
     "results": _results,
 }

@@ -39,6 +39,7 @@ SECTIONS: Final = (
     Section("cost", "Cost: against a plain embedding pass"),
     Section("retraining", "Against retraining"),
     Section("memory", "Memory"),
+    Section("ingest", "Ingest: against reading the same bytes"),
     Section("gpu", "GPU"),
     Section("results", "Results of a large job"),
 )

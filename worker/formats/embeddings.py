@@ -109,9 +109,14 @@ def embedding_items(
     Where nothing describes them their keys are their numbers. `lying` says where all rows of the upload are.
     """
     sound = {"image": _finite_rows(image), "text": _finite_rows(text)}
-    numbered = described is None
+    count, numbered = len(image), described is None
     if described is None:
-        described = [(str(number), None, {}) for number in range(first, first + len(image))]
+        keys = [str(number) for number in range(first, first + count)]
+        if sound["image"].all() and sound["text"].all():  # no object for each row: a million of them take seconds
+            rows = np.arange(first, first + count) if lying else None
+            yield EmbeddingBlock(first, keys, [None] * count, [{}] * count, image, text, True, rows, lying)
+            return
+        described = [(key, None, {}) for key in keys]
     good: list[int] = []
     block = EmbeddingBlock(first, [], [], [], image, text, numbered)
     for at, row in enumerate(described):

@@ -53,7 +53,7 @@ class Matrix:
         if self.dtype == BFLOAT16:  # the upper half of a float32
             return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # a float64 too large becomes inf, and its row is rejected
-            return np.frombuffer(raw, self.dtype).astype(np.float32)
+            return np.frombuffer(raw, self.dtype).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
