@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -196,10 +197,16 @@ def test_children_do_not_outlive_an_owner_that_is_killed(
 
 def test_a_guard_that_was_killed_is_replaced_and_the_new_one_knows_the_children(tmp_path: Path) -> None:
     def spawn() -> "subprocess.Popen[bytes]":
-        return guard.spawn([sys.executable, "-c", _SLEEP], environment=os.environ, log=tmp_path / "log")
+        program = f"print('up', flush=True); {_SLEEP}"
+        return guard.spawn([sys.executable, "-c", program], environment=os.environ, log=tmp_path / "log")
 
     with Guard(grace_seconds=0.2) as guard:
         first = spawn()
+        # Before its program runs it tells the guard about itself; one that dies in between takes the child with it.
+        deadline = time.monotonic() + 30
+        while (tmp_path / "log").read_text() != "up\n":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         guard._process.kill()
         guard._process.wait()
         second = spawn()
