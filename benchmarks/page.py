@@ -210,7 +210,18 @@ long as the weights and does not grow with the pairs.
 **Traceback**: {trace["queries"]} queries against {trace["pairs"]:,} pairs, {trace["coordinates"]} coordinates a role
 read from a file ({trace["parameters"]:,} weights): {median(trace["seconds"]["traceback"]):.2f} s. One refit without
 5 % of the pairs, from the fitted weights, {trace["refit_epochs"]} passes: {median(trace["seconds"]["refit"]):.2f} s.
-Ratio {trace["ratio"]:.3f}."""
+Ratio {trace["ratio"]:.3f}.
+
+**Where the time goes.**
+
+- Scoring: forward mode does each operation of the model for the value and for its derivative, and attention runs in the
+  plain kernel, the only one that has a derivative. A small model has many small operations, and pays more for that.
+- The heads job: encoding costs {heads["parts"]["encode"] / heads["embedding"]:.2f} embedding passes, so all that is
+  more is the curvature ({heads["parts"]["curvature"] / heads["embedding"]:.2f}): {heads["iterations"]} passes over cached
+  features with {heads["probes"] + 1} right-hand sides at once, {heads["probes"]} of which are there for self-influence
+  and its standard error.
+- The traceback solves with both stored rows of every pair, in float64, to know the span of its two roles; a refit of
+  {trace["parameters"]:,} weights on cached features is cheap to begin with."""
 
 
 def _retraining(results: Json) -> str:
