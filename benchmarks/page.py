@@ -217,9 +217,9 @@ Ratio {trace["ratio"]:.3f}.
 - Scoring: forward mode does each operation of the model for the value and for its derivative, and attention runs in the
   plain kernel, the only one that has a derivative. A small model has many small operations, and pays more for that.
 - The heads job: encoding costs {heads["parts"]["encode"] / heads["embedding"]:.2f} embedding passes, so all that is
-  more is the curvature ({heads["parts"]["curvature"] / heads["embedding"]:.2f}): {heads["iterations"]} passes over cached
-  features with {heads["probes"] + 1} right-hand sides at once, {heads["probes"]} of which are there for self-influence
-  and its standard error.
+  more is the curvature ({heads["parts"]["curvature"] / heads["embedding"]:.2f}): {heads["iterations"]} passes over
+  cached features with {heads["probes"] + 1} right-hand sides at once, {heads["probes"]} of which are there for
+  self-influence and its standard error.
 - The traceback solves with both stored rows of every pair, in float64, to know the span of its two roles; a refit of
   {trace["parameters"]:,} weights on cached features is cheap to begin with."""
 
