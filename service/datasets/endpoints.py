@@ -11,12 +11,12 @@ from service.datasets import thumbnails
 from service.datasets.keeping import keep_upload, new_dataset
 from service.datasets.references import create_from_reference
 from service.datasets.schemas import MAX_TEMPLATE, DatasetOut, PairOut, created, dataset_out
+from service.json_or_form import is_json, staged_form
 from service.listing import newest_first
 from service.pages import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
 from service.problem_docs import headers, problems
-from service.problems import MediaTypeError
 from service.repeats import REPLAYED, IdempotencyKey, Once, once
-from service.uploads import Form, read_form
+from service.uploads import Form
 from store import datasets, duplicates, pairs
 from store.errors import InvalidError, NotFoundError
 from store.states import DuplicateKind
@@ -68,17 +68,11 @@ async def upload_dataset(request: Request, service: ServiceDep, idempotency_key:
 
     Ingest goes on after the answer: poll until `status` is `ready` or `failed`.
     """
-    limit = service.settings.ecif_max_upload_bytes
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in ("application/json", "multipart/form-data"):
-        raise MediaTypeError("unsupported_media_type", "send multipart/form-data, or application/json")
+    from_reference = is_json(request, "send multipart/form-data, or application/json")
     async with once(service, "POST /datasets", idempotency_key) as upload:
-        if media_type == "application/json":
+        if from_reference:
             return await create_from_reference(request, service, upload)
-        if not upload.repeated:
-            await run_in_threadpool(service.limits.early, service.database, request.headers)
-        with service.blobs.staging() as folder:
-            form = await read_form(request, folder, files=["file"], fields=_FIELDS, max_bytes=limit)
+        async with staged_form(request, service, upload, files=["file"], fields=_FIELDS) as form:
             return await run_in_threadpool(_create, service, form, upload)
 
 

@@ -15,12 +15,12 @@ from service.datasets.schemas import ErrorOut
 from service.jobs.schemas import JobOut, ProgressOut
 from service.jobs.submission import submit
 from service.json_body import parse
+from service.json_or_form import is_json, staged_form
 from service.listing import newest_first
 from service.pages import LINKED, Cursor, Limit, Page, link_next
 from service.problem_docs import headers, problems
-from service.problems import MediaTypeError
 from service.repeats import REPLAYED, IdempotencyKey, Once, once
-from service.uploads import MAX_FIELD_BYTES, Form, read_body, read_form
+from service.uploads import MAX_FIELD_BYTES, Form, read_body
 from store import jobs, shards
 from store.errors import InvalidError
 from store.idempotency import Answer
@@ -117,18 +117,12 @@ def _retry_after(job: JobOut) -> dict[str, str]:
 )
 async def submit_job(request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None) -> Response:
     """Promise a job: a JSON specification that names a dataset, or the dataset itself beside a `spec` in one form."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in ("application/json", "multipart/form-data"):
-        raise MediaTypeError("unsupported_media_type", "send application/json or multipart/form-data")
+    names_its_dataset = is_json(request, "send application/json or multipart/form-data")
     async with once(service, "POST /jobs", idempotency_key) as submission:
-        if media_type == "application/json":
+        if names_its_dataset:
             body = await read_body(request, MAX_FIELD_BYTES)
             return await run_in_threadpool(_submit_json, service, body, submission)
-        if not submission.repeated:
-            await run_in_threadpool(service.limits.early, service.database, request.headers)
-        with service.blobs.staging() as folder:
-            limit = service.settings.ecif_max_upload_bytes
-            form = await read_form(request, folder, files=["dataset", "validation"], fields=["spec"], max_bytes=limit)
+        async with staged_form(request, service, submission, files=["dataset", "validation"], fields=["spec"]) as form:
             return await run_in_threadpool(_submit_form, service, form, submission)
 
 

@@ -10,14 +10,14 @@ from starlette.concurrency import run_in_threadpool
 from service.context import Service, ServiceDep
 from service.datasets.schemas import ErrorOut
 from service.json_body import parse
+from service.json_or_form import is_json, staged_form
 from service.limits import UNLIMITED
 from service.listing import newest_first
 from service.models.schemas import ModelOut, ModelReference
 from service.pages import LINKED, Cursor, Limit, Page, link_next
 from service.problem_docs import headers, problems
-from service.problems import MediaTypeError
 from service.repeats import REPLAYED, IdempotencyKey, Once, once
-from service.uploads import MAX_FIELD_BYTES, Form, read_body, read_form
+from service.uploads import MAX_FIELD_BYTES, Form, read_body
 from store import jobs, models, pending
 from store.catalogue import check_architecture
 from store.checkpoint_file import architecture_of
@@ -79,20 +79,12 @@ def model_out(model: Model) -> ModelOut:
 async def bring_model(request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None) -> Response:
     """Stream a checkpoint in, or name what is to be copied. It is loaded once after the answer, to see whether it fits
     its architecture: poll until `status` is `ready` or `failed`."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in ("application/json", "multipart/form-data"):
-        raise MediaTypeError(
-            "unsupported_media_type", "send multipart/form-data, or application/json with a `uri` or a `job`"
-        )
+    by_reference = is_json(request, "send multipart/form-data, or application/json with a `uri` or a `job`")
     async with once(service, "POST /models", idempotency_key) as request_once:
-        if media_type == "application/json":
+        if by_reference:
             body = await read_body(request, MAX_FIELD_BYTES)
             return await run_in_threadpool(_refer, service, body, request_once)
-        if not request_once.repeated:
-            await run_in_threadpool(service.limits.early, service.database, request.headers)
-        with service.blobs.staging() as folder:
-            limit = service.settings.ecif_max_upload_bytes
-            form = await read_form(request, folder, files=["file"], fields=["name", "architecture"], max_bytes=limit)
+        async with staged_form(request, service, request_once, files=["file"], fields=["name", "architecture"]) as form:
             return await run_in_threadpool(_create, service, form, request_once)
 
 

@@ -380,7 +380,7 @@ def full_disk(settings, monkeypatch, kind) -> Iterator[None]:
         folder = settings.ecif_home / "blobs" / "datasets"
         folder.mkdir(parents=True)
         if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={PIECE * 3 // 2}", "tmpfs", folder]).returncode:
-            pytest.skip("may not mount here")
+            pytest.skip("only root may mount a small disk to fill; the other kind of full disk needs no root and runs")
         try:
             yield
         finally:
