@@ -46,7 +46,7 @@ def run(size: Size, say: Say) -> Json:
             big = world.job(rows, seed=0)
             copied = _load(world, big, rows, say)
             pages = _pages(world, client, big, rows, say)
-            small = max(rows // 10, 2_000)
+            small = max(rows // 50, 2_000)
             walked = world.job(small, seed=1)
             world.load_whole(walked)
             readers = _readers(world, client, settings, big, rows, small)
