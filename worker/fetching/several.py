@@ -79,7 +79,7 @@ def _sources(uris: Sequence[str], pool: ThreadPoolExecutor, private_too: bool, p
         with _naming(uri):
             bucket = buckets[urlsplit(uri).netloc]
             if is_folder(uri):
-                return _listed(bucket, uri)
+                return _listed(bucket, uri, progress)
             one = bucket.object(uri)
             if not one.size:
                 raise empty()
@@ -93,9 +93,10 @@ def _sources(uris: Sequence[str], pool: ThreadPoolExecutor, private_too: bool, p
         yield from objects
 
 
-def _listed(bucket: Bucket, uri: str) -> list[Object]:
+def _listed(bucket: Bucket, uri: str, progress: Progress) -> list[Object]:
     objects: list[Object] = []
     for each in bucket.under(uri):
+        progress(0, None)  # a long listing, too, is given up when it must be
         objects.append(each)
         if len(objects) > MOST_OBJECTS:
             raise _too_many()
