@@ -226,10 +226,12 @@ def test_a_folder_that_is_none(s3_bucket, post):
 
 def test_a_folder_has_its_bound(s3_bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(several, "MOST_OBJECTS", 2)
-    for n in range(3):
-        s3_bucket.put_object(Bucket="pairs", Key=f"x/{n}", Body=b"0")
-    with pytest.raises(InvalidError, match="more than 2 objects"):
-        copy("s3://pairs/x/", tmp_path / "x")
+    for name in ("a/0", "a/1", "b/0"):
+        s3_bucket.put_object(Bucket="pairs", Key=f"x/{name}", Body=b"0")
+    copy("s3://pairs/x/a/", tmp_path / "x")
+    for uri in ("s3://pairs/x/", "s3://pairs/x/{a,b}/"):
+        with pytest.raises(InvalidError, match="more than 2 objects"):
+            copy(uri, tmp_path / "x")
 
 
 def test_what_breaks_off_too_often_is_named_for_the_next_attempt(server, tmp_path, monkeypatch):

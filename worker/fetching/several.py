@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import accumulate, takewhile
+from itertools import accumulate, count, takewhile
 from typing import IO, cast
 from urllib.parse import unquote, urlsplit
 from zipfile import ZipFile, ZipInfo
@@ -73,40 +73,33 @@ def _sources(uris: Sequence[str], pool: ThreadPoolExecutor, private_too: bool, p
             yield Web(uri, private_too=private_too)
         return
     buckets = {name: Bucket(uri) for name, uri in {urlsplit(uri).netloc: uri for uri in uris}.items()}
-    count = 0
+    counter = count(1)  # over all folders: they are listed at the same time
 
     def found(uri: str) -> list[Object]:
         with _naming(uri):
             bucket = buckets[urlsplit(uri).netloc]
             if is_folder(uri):
-                return _listed(bucket, uri, progress)
+                return _listed(bucket, uri, counter, progress)
             one = bucket.object(uri)
             if not one.size:
                 raise empty()
             return [one]
 
     for objects in pool.map(found, uris):
-        count += len(objects)
-        if count > MOST_OBJECTS:
-            raise _too_many()
         progress(0, None)
         yield from objects
 
 
-def _listed(bucket: Bucket, uri: str, progress: Progress) -> list[Object]:
+def _listed(bucket: Bucket, uri: str, counter: Iterator[int], progress: Progress) -> list[Object]:
     objects: list[Object] = []
     for each in bucket.under(uri):
         progress(0, None)  # a long listing, too, is given up when it must be
         objects.append(each)
-        if len(objects) > MOST_OBJECTS:
-            raise _too_many()
+        if next(counter) > MOST_OBJECTS:
+            raise InvalidError("too_many_files", f"there are more than {MOST_OBJECTS:,} objects", "uri")
     if not objects:
         raise InvalidError("fetch_refused", f"bucket {bucket.name} holds nothing under it", "uri")
     return sorted(objects, key=lambda each: each.path)
-
-
-def _too_many() -> InvalidError:
-    return InvalidError("too_many_files", f"there are more than {MOST_OBJECTS:,} objects", "uri")
 
 
 def _named(uris: Sequence[str], sources: Iterable[Source]) -> list[tuple[str, Source]]:
