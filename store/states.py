@@ -12,11 +12,13 @@ class DatasetStatus(StrEnum):
 
 
 class DuplicateKind(StrEnum):
-    """In what two pairs of a dataset are equal."""
+    """In what two pairs of a dataset are equal. The last two are of datasets of embeddings only."""
 
     IMAGE = "image"  # the image's bytes; of a dataset of embeddings, the image's embedding
     PIXELS = "pixels"  # what the image decodes to
     CAPTION = "caption"  # the caption; of a dataset of embeddings, the text's embedding
+    NEAR_IMAGE = "near_image"  # the image's embedding, or nearly
+    NEAR_CAPTION = "near_caption"  # the text's embedding, or nearly
 
 
 class ModelStatus(StrEnum):

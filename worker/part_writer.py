@@ -3,6 +3,7 @@
 Positions and rows count from the beginning of the shard: what comes before it is known when all have been read.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ from worker.equals import Fingerprints
 from worker.formats import EmbeddingBlock, RejectedPair
 from worker.found_pairs import FoundPart, Told, described, numbered
 from worker.inspection.ordered import CheckedPair
+from worker.near_equals import codes
 from worker.records import InUpload, pack, pack_rows
 from worker.tally import Tally
 from worker.task import Task
@@ -33,6 +35,7 @@ class PartWriter:
     parts: list[FoundPart] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
+    codes: defaultdict[DuplicateKind, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
     _first_item: int = 0
     _first_row: int = 0
     _told: list[Told] = field(default_factory=list)
@@ -92,6 +95,8 @@ class PartWriter:
         # Equal embeddings stand for equal captions and images: a caption beside them may be missing or shortened.
         texts, images = row_hashes(block.text), row_hashes(block.image)
         self.fingerprints.add_block(self.items, {DuplicateKind.IMAGE: images, DuplicateKind.CAPTION: texts})
+        self.codes[DuplicateKind.NEAR_IMAGE] += codes(block.image).tobytes()
+        self.codes[DuplicateKind.NEAR_CAPTION] += codes(block.text).tobytes()
         alone = self.items == self._first_item
         self._blocks.append(block)
         self._hashes.append((texts, images))

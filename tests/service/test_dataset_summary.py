@@ -117,10 +117,30 @@ def test_equal_embeddings_are_duplicates(ingested, duplicates):
     assert dataset["summary"]["duplicates"] == {
         "image": {"groups": 1, "pairs": 2},
         "caption": {"groups": 1, "pairs": 2},
+        "near_image": {"groups": 1, "pairs": 2},
+        "near_caption": {"groups": 1, "pairs": 2},
     }
     assert duplicates(dataset, "image") == [("1", "1"), ("4", "1")]
     assert duplicates(dataset, "caption") == [("0", "0"), ("5", "0")]
     assert duplicates(dataset, "pixels") == []
+
+
+def test_nearly_equal_embeddings_are_found_among_those_of_all_shards(ingested, duplicates, settings):
+    image, text = np.random.default_rng(0).normal(size=(2, 70, 16)).astype(np.float32)
+    image[69], image[3] = 5 * image[1] + 0.01, image[1]  # length does not matter
+    text[68] = text[0] - 0.01 * text[1]
+    text[5] = text[6] = 0
+    out = io.BytesIO()
+    np.savez(out, image=image, text=text)
+    dataset = ingested(out.getvalue(), "embeddings.npz")
+    assert dataset["summary"]["duplicates"] == {
+        "image": {"groups": 1, "pairs": 2},
+        "caption": {"groups": 1, "pairs": 2},
+        "near_image": {"groups": 1, "pairs": 3},
+        "near_caption": {"groups": 2, "pairs": 4},
+    }
+    assert duplicates(dataset, "near_image") == [("1", "1"), ("3", "1"), ("69", "1")]
+    assert duplicates(dataset, "near_caption") == [("0", "0"), ("68", "0"), ("5", "5"), ("6", "5")]
 
 
 def test_a_cursor_of_one_kind_is_refused_by_another(client, ingested, problem_of):

@@ -41,6 +41,9 @@ def run(task: Task) -> Done:
         raise InvalidError(refused.code, refused.message, refused.param) from refused
     prints = task.passing_name("fingerprints")
     task.blobs.put(prints, writer.fingerprints.packed())
+    codes = {kind.value: task.passing_name(f"codes-{kind.value}") for kind in writer.codes}
+    for kind, content in writer.codes.items():
+        task.blobs.put(codes[kind.value], memoryview(content))
     output = {
         "parts": [part.as_json() for part in writer.parts],
         "rejected": writer.rejected,
@@ -48,6 +51,7 @@ def run(task: Task) -> Done:
         "width": writer.width,
         "tally": writer.tally.as_json(),
         "fingerprints": prints,
+        "codes": codes,
         **told,
     }
     return Done(output, writer.items)

@@ -1,19 +1,29 @@
 """Join: count the pairs of all shards, find those that are equal, and say which rows `register` is to write."""
 
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from sqlalchemy.orm import Session
 
 from store import datasets, duplicates, shards
-from store.states import Phase
+from store.states import DuplicateKind, Phase
 from store.tables import Part
-from worker.equals import Fingerprints
+from worker.equals import Equal, Fingerprints
 from worker.found_pairs import FoundPart
+from worker.near_equals import find_near, read_codes
+from worker.records import PartBlob, RecordTable
 from worker.tally import Tally
 from worker.task import Done, Task
 from worker.uploaded import dataset_of
 
 _PAIRS_A_SHARD = 65_536
+_NEAR = (
+    (DuplicateKind.NEAR_IMAGE, DuplicateKind.IMAGE, "image"),
+    (DuplicateKind.NEAR_CAPTION, DuplicateKind.CAPTION, "text"),
+)
 
 
 def run(task: Task) -> Done:
@@ -40,7 +50,7 @@ def run(task: Task) -> Done:
                 )
             items, rows = items + part.items, rows + part.count
         task.lease.progress(items)
-    equal = prints.equal()
+    equal = prints.equal() | _near(task, prints, [shard["codes"] for shard in found], parts)
     told = index | found[-1]  # of what was read as a whole, the reader knows more than the index
     output = {
         "ranges": ranges,
@@ -60,3 +70,25 @@ def run(task: Task) -> Done:
         datasets.add_parts(session, parts)
 
     return Done(output, items, write)
+
+
+def _near(
+    task: Task, prints: Fingerprints, codes: Sequence[dict[str, str]], parts: Sequence[Part]
+) -> dict[DuplicateKind, Equal]:
+    """Groups of embeddings that are equal or nearly; nothing where there are no embeddings."""
+    if not any(codes):
+        return {}
+    found = {}
+    blobs = [PartBlob(part.blob, part.first_row, part.count) for part in parts]
+    with closing(RecordTable(task.blobs, blobs)) as table:
+        for kind, equal, side in _NEAR:
+
+            def rows(wanted: npt.NDArray[np.int64], side: str = side) -> npt.NDArray[np.float32]:
+                task.lease.check()
+                embeddings: npt.NDArray[np.float32] = table.rows(wanted)[side]
+                return embeddings
+
+            of = read_codes(task.blobs.get(shard[kind.value]) for shard in codes if shard)
+            positions, hashes = np.array(prints.positions), np.array(prints.hashes[equal])
+            found[kind] = find_near(positions, hashes, of, rows)
+    return found

@@ -1,0 +1,134 @@
+"""Which embeddings of a dataset are nearly equal: short codes find the candidates, their own numbers decide.
+
+The bits of a code are the signs of random projections; two rows differ in each with probability angle / π (Charikar
+2002, "Similarity estimation techniques from rounding algorithms"). Rows of similar codes stand near each other when the
+codes are sorted by the bits from some place on, so few neighbours in few such orders are looked at (Ravichandran,
+Pantel and Hovy 2005, "Randomized algorithms and NLP"): the work is linear but for sorting, however crowded the data.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.equals import Equal
+
+NEAR_COSINE = 0.99
+"""From here on two embeddings are nearly equal."""
+
+_WORDS = 4  # of 64 bits a code
+_BITS = 64 * _WORDS
+_FARTHEST = 25  # bits in which codes may differ: at the cosine above 11.5 are expected, with a deviation of 3.3
+_ORDERS = range(0, _BITS, 16)  # the bits from which on codes are sorted
+_NEIGHBOURS = 8  # looked at in each order
+_ALL = 512  # up to so many rows each is compared with each
+_CHECKED = 131_072  # candidates of an order, or a quarter of the rows, the closest by their codes
+_BLOCK = 65_536  # candidates at least between two looks at what is joined by now, which goes over all rows
+_ROWS = 4096  # pairs of rows held at once
+
+Codes = npt.NDArray[np.uint64]
+Rows = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+
+
+def codes(rows: npt.NDArray[np.float32]) -> Codes:
+    """The code of each row. (n, E) → (n, 4)."""
+    signs = rows @ _directions(rows.shape[1]) > 0
+    return np.packbits(signs, axis=1).view(">u8").astype(np.uint64)
+
+
+def read_codes(contents: Iterable[bytes]) -> Codes:
+    """The codes of several shards, from their bytes as they are in memory: (n, 4)."""
+    return np.frombuffer(b"".join(contents), dtype=np.uint64).reshape(-1, _WORDS)
+
+
+@lru_cache(maxsize=2)
+def _directions(width: int) -> npt.NDArray[np.float32]:
+    """(E, 256): the same in every process."""
+    return np.random.default_rng(0).standard_normal((width, _BITS), dtype=np.float32)
+
+
+def find_near(positions: npt.NDArray[np.int64], hashes: npt.NDArray[np.int64], of: Codes, rows: Rows) -> Equal:
+    """Groups of rows that are equal, or nearly; who is near to one of a group belongs to it.
+
+    Args:
+        positions: (n,), ascending.
+        hashes: (n,), equal where rows are.
+        of: (n, 4), from `codes`.
+        rows: the embeddings at some of 0 … n-1, (m,) → (m, E).
+    """
+    _, one_of_each, group_of = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(one_of_each)  # so that the least label is the earliest row
+    alone = one_of_each[order]
+    labels = np.arange(len(alone))
+    size = max(_BLOCK, len(alone) // 16)
+    for i, j in _candidates(of[alone]):
+        left = max(_CHECKED, len(alone) // 4)
+        for start in range(0, len(i), size):
+            some, others = i[start : start + size], j[start : start + size]
+            apart = np.flatnonzero(labels[some] != labels[others])[:left]
+            some, others = some[apart], others[apart]
+            left -= len(apart)
+            near = _are_near(alone[some], alone[others], rows)
+            labels = _joined(labels, some[near], others[near])
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    label = labels[place[group_of]]
+    first = positions[alone[label]]
+    several = np.bincount(label, minlength=len(alone))[label] > 1
+    first, positions = first[several], positions[several]
+    final = np.lexsort((positions, first))
+    return Equal(first[final], positions[final])
+
+
+def _candidates(of: Codes) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Order by order pairs of rows whose codes are close, the closest first; each (m,)."""
+    count = len(of)
+    window, orders = (count - 1, _ORDERS[:1]) if count <= _ALL else (_NEIGHBOURS, _ORDERS)
+    for bit in orders:
+        key = _from_bit(of, bit)
+        order = np.argsort(key)
+        key, ordered = key[order], of[order]
+        starts, stops, bits = [], [], []
+        for distance in range(1, window + 1):
+            start = np.flatnonzero(np.bitwise_count(key[distance:] ^ key[:-distance]) <= _FARTHEST)
+            differing = np.bitwise_count(ordered[start] ^ ordered[start + distance]).sum(axis=1, dtype=np.uint8)
+            close = differing <= _FARTHEST
+            starts.append(start[close])
+            stops.append(start[close] + distance)
+            bits.append(differing[close])
+        if starts:
+            closest = np.argsort(np.concatenate(bits), kind="stable")
+            yield order[np.concatenate(starts)[closest]], order[np.concatenate(stops)[closest]]
+
+
+def _from_bit(of: Codes, bit: int) -> npt.NDArray[np.uint64]:
+    """64 bits of each code from a place on, (n,)."""
+    word, shift = divmod(bit, 64)
+    if not shift:
+        return of[:, word]
+    further = of[:, (word + 1) % _WORDS]
+    return (of[:, word] << np.uint64(shift)) | (further >> np.uint64(64 - shift))
+
+
+def _are_near(i: npt.NDArray[np.int64], j: npt.NDArray[np.int64], rows: Rows) -> npt.NDArray[np.bool_]:
+    """Whether the cosine of two rows is large enough; to a row of zeros nothing is near."""
+    found = np.zeros(len(i), dtype=np.bool_)
+    for start in range(0, len(i), _ROWS):
+        some, others = (rows(which[start : start + _ROWS]).astype(np.float64) for which in (i, j))
+        lengths = np.linalg.norm(some, axis=1) * np.linalg.norm(others, axis=1)
+        products = np.einsum("ne,ne->n", some, others)
+        found[start : start + _ROWS] = (lengths > 0) & (products >= NEAR_COSINE * lengths)
+    return found
+
+
+def _joined(labels: npt.NDArray[np.int64], i: npt.NDArray[np.int64], j: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Labels, (n,), each the least index of its group, when rows i and j, (m,), belong together."""
+    while True:
+        low, high = np.minimum(labels[i], labels[j]), np.maximum(labels[i], labels[j])
+        if np.array_equal(low, high):
+            return labels
+        labels = labels.copy()
+        np.minimum.at(labels, high, low)
+        while not np.array_equal(further := labels[labels], labels):
+            labels = further
