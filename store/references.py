@@ -6,29 +6,55 @@ connects: `worker/fetching/public.py`.
 
 import re
 from collections.abc import Sequence
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from store.braces import expanded
 from store.errors import InvalidError
 from store.settings import Settings
 
 BUCKETS = ("s3", "gs")
+_FETCHED = "a dataset is fetched from"
 _LONGEST = 4000
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 
 
-def check_reference(uri: str, settings: Settings, *, trusted: bool) -> None:
+def check_references(uri: str, settings: Settings, *, trusted: bool) -> None:
+    """As `check_reference`, of all that a dataset's URI names with its braces, and of folders of buckets.
+
+    Raises:
+        InvalidError: what is wrong with it, and with which of the files.
+    """
+    address_parts(uri, _schemes(settings), _FETCHED)  # bounds it, and what is shown of it is what it is
+    uris = expanded(uri)
+    for one in uris:
+        try:
+            check_reference(one, settings, trusted=trusted, folders=True)
+        except InvalidError as error:
+            if len(uris) > 1:
+                error = InvalidError(error.code, f"{one.partition('?')[0]}: {error.message}", error.param)
+            raise error from None
+    seen: set[str] = set()
+    for one in map(shown, uris):
+        if one in seen:
+            raise _refused(f"it names {one} twice")
+        seen.add(one)
+
+
+def check_reference(uri: str, settings: Settings, *, trusted: bool, folders: bool = False) -> None:
     """Refuse what will not be fetched.
 
     Args:
         trusted: whoever asks is the operator: no API key was ever made.
+        folders: whether all that is in a folder of a bucket may be meant.
 
     Raises:
         InvalidError: what is wrong with it; `param` is "uri".
     """
-    web = ("https", "http") if settings.ecif_private_sources else ("https",)
-    parts = address_parts(uri, (*web, *BUCKETS), "a dataset is fetched from")
-    if parts.path in ("", "/") or parts.path.endswith("/"):
-        raise _refused("it names no file")
+    parts = address_parts(uri, _schemes(settings), _FETCHED)
+    if not parts.path or (is_folder(uri) and not (folders and parts.scheme in BUCKETS)):
+        raise _refused("it names no file" + ("; only folders of buckets can be listed" if folders else ""))
+    if not {".", ".."}.isdisjoint(unquote(parts.path).replace("\\", "/").split("/")) or "\0" in unquote(parts.path):
+        raise _refused("its path leads elsewhere than it says")
     listed = settings.ecif_sources.split()
     if listed:
         if not any(uri.startswith(prefix) for prefix in listed):
@@ -68,9 +94,19 @@ def shown(uri: str) -> str:
     return urlunsplit(urlsplit(uri)._replace(query=""))
 
 
+def is_folder(uri: str) -> bool:
+    """Whether it means all that is under it."""
+    return urlsplit(uri).path.endswith("/")
+
+
 def filename_of(uri: str) -> str:
-    """The last part of its path."""
-    return urlsplit(uri).path.rpartition("/")[2]
+    """The last part of its path, or the bucket where it has none."""
+    parts = urlsplit(uri)
+    return parts.path.rstrip("/").rpartition("/")[2] or parts.netloc
+
+
+def _schemes(settings: Settings) -> tuple[str, ...]:
+    return ("https", "http", *BUCKETS) if settings.ecif_private_sources else ("https", *BUCKETS)
 
 
 def _refused(message: str, code: str = "invalid_uri", param: str = "uri") -> InvalidError:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import boto3
+import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -16,6 +17,7 @@ def s3_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     try:
         host, port = server.get_host_and_port()
         address = f"http://{host}:{port}"
+        httpx.post(f"{address}/moto-api/reset")  # what the tests before left
         environment = {
             "AWS_ENDPOINT_URL": address,
             "AWS_ALLOW_HTTP": "true",

@@ -18,7 +18,7 @@ from service.uploads import MAX_FIELD_BYTES, read_body
 from store import datasets, uploads
 from store.errors import InvalidError
 from store.ids import new_id
-from store.references import check_reference, filename_of
+from store.references import check_references, filename_of
 
 
 class DatasetReference(BaseModel):
@@ -31,7 +31,8 @@ class DatasetReference(BaseModel):
     )
     uri: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
-        description="https://host/file, s3://bucket/key or gs://bucket/key: one file in any format of uploads",
+        description="https://host/file, s3://bucket/key or gs://bucket/key, in any format of uploads; several files as "
+        "https://host/{00000..00099}.tar or s3://bucket/folder/",
     )
     name: Annotated[str, Field(max_length=MAX_NAME)] | None = None
     format: Annotated[str, Field(max_length=100)] | None = Field(default=None, description="found out where absent")
@@ -66,7 +67,7 @@ async def create_from_reference(request: Request, service: Service, once: Once) 
 
 def _of_uri(service: Service, asked: DatasetReference, once: Once) -> Response:
     uri = asked.uri or ""
-    check_reference(uri, service.settings, trusted=service.limits is UNLIMITED)
+    check_references(uri, service.settings, trusted=service.limits is UNLIMITED)
     dataset_id, filename = new_id("ds"), filename_of(uri)[:1000]
     with service.database.transaction() as session:
         service.limits.room_for_bytes(session, 1)  # how many there are is known when they are fetched

@@ -28,8 +28,8 @@ def small(settings, database, blobs, s3_bucket, embedding_zip):
         yield client, work, content
 
 
-def refer(client):
-    answer = client.post("/datasets", json={"uri": "s3://pairs/some.zip"})
+def refer(client, name="some.zip"):
+    answer = client.post("/datasets", json={"uri": f"s3://pairs/{name}"})
     assert answer.status_code == 201, answer.text
     return answer.headers["location"]
 
@@ -60,3 +60,14 @@ def test_what_was_kept_while_it_was_fetched_counts(small, settings, monkeypatch)
     refused = client.get(late).json()
     assert (refused["status"], refused["error"]["param"]) == ("failed", "uri")
     assert not [path for path in (settings.ecif_home / "blobs" / late[1:]).rglob("*") if path.is_file()]
+
+
+def test_the_file_of_several_that_does_not_fit_is_named(small, s3_bucket):
+    client, work, content = small
+    for name in ("0.zip", "1.zip"):
+        s3_bucket.put_object(Bucket="pairs", Key=name, Body=content)
+    late = refer(client, "{0..1}.zip")
+    work()
+    refused = client.get(late).json()
+    assert (refused["status"], refused["error"]["code"]) == ("failed", "too_large")
+    assert refused["error"]["message"].startswith("s3://pairs/1.zip: there is room for")

@@ -1,11 +1,7 @@
 """Datasets by reference: fetched from real servers, over TLS, over http, and from an S3-compatible one."""
 
-import re
 import socket
 import ssl
-import threading
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 
 import pytest
@@ -19,80 +15,6 @@ from store.settings import Settings
 from worker.fetching import fetch
 from worker.fetching.public import is_public
 from worker.work import Workplace, work_once
-
-
-class Files(BaseHTTPRequestHandler):
-    """Serves what it is given, with a tag and ranges; `cut` connections break half-way."""
-
-    def __init__(self, files, asked, cut, *arguments):
-        self.files, self.asked, self.cut = files, asked, cut
-        super().__init__(*arguments)
-
-    def do_GET(self):
-        self.asked.append(dict(self.headers) | {"path": self.path})
-        name = self.path.partition("?")[0]
-        if name == "/moved":
-            self.send_response(302)
-            self.send_header("Location", "/there")
-            self.end_headers()
-            return
-        if name not in self.files:
-            self.send_error(404)
-            return
-        content, begin = self.files[name], 0
-        if found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
-            begin = int(found[1])
-        self.send_response(206 if begin else 200)
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
-        self.send_header("ETag", '"one"')
-        self.send_header("Content-Length", str(len(content) - begin))
-        self.end_headers()
-        end = len(content)
-        if self.cut:
-            self.cut.pop()
-            end = begin + (end - begin) // 2
-        self.wfile.write(content[begin:end])
-        if end < len(content):
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server():
-    """(its port, files by path, the requests it saw, connections to cut)."""
-    files, asked, cut = {}, [], []
-    made = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, files, asked, cut))
-    thread = threading.Thread(target=made.serve_forever, args=(0.05,))
-    thread.start()
-    yield made, files, asked, cut
-    made.shutdown()
-    thread.join()
-    made.server_close()
-
-
-@pytest.fixture
-def near(settings):
-    """Settings of an operator who fetches from private addresses."""
-    return settings.model_copy(update={"ecif_private_sources": True})
-
-
-@pytest.fixture
-def post(near, database, blobs):
-    """Ask for a dataset by its URI, do all work, return it as it then is."""
-
-    def ask(uri, **body):
-        with TestClient(create_app(near), raise_server_exceptions=False) as client:
-            answer = client.post("/datasets", json={"uri": uri, **body})
-            assert answer.status_code == 201, answer.text
-            assert answer.json()["status"] == "ingesting"
-            while work_once(Workplace(near, database, blobs)) is not None:
-                pass
-            return client.get(f"/datasets/{answer.json()['id']}").json()
-
-    return ask
 
 
 def test_a_dataset_is_fetched_and_ingested(server, post, image_zip):

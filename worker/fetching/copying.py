@@ -1,15 +1,16 @@
 """A reference turned into a file on this machine's disk, hashed and bounded on the way."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from store.errors import InvalidError
-from store.references import BUCKETS
+from store.braces import expanded
+from store.references import BUCKETS, is_folder
 from store.settings import MiB
+from worker.fetching.bounded_copy import BoundedCopy, empty
 from worker.fetching.bucket import Bucket
+from worker.fetching.several import pack
 from worker.fetching.web import Web
 
 
@@ -22,24 +23,37 @@ class Fetched:
 
 
 def fetch(
-    uri: str, into: Path, *, most: int, private_too: bool, progress: Callable[[int, int | None], None]
+    uri: str,
+    into: Path,
+    *,
+    most: int,
+    private_too: bool,
+    progress: Callable[[int, int | None], None],
+    several: bool = False,
 ) -> Fetched:
     """Copy what `uri` refers to; `progress` is told of MiB done and in all.
+
+    Args:
+        several: whether braces and folders of buckets are several files, which become one archive.
 
     Raises:
         InvalidError: it is not to be had, is empty, or has more than `most` bytes.
     """
-    source = Bucket(uri) if urlsplit(uri).scheme in BUCKETS else Web(uri, private_too=private_too)
-    total = None if source.size is None else max(1, source.size // MiB)
-    hasher, done = hashlib.sha256(), 0
+    uris = expanded(uri) if several else [uri]
     with into.open("wb") as file:
-        for piece in source:
-            done += len(piece)
-            if done > most:
-                raise InvalidError("too_large", f"there is room for {most:,} bytes, and the file is larger", "uri")
-            hasher.update(piece)
-            file.write(piece)
-            progress(done // MiB, total)
-    if not done:
-        raise InvalidError("empty_file", "the file is empty", "uri")
-    return Fetched(done, f"sha256:{hasher.hexdigest()}")
+        copy = BoundedCopy(file, most)
+        if len(uris) > 1 or is_folder(uris[0]):
+            pack(uris, copy, private_too=private_too, progress=progress)
+        else:
+            _one(uris[0], copy, private_too, progress)
+    return Fetched(copy.size, copy.digest)
+
+
+def _one(uri: str, copy: BoundedCopy, private_too: bool, progress: Callable[[int, int | None], None]) -> None:
+    source = Bucket(uri).object(uri) if urlsplit(uri).scheme in BUCKETS else Web(uri, private_too=private_too)
+    total = None if source.size is None else max(1, source.size // MiB)
+    for piece in source:
+        copy.write(piece)
+        progress(copy.size // MiB, total)
+    if not copy.size:
+        raise empty()

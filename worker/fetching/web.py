@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import httpx
 
 from store.errors import InvalidError
+from store.references import shown
 from worker.fetching.pinned import Pinned, client_options
 
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
@@ -18,12 +19,9 @@ class Web:
     """A file of the web as a stream that goes on where it broke off."""
 
     def __init__(self, uri: str, *, private_too: bool) -> None:
-        self._pinned = Pinned(uri, private_too=private_too)
-
-    @property
-    def size(self) -> int | None:
-        """Unknown until it is read."""
-        return None
+        self._uri, self._private_too = uri, private_too
+        self.uri = shown(uri)
+        self.size: int | None = None  # unknown until it is read
 
     def __iter__(self) -> Iterator[bytes]:
         """The bytes of the file.
@@ -33,10 +31,11 @@ class Web:
             httpx.HTTPError: the connection broke too often.
         """
         at, tag, broken = 0, None, 0
+        pinned = Pinned(self._uri, private_too=self._private_too)
         with httpx.Client(timeout=_TIMEOUT, **client_options()) as client:
             while True:
                 try:
-                    with self._asked(client, at, tag) as answer:
+                    with _asked(client, pinned, at, tag) as answer:
                         tag = answer.headers.get("etag")
                         for piece in answer.iter_raw():
                             at += len(piece)
@@ -49,16 +48,17 @@ class Web:
                         raise
                     time.sleep(_PAUSE_SECONDS * broken)
 
-    @contextmanager
-    def _asked(self, client: httpx.Client, at: int, tag: str | None) -> Iterator[httpx.Response]:
-        headers = dict(self._pinned.headers)
-        if at:
-            headers["Range"] = f"bytes={at}-"
-            if tag is not None and not tag.startswith("W/"):
-                headers["If-Range"] = tag
-        with client.stream("GET", self._pinned.url, headers=headers, extensions=self._pinned.extensions) as answer:
-            _check(answer, at)
-            yield answer
+
+@contextmanager
+def _asked(client: httpx.Client, pinned: Pinned, at: int, tag: str | None) -> Iterator[httpx.Response]:
+    headers = dict(pinned.headers)
+    if at:
+        headers["Range"] = f"bytes={at}-"
+        if tag is not None and not tag.startswith("W/"):
+            headers["If-Range"] = tag
+    with client.stream("GET", pinned.url, headers=headers, extensions=pinned.extensions) as answer:
+        _check(answer, at)
+        yield answer
 
 
 def _check(answer: httpx.Response, at: int) -> None:

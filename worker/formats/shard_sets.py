@@ -1,12 +1,19 @@
-"""Sets of numbered archives: which numbers are missing."""
+"""Sets of numbered archives: their order, and which numbers are missing."""
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 
 _NUMBERED = re.compile(r"(?P<head>.*?)(?P<number>\d+)(?P<of>-of-(?P<count>\d+))?(?P<tail>\D*)", re.DOTALL)
+_NUMBER = re.compile(r"([0-9]+)")
 _MOST_NAMED = 20
 _MOST_MISSING = 100_000
+
+
+def by_number(name: str) -> tuple[list[str | int], str]:
+    """Sorts names as they are numbered: `9.tar` before `10.tar`."""
+    parts = _NUMBER.split(name)
+    return [int(part) if at % 2 else part for at, part in enumerate(parts)], name
 
 
 def missing(names: Iterable[str]) -> tuple[str, ...]:

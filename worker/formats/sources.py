@@ -29,7 +29,7 @@ from worker.formats.parquet_pairs import ParquetPairs, has_images
 from worker.formats.parquet_process import ParquetFile, parquet_file
 from worker.formats.refusals import UploadRefused
 from worker.formats.safetensors_file import safetensors_matrices
-from worker.formats.shard_sets import missing
+from worker.formats.shard_sets import by_number, missing
 from worker.formats.tables import open_table
 from worker.formats.tar_archive import Tar, TarArchive
 from worker.formats.tar_members import BLOCK, is_header
@@ -179,7 +179,7 @@ def _source(
 
 def _parquet(archive: Archive, positions: list[int]) -> tuple[Format, PairSource]:
     """In the order of names, which is the order in which shards are numbered."""
-    by_name = sorted(positions, key=archive.members.name)
+    by_name = sorted(positions, key=lambda at: by_number(archive.members.name(at)))
     limits = archive.limits
     return _of_parquet(
         [parquet_file(archive.members.name(at), partial(archive.extent, at), limits) for at in by_name], limits

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from worker.formats.archives import Archive
 from worker.formats.refusals import MemberDamaged
+from worker.formats.shard_sets import by_number
 from worker.formats.tar_archive import Tar, TarArchive
 
 
@@ -18,7 +19,7 @@ def opened_shards(archive: Archive, positions: Sequence[int], scratch: Path, fil
     """
     unpacked = files.enter_context(tempfile.TemporaryFile(dir=scratch))  # noqa: SIM115
     tars, damaged = [], {}
-    for position in sorted(positions, key=archive.members.name):
+    for position in sorted(positions, key=lambda at: by_number(archive.members.name(at))):
         name = archive.members.name(position)
         try:
             tars.append(Tar(name, archive.extent(position, unpacked)))

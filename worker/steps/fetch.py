@@ -96,6 +96,7 @@ def _copied(task: Task, source: str, path: Path, tenant: str) -> Fetched:
         most=most,
         private_too=settings.ecif_private_sources,
         progress=lambda done, total: task.lease.progress(done, total),
+        several=task.claim.dataset_id is not None,
     )
 
 

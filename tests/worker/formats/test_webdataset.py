@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.worker.formats.conftest import tar_bytes
 from worker.formats import Format, ImagePair, Limits
 
 
@@ -121,3 +122,8 @@ def test_a_large_image_is_one_rejected_pair(tarred, read):
 
 def test_a_zip_of_images_and_captions(zipped, read):
     assert read(zipped({"x/a.jpg": b"A", "x/a.txt": b"a"})).keys == ["x/a"]
+
+
+def test_shards_are_read_in_the_order_of_their_numbers(zipped, read):
+    shards = {f"x/{n}.tar": tar_bytes({f"{n}.png": b"image", f"{n}.txt": b"x"}) for n in (10, 9, 2, 1)}
+    assert read(zipped(shards)).keys == ["1", "2", "9", "10"]
