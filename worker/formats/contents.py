@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from worker.formats.archives import Archive
+from worker.formats.decompressed import compression_of
 from worker.formats.member_index import suffix
 from worker.formats.tables import TABLE_SUFFIXES
 
@@ -72,6 +73,7 @@ def survey(archive: Archive) -> Contents:
                 found.first_captions.append(position)
         else:
             positions = by_name.get(posixpath.basename(name).lower(), listed.get(kind))
+            positions = found.tars if positions is None and compression_of(name) else positions
             if positions is not None:
                 positions.append(position)
     return found

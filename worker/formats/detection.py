@@ -82,7 +82,9 @@ def recognised(archive: Archive, contents: Contents) -> Format:
     if not contents.images and (pickles := _PICKLES & contents.suffixes.keys()):
         raise pickle_refused(f"an archive of {', '.join(sorted(pickles))} files")
     if contents.suffixes.keys() & _NESTED and not contents.images:
-        seen += " (of archives inside an archive only webdataset's plain .tar shards are opened)"
+        seen += (
+            " (of archives inside an archive only webdataset's .tar shards, .gz, .bz2 and .zst among them, are opened)"
+        )
     elif contents.images:
         seen += (
             ", but nothing that says what they show: no metadata.csv, .tsv, .jsonl or .parquet, no table of filepath "

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-_NUMBERED = re.compile(r"(?P<head>.*?)(?P<number>\d+)(?P<of>-of-(?P<count>\d+))?(?P<tail>\D*)", re.DOTALL)
+_NUMBERED = re.compile(r"(?P<head>.*?)(?P<number>\d+)(?P<of>-of-(?P<count>\d+))?(?P<tail>\D*(?:bz2)?)", re.DOTALL)
 _NUMBER = re.compile(r"([0-9]+)")
 _MOST_NAMED = 20
 _MOST_MISSING = 100_000

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
-from worker.formats.archives import Archive
+from worker.formats.archives import Archive, copied_to_scratch
 from worker.formats.byte_range import ByteRange, Extent, Spent
 from worker.formats.coco import Coco, caption_files
 from worker.formats.containers import Container, sniff, unknown
@@ -114,7 +114,8 @@ def _archive(path: Path, container: Container, file: IO[bytes], limits: Limits, 
     if container is Container.ZIP:
         return ZipArchive(file, limits, path.parent)
     if container is not Container.TAR:
-        file = files.enter_context(decompressed(path, _COMPRESSIONS[container], limits))
+        stream = decompressed(file, path.stat().st_size, _COMPRESSIONS[container], limits, Spent(limits))
+        file = files.enter_context(copied_to_scratch(stream, path.parent))
         if not is_header(file.read(BLOCK)):
             raise unknown(f"{_COMPRESSIONS[container]} around something that is not a tar")
     return TarArchive([Tar("", Extent(file, 0, file.seek(0, 2)))], limits, path.parent)
