@@ -160,4 +160,6 @@ def _raise_for(answer: httpx.Response) -> None:
         problem = {"title": f"{answer.status_code} {answer.reason_phrase}", "status": answer.status_code}
     if answer.status_code >= 500:
         raise UnreachableError(f"the service is not well: {problem.get('detail') or problem.get('title')}")
+    if problem.get("code") == "dataset_failed":  # before the job was made, as it could have after
+        raise JobFailedError(f"failed: {problem['detail']}")
     raise ApiError(problem)

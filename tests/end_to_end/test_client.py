@@ -61,6 +61,8 @@ def test_a_job_that_failed_is_3(ecif, files):
     code, _, err = ecif("submit", files / "noise.zip", "--wait")
     assert code == 3
     assert "failed" in err
+    dataset = next(word for word in err.split() if word.startswith("ds_"))
+    assert ecif("submit", dataset)[0] == 3  # as its ingest may end before the job is asked for
     code, out, _ = ecif("submit", files / "train.zip", "--task", "valuation", "--validation", "10%")
     assert code == 0
     assert ecif("gate", out.split()[-1], "--max-flagged", "5%")[0] == 2  # a valuation flags nothing
