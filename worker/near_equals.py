@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from worker.equals import Equal
+from worker.equals import Equal, find_equal
 
 NEAR_COSINE = 0.99
 """From here on two embeddings are nearly equal."""
@@ -48,18 +48,18 @@ def _directions(width: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((width, _BITS), dtype=np.float32)
 
 
-def find_near(positions: npt.NDArray[np.int64], hashes: npt.NDArray[np.int64], of: Codes, rows: Rows) -> Equal:
+def find_near(positions: npt.NDArray[np.int64], equal: Equal, of: Codes, rows: Rows) -> Equal:
     """Groups of rows that are equal, or nearly; who is near to one of a group belongs to it.
 
     Args:
         positions: (n,), ascending.
-        hashes: (n,), equal where rows are.
+        equal: those that are equal, of which the first stands for all.
         of: (n, 4), from `codes`.
         rows: the embeddings at some of 0 … n-1, (m,) → (m, E).
     """
-    _, one_of_each, group_of = np.unique(hashes, return_index=True, return_inverse=True)
-    order = np.argsort(one_of_each)  # so that the least label is the earliest row
-    alone = one_of_each[order]
+    stands_for = np.arange(len(positions))
+    stands_for[np.searchsorted(positions, equal.position)] = np.searchsorted(positions, equal.first)
+    alone, place = np.unique(stands_for, return_inverse=True)
     labels = np.arange(len(alone))
     size = max(_BLOCK, len(alone) // 16)
     for i, j in _candidates(of[alone]):
@@ -71,14 +71,7 @@ def find_near(positions: npt.NDArray[np.int64], hashes: npt.NDArray[np.int64], o
             left -= len(apart)
             near = _are_near(alone[some], alone[others], rows)
             labels = _joined(labels, some[near], others[near])
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    label = labels[place[group_of]]
-    first = positions[alone[label]]
-    several = np.bincount(label, minlength=len(alone))[label] > 1
-    first, positions = first[several], positions[several]
-    final = np.lexsort((positions, first))
-    return Equal(first[final], positions[final])
+    return find_equal(positions, labels[place])
 
 
 def _candidates(of: Codes) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:

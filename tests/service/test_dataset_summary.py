@@ -108,12 +108,16 @@ def test_duplicates_are_paged_with_their_equals_beside_them(ingested, duplicates
     assert duplicates(dataset, "caption") == [(f"{n}.png", f"{n // 3 * 3}.png") for n in range(6)]
 
 
+def npz(image, text):
+    out = io.BytesIO()
+    np.savez(out, image=image, text=text)
+    return out.getvalue()
+
+
 def test_equal_embeddings_are_duplicates(ingested, duplicates):
     image, text = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
     image[4], text[5] = image[1], text[0]
-    out = io.BytesIO()
-    np.savez(out, image=image, text=text)
-    dataset = ingested(out.getvalue(), "embeddings.npz")
+    dataset = ingested(npz(image, text), "embeddings.npz")
     assert dataset["summary"]["duplicates"] == {
         "image": {"groups": 1, "pairs": 2},
         "caption": {"groups": 1, "pairs": 2},
@@ -130,9 +134,7 @@ def test_nearly_equal_embeddings_are_found_among_those_of_all_shards(ingested, d
     image[69], image[3] = 5 * image[1] + 0.01, image[1]  # length does not matter
     text[68] = text[0] - 0.01 * text[1]
     text[5] = text[6] = 0
-    out = io.BytesIO()
-    np.savez(out, image=image, text=text)
-    dataset = ingested(out.getvalue(), "embeddings.npz")
+    dataset = ingested(npz(image, text), "embeddings.npz")
     assert dataset["summary"]["duplicates"] == {
         "image": {"groups": 1, "pairs": 2},
         "caption": {"groups": 1, "pairs": 2},

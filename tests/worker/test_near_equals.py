@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from worker.content_hash import row_hashes
+from worker.equals import find_equal
 from worker.near_equals import NEAR_COSINE, codes, find_near
 
 
 def found_in(rows, positions=None):
     positions = np.arange(len(rows)) if positions is None else positions
-    equal = find_near(positions, row_hashes(rows), codes(rows), lambda wanted: rows[wanted])
-    return list(equal.rows())
+    equal = find_equal(positions, row_hashes(rows))
+    return list(find_near(positions, equal, codes(rows), lambda wanted: rows[wanted]).rows())
 
 
 def moved(rows, cosine, generator):
@@ -73,8 +74,9 @@ def test_a_crowd_is_one_group_and_is_not_compared_pair_by_pair():
         compared += len(wanted)
         return rows[wanted]
 
-    equal = find_near(np.arange(5000), row_hashes(rows), codes(rows), read)
-    assert (equal.groups, len(equal.position)) == (1, 5000)
+    positions = np.arange(5000)
+    near = find_near(positions, find_equal(positions, row_hashes(rows)), codes(rows), read)
+    assert (near.groups, len(near.position)) == (1, 5000)
     assert compared < 5000 * 50
 
 

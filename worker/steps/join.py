@@ -50,7 +50,8 @@ def run(task: Task) -> Done:
                 )
             items, rows = items + part.items, rows + part.count
         task.lease.progress(items)
-    equal = prints.equal() | _near(task, prints, [shard["codes"] for shard in found], parts)
+    equal = prints.equal()
+    equal |= _near(task, np.array(prints.positions), equal, [shard["codes"] for shard in found], parts)
     told = index | found[-1]  # of what was read as a whole, the reader knows more than the index
     output = {
         "ranges": ranges,
@@ -73,7 +74,11 @@ def run(task: Task) -> Done:
 
 
 def _near(
-    task: Task, prints: Fingerprints, codes: Sequence[dict[str, str]], parts: Sequence[Part]
+    task: Task,
+    positions: npt.NDArray[np.int64],
+    equal: dict[DuplicateKind, Equal],
+    codes: Sequence[dict[str, str]],
+    parts: Sequence[Part],
 ) -> dict[DuplicateKind, Equal]:
     """Groups of embeddings that are equal or nearly; nothing where there are no embeddings."""
     if not any(codes):
@@ -81,7 +86,7 @@ def _near(
     found = {}
     blobs = [PartBlob(part.blob, part.first_row, part.count) for part in parts]
     with closing(RecordTable(task.blobs, blobs)) as table:
-        for kind, equal, side in _NEAR:
+        for kind, exactly, side in _NEAR:
 
             def rows(wanted: npt.NDArray[np.int64], side: str = side) -> npt.NDArray[np.float32]:
                 task.lease.check()
@@ -89,6 +94,5 @@ def _near(
                 return embeddings
 
             of = read_codes(task.blobs.get(shard[kind.value]) for shard in codes if shard)
-            positions, hashes = np.array(prints.positions), np.array(prints.hashes[equal])
-            found[kind] = find_near(positions, hashes, of, rows)
+            found[kind] = find_near(positions, equal[exactly], of, rows)
     return found

@@ -2,15 +2,13 @@
 
 import bz2
 import gzip
-import shutil
-import zipfile
 
 import pyarrow as pa
 import pytest
 
 from tests.worker.formats.conftest import tar_bytes
-from tests.worker.formats.writers import jpeg, webdataset_shard, zip_of
-from worker.formats import Format, Limits
+from tests.worker.formats.writers import jpeg
+from worker.formats import Limits
 
 
 def zstd(content):
@@ -25,22 +23,6 @@ PACKED = {".tar.gz": gzip.compress, ".tgz": gzip.compress, ".tar.bz2": bz2.compr
 
 def shard(*numbers):
     return tar_bytes({f"{n}.{kind}": content for n in numbers for kind, content in (("png", b"i"), ("txt", b"x"))})
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_as_webdataset_writes_them(tmp_path, read, method):
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    for number in range(3):
-        webdataset_shard(folder / f"{number:05d}.tar.gz", 4 * number, 4)
-    assert (folder / "00000.tar.gz").read_bytes()[:2] == b"\x1f\x8b"
-    zip_of(folder, tmp_path / "upload", method)
-    shutil.rmtree(folder)
-    found = read(tmp_path / "upload")
-    assert (found.format, found.total) == (Format.WEBDATASET, 12)
-    assert found.keys == [f"{n:09d}" for n in range(12)]
-    assert [pair.image for pair in found.pairs] == [jpeg(n) for n in range(12)]
-    assert [path.name for path in tmp_path.iterdir()] == ["upload"], "something was left behind"
 
 
 @pytest.mark.parametrize("ending", PACKED)

@@ -60,10 +60,12 @@ def test_a_download_that_failed_says_why(folder, tmp_path, read):
     assert found.rejected[0].rejection == "no_image"
 
 
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
 @pytest.mark.parametrize("packed", ["stored zip", "deflated zip", "tar"])
-def test_an_archive_of_webdataset_shards_is_one_data_set(folder, tmp_path, read, packed):
+def test_an_archive_of_webdataset_shards_is_one_data_set(folder, tmp_path, read, packed, ending):
     for shard in range(3):
-        webdataset_shard(folder / f"{shard:05d}.tar", 4 * shard, 4)
+        webdataset_shard(folder / f"{shard:05d}{ending}", 4 * shard, 4)
+    assert ((folder / f"00000{ending}").read_bytes()[:2] == b"\x1f\x8b") == (ending == ".tar.gz")
     if packed == "tar":
         with tarfile.open(tmp_path / "upload", "w") as archive:
             archive.add(folder, "train")
