@@ -9,8 +9,9 @@ import zipfile
 
 import pyarrow as pa
 
-from tests.hostile.case import ROW, Case, shard, tar_of, zip_of
+from tests.hostile.case import ROW, Case, shard, zip_of
 from tests.service_fixtures import picture
+from tests.worker.formats.conftest import tar_bytes
 
 GOOD = {"metadata.csv": ROW, "good.png": picture(0), "evil.png": picture(1)}
 CENTRAL, END = b"PK\1\2", b"PK\5\6"
@@ -45,17 +46,17 @@ def _overlapping() -> bytes:
 def _member(kind: bytes, outside: str = "/etc/passwd") -> bytes:
     info = tarfile.TarInfo("evil.png")
     info.type, info.linkname = kind, outside[:100]
-    return tar_of(shard(), (info,))
+    return tar_bytes(shard(), members=(info,))
 
 
 def _extended(size: int, records: bytes = b"") -> bytes:
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.XHDTYPE, size
-    return info.tobuf() + records.ljust(512, b"\0") + tar_of(shard())
+    return info.tobuf() + records.ljust(512, b"\0") + tar_bytes(shard())
 
 
 def _tar_size(size: bytes) -> bytes:
-    raw = bytearray(tar_of({"evil.png": b"x" * 600}))
+    raw = bytearray(tar_bytes({"evil.png": b"x" * 600}))
     raw[124:136] = size
     raw[148:156] = b" " * 8
     raw[148:156] = b"%06o\0 " % sum(raw[:512])
@@ -92,7 +93,7 @@ CASES = [
         "a tar whose members point outside",
         "ready",
         (),
-        lambda outside: tar_of(shard(**{"../../evil.png": b"x", "../../evil.txt": b"x", f"{outside}.png": b"x"})),
+        lambda outside: tar_bytes(shard(**{"../../evil.png": b"x", "../../evil.txt": b"x", f"{outside}.png": b"x"})),
         "x.tar",
         kept=1,
     ),
@@ -117,7 +118,10 @@ CASES = [
     ),
     Case("a zip in a zip", "failed", (".zip",), lambda _: zip_of({"inner.zip": zip_of(GOOD)})),
     Case(
-        "a tar in a tar in a zip", "failed", (".tar",), lambda _: zip_of({"0.tar": tar_of({"0.tar": tar_of(shard())})})
+        "a tar in a tar in a zip",
+        "failed",
+        (".tar",),
+        lambda _: zip_of({"0.tar": tar_bytes({"0.tar": tar_bytes(shard())})}),
     ),
     Case(
         "a zip of a hundred zips", "failed", (".zip",), lambda _: zip_of({f"{n}.zip": zip_of(GOOD) for n in range(100)})
@@ -129,7 +133,7 @@ CASES = [
             f"a bomb of {name}",
             "failed",
             ("200 times",),
-            lambda _, p=pack: p(tar_of({"a.png": BOMB, "a.txt": b"a"})),
+            lambda _, p=pack: p(tar_bytes({"a.png": BOMB, "a.txt": b"a"})),
             "x",
         )
         for name, pack in {
@@ -142,7 +146,7 @@ CASES = [
         "gzip in gzip in gzip",
         "failed",
         ("gzip",),
-        lambda _: gzip.compress(gzip.compress(gzip.compress(tar_of(shard())))),
+        lambda _: gzip.compress(gzip.compress(gzip.compress(tar_bytes(shard())))),
         "x.gz",
     ),
     Case(
@@ -196,7 +200,7 @@ CASES = [
         ("metadata.csv",),
         lambda _: zip_of({"metadata.csv": "file_name,caption\nmetadata.csv,x\n", "a.png": picture(0)}),
     ),
-    Case("a tar cut short", "failed", ("unreadable archive",), lambda _: tar_of(shard())[:700], "x.tar"),
+    Case("a tar cut short", "failed", ("unreadable archive",), lambda _: tar_bytes(shard())[:700], "x.tar"),
     Case(
         "a tar member of eight gigabytes",
         "failed",

@@ -3,7 +3,6 @@
 import io
 import json
 import struct
-import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,19 +56,6 @@ def beside_a_good_one(evil: bytes, compression: int = zipfile.ZIP_DEFLATED) -> b
 def table(content: bytes | str, name: str = "metadata.csv", compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     """A zip of a table beside one image, `0.png`."""
     return zip_of({name: content, "0.png": picture(0)}, compression)
-
-
-def tar_of(files: dict[str, bytes], members: tuple[tarfile.TarInfo, ...] = (), mode: Any = "w") -> bytes:
-    """A tar, then members without content."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode, format=tarfile.GNU_FORMAT) as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-        for info in members:
-            archive.addfile(info)
-    return out.getvalue()
 
 
 def shard(**files: bytes) -> dict[str, bytes]:

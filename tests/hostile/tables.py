@@ -6,8 +6,9 @@ import zipfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.hostile.case import Case, shard, table, tar_of, zip_of
+from tests.hostile.case import Case, shard, table, zip_of
 from tests.service_fixtures import picture
+from tests.worker.formats.conftest import tar_bytes
 
 HEADER = b"file_name,caption\n"
 GOOD = b"0.png,fine\n"
@@ -118,7 +119,7 @@ CASES = [
         "a caption file that is not UTF-8",
         "rejected",
         ("evil",),
-        lambda _: tar_of(shard(**{"evil.png": picture(1), "evil.txt": b"\xff\xfe\xff"})),
+        lambda _: tar_bytes(shard(**{"evil.png": picture(1), "evil.txt": b"\xff\xfe\xff"})),
         "x.tar",
         kept=1,
     ),
@@ -126,7 +127,7 @@ CASES = [
         "a caption file of two megabytes",
         "rejected",
         ("evil",),
-        lambda _: tar_of(shard(**{"evil.png": picture(1), "evil.txt": b"x" * (2 << 20)})),
+        lambda _: tar_bytes(shard(**{"evil.png": picture(1), "evil.txt": b"x" * (2 << 20)})),
         "x.tar",
         kept=1,
     ),
@@ -134,7 +135,7 @@ CASES = [
         "json beside an image that is nested without end",
         "rejected",
         ("evil",),
-        lambda _: tar_of(shard(**{"evil.png": picture(1), "evil.json": b"[" * 100_000})),
+        lambda _: tar_bytes(shard(**{"evil.png": picture(1), "evil.json": b"[" * 100_000})),
         "x.tar",
         kept=1,
     ),
@@ -142,7 +143,7 @@ CASES = [
         "an image without its caption",
         "rejected",
         ("evil.png", "no caption"),
-        lambda _: tar_of(shard(**{"evil.png": picture(1)})),
+        lambda _: tar_bytes(shard(**{"evil.png": picture(1)})),
         "x.tar",
         kept=1,
     ),
