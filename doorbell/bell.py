@@ -2,15 +2,18 @@
 
 import logging
 import threading
+from collections import Counter
+from collections.abc import Mapping
 
 from celery import Celery
 
-from doorbell.application import WORK
+from doorbell.application import WORK, queue_of
+from store.states import Lane
 
 logger = logging.getLogger(__name__)
 
-_MOST_AT_ONCE = 64
-"""Enough to wake every worker of one service; each worker rings on while there is work."""
+MOST_AT_ONCE = 64
+"""In each lane: enough to wake every worker of one service; each goes on by itself while there is work."""
 
 
 class Bell:
@@ -22,16 +25,17 @@ class Bell:
 
     def __init__(self, application: Celery) -> None:
         self._application = application
-        self._wanted = 0
+        self._wanted: Counter[Lane] = Counter()
         self._condition = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
         self._thread.start()
 
-    def ring(self, times: int = 1) -> None:
-        """Ask for `times` messages to be sent soon. Returns at once."""
+    def ring(self, waiting: Mapping[Lane, int]) -> None:
+        """Ask for messages to be sent soon: for so many shards, by lane. Returns at once."""
         with self._condition:
-            self._wanted = min(self._wanted + times, _MOST_AT_ONCE)
+            for lane, count in waiting.items():
+                self._wanted[lane] = min(self._wanted[lane] + count, MOST_AT_ONCE)
             self._condition.notify()
 
     def close(self) -> None:
@@ -44,12 +48,12 @@ class Bell:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._wanted or self._closed)
-                times, self._wanted = self._wanted, 0
-                if not times:
+                self._condition.wait_for(lambda: self._wanted.total() or self._closed)
+                wanted, self._wanted = self._wanted, Counter()
+                if not wanted.total():
                     return
             try:
-                for _ in range(times):
-                    self._application.send_task(WORK, retry=False, ignore_result=True)
+                for lane in wanted.elements():
+                    self._application.send_task(WORK, queue=queue_of(lane), retry=False, ignore_result=True)
             except Exception as error:  # noqa: BLE001  whatever the broker does, the sweeper makes up for it
                 logger.warning("doorbell not rung: %s", error)

@@ -25,7 +25,7 @@ _NOTICES_A_DEAD_SERVER = {
 class Database:
     """A pool of connections and the sessions over it."""
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, *, pool_size: int = 10, name: str = "ecif") -> None:
         self.engine: Engine = create_engine(
             url,
             poolclass=QueuePool,
@@ -34,20 +34,20 @@ class Database:
             pool_pre_ping=True,
             pool_timeout=10,
             hide_parameters=True,  # errors are logged, and parameters are other people's data
-            connect_args={"application_name": "ecif", **_NOTICES_A_DEAD_SERVER},
+            connect_args={"application_name": name, **_NOTICES_A_DEAD_SERVER},
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "Database":
-        """Open the database of the settings.
+    def from_settings(cls, settings: Settings, *, name: str = "ecif") -> "Database":
+        """Open the database of the settings; its connections carry the name.
 
         Raises:
             ValueError: `DATABASE_URL` is not set.
         """
         if not settings.database_url:
             raise ValueError("DATABASE_URL is not set: name a PostgreSQL, or run `make serve`, which brings its own")
-        return cls(settings.database_url)
+        return cls(settings.database_url, name=name)
 
     def of_tenant(self, tenant: str) -> "Database":
         """The same connections, for sessions that see and make rows of this tenant only (`store/tenancy.py`)."""

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ScalarSelect, delete, func, or_, select, tuple_, update
+from sqlalchemy import delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from store import duplicates, jobs, shards
 from store.errors import ConflictError, InvalidError, NotFoundError
+from store.retention import purgeable
 from store.states import DatasetStatus, Phase
 from store.tables import Dataset, Job, Pair, Part
 from store.tenancy import tenant_of
@@ -63,9 +64,10 @@ def create(
     return dataset
 
 
-def fetched(session: Session, dataset_id: str, *, digest: str, size_bytes: int) -> None:
+def fetched(session: Session, dataset_id: str, *, blob: str, digest: str, size_bytes: int) -> None:
     """Record what was fetched for a dataset, and queue its ingest."""
-    session.execute(update(Dataset).where(Dataset.id == dataset_id).values(digest=digest, size_bytes=size_bytes))
+    values = {"upload_blob": blob, "digest": digest, "size_bytes": size_bytes}
+    session.execute(update(Dataset).where(Dataset.id == dataset_id).values(values))
     shards.open_phase(session, Phase.INDEX, [shards.Planned({})], dataset_id=dataset_id)
 
 
@@ -145,10 +147,10 @@ def mark_deleted(session: Session, dataset_id: str) -> None:
 
 
 def finish_ingest(session: Session, dataset_id: str, found: Ingested) -> None:
-    """Make a dataset ready and open the first phase of the jobs that waited for it."""
+    """Make a dataset ready. The jobs that waited for it begin in transactions of their own (`jobs.begin`)."""
     session.execute(
         update(Dataset)
-        .where(Dataset.id == dataset_id)
+        .where(Dataset.id == dataset_id, Dataset.status == DatasetStatus.INGESTING)
         .values(
             status=DatasetStatus.READY,
             format=found.format,
@@ -158,20 +160,22 @@ def finish_ingest(session: Session, dataset_id: str, found: Ingested) -> None:
             rejected_count=found.rejected_count,
             warnings={"messages": found.warnings} if found.warnings else None,
             summary=found.summary,
+            finished_at=func.now(),
         )
     )
-    jobs.start_waiting(session, dataset_id=dataset_id)
 
 
 def fail_ingest(session: Session, dataset_id: str, error: dict[str, Any], rejected: int | None = None) -> None:
-    """End a dataset as failed, and with it every job that waited for it."""
-    session.execute(
+    """End a dataset as failed, unless it has ended already. The jobs that waited for it end in transactions of their
+    own (`jobs.begin`)."""
+    ended = session.scalar(
         update(Dataset)
-        .where(Dataset.id == dataset_id)
-        .values(status=DatasetStatus.FAILED, error=error, pair_count=0, rejected_count=rejected)
+        .where(Dataset.id == dataset_id, Dataset.status == DatasetStatus.INGESTING)
+        .values(status=DatasetStatus.FAILED, error=error, pair_count=0, rejected_count=rejected, finished_at=func.now())
+        .returning(Dataset.id)
     )
-    shards.drop_open(session, dataset_id=dataset_id)
-    jobs.fail_waiting(session, error, dataset_id=dataset_id)
+    if ended is not None:
+        shards.drop_open(session, dataset_id=dataset_id)
 
 
 def lock(session: Session, dataset_id: str) -> Dataset | None:
@@ -190,7 +194,7 @@ def parts(session: Session, dataset_id: str) -> Sequence[Part]:
     return session.scalars(select(Part).where(Part.dataset_id == dataset_id).order_by(Part.part)).all()
 
 
-def to_purge(session: Session) -> str | None:
+def to_purge(session: Session) -> Dataset | None:
     """A deleted dataset that no job names any more, locked for this transaction.
 
     Its images went when it was deleted. Keys and captions stay for the results that show them, until the last
@@ -200,30 +204,27 @@ def to_purge(session: Session) -> str | None:
         or_(*(column == Dataset.id for column in (Job.dataset_id, Job.validation_dataset_id, Job.queries_dataset_id)))
     )
     return session.scalar(
-        select(Dataset.id)
-        .where(Dataset.deleted_at.is_not(None), ~named.exists())
+        select(Dataset)
+        .where(Dataset.deleted_at.is_not(None), purgeable(Dataset), ~named.exists())
+        .order_by(Dataset.deleted_at)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
 
 
-def purge(session: Session, dataset_id: str, rows: int) -> bool:
+def purge(session: Session, dataset: Dataset, rows: int) -> bool:
     """Delete up to `rows` pairs of a deleted dataset; true when nothing of it is left."""
-    if not duplicates.purge(session, number(session, dataset_id), rows):
+    if not duplicates.purge(session, dataset.number, rows):
         return False
-    mine = Pair.dataset == _number(dataset_id)
+    mine = Pair.dataset == dataset.number
     doomed = select(Pair.position).where(mine).limit(rows)
     gone = session.execute(delete(Pair).where(mine, Pair.position.in_(doomed)))
     if gone.rowcount == rows:  # type: ignore[attr-defined]
         return False
-    session.execute(delete(Part).where(Part.dataset_id == dataset_id))
-    shards.purge(session, dataset_id=dataset_id)
-    session.execute(delete(Dataset).where(Dataset.id == dataset_id))
+    session.execute(delete(Part).where(Part.dataset_id == dataset.id))
+    shards.purge(session, dataset_id=dataset.id)
+    session.delete(dataset)
     return True
-
-
-def _number(dataset_id: str) -> ScalarSelect[int]:
-    return select(Dataset.number).where(Dataset.id == dataset_id).scalar_subquery()
 
 
 def part_blob(session: Session, dataset_id: str, part: int | None) -> str | None:

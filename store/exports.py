@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from store.results import of
 from store.tables import SCORES, Pair, Part, Result
 
 _ROWS = 5000
@@ -56,7 +57,7 @@ def piece(session: Session, job: int, dataset: int, *, flagged: bool | None, aft
 
     Read through a server-side cursor until there is enough, so that rows of any length take bounded memory.
     """
-    query = _exported(job, dataset, flagged).where(Result.rank > after).order_by(Result.rank).limit(_ROWS)
+    query = _exported(of(session, job), dataset, flagged).where(Result.rank > after).order_by(Result.rank).limit(_ROWS)
     found: list[Exported] = []
     held = 0
     with session.execute(query.execution_options(yield_per=_FETCHED)) as rows:
@@ -70,7 +71,9 @@ def piece(session: Session, job: int, dataset: int, *, flagged: bool | None, aft
 
 def at_ranks(session: Session, job: int, dataset: int, ranks: Sequence[int]) -> Sequence[Exported]:
     """The results of these ranks, in rank order."""
-    return session.execute(_exported(job, dataset, None).where(Result.rank.in_(ranks)).order_by(Result.rank)).all()
+    return session.execute(
+        _exported(of(session, job), dataset, None).where(Result.rank.in_(ranks)).order_by(Result.rank)
+    ).all()
 
 
 def flagged_histogram(session: Session, job: int, score: str, edges: Sequence[float]) -> list[int]:
@@ -79,9 +82,7 @@ def flagged_histogram(session: Session, job: int, score: str, edges: Sequence[fl
     column = getattr(Result, score)
     bin_ = func.width_bucket(column, cast(list(edges), ARRAY(Double)))
     query = (
-        select(bin_, func.count())
-        .where(Result.job == job, Result.flagged.is_(True), column.is_not(None))
-        .group_by(bin_)
+        select(bin_, func.count()).where(of(session, job), Result.flagged.is_(True), column.is_not(None)).group_by(bin_)
     )
     counts = [0] * (len(edges) - 1)
     for number, count in session.execute(query):
@@ -131,7 +132,7 @@ def _usable(dataset: int) -> tuple[ColumnElement[bool], ...]:
 
 def count_uids(session: Session, job: int, dataset: int, *, flagged: bool | None) -> tuple[int, int]:
     """How many results there are, and how many of their pairs have a uid."""
-    uids = _uids(job, dataset, flagged).subquery()
+    uids = _uids(of(session, job), dataset, flagged).subquery()
     counted = select(func.count(), func.count(uids.c.uid)).select_from(uids)
     total, known = session.execute(counted).one()
     return total, known
@@ -139,7 +140,7 @@ def count_uids(session: Session, job: int, dataset: int, *, flagged: bool | None
 
 def uids(session: Session, job: int, dataset: int, *, flagged: bool | None) -> Iterator[Sequence[str]]:
     """The uids of the pairs, 32 hex digits in lower case each, ascending, a bounded number at a time."""
-    query = _uids(job, dataset, flagged)
+    query = _uids(of(session, job), dataset, flagged)
     ascending = query.order_by(query.selected_columns.uid.collate("C")).execution_options(yield_per=10_000)
     for found in session.scalars(ascending).partitions():
         yield [uid for uid in found if uid is not None]
@@ -151,7 +152,7 @@ def part_blobs(session: Session, dataset_id: str) -> dict[int, str]:
     return {row.part: row.blob for row in found}
 
 
-def _exported(job: int, dataset: int, flagged: bool | None) -> Select[Any]:
+def _exported(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> Select[Any]:
     query = (
         select(
             Result.rank,
@@ -167,18 +168,18 @@ def _exported(job: int, dataset: int, flagged: bool | None) -> Select[Any]:
             Pair.image_length,
         )
         .outerjoin(Pair, and_(Pair.dataset == dataset, Pair.position == Result.position))
-        .where(Result.job == job)
+        .where(mine)
     )
     return query if flagged is None else query.where(Result.flagged.is_(flagged))
 
 
-def _uids(job: int, dataset: int, flagged: bool | None) -> Select[Any]:
+def _uids(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> Select[Any]:
     given = Pair.extra["uid"].astext
     uid = case((given.regexp_match(_UID), given), (Pair.key.regexp_match(_UID), Pair.key))
     query = (
         select(func.lower(uid).label("uid"))
         .select_from(Result)
         .outerjoin(Pair, and_(Pair.dataset == dataset, Pair.position == Result.position))
-        .where(Result.job == job)
+        .where(mine)
     )
     return query if flagged is None else query.where(Result.flagged.is_(flagged))

@@ -1,16 +1,18 @@
 """Jobs: all SQL over their rows, and the only place where a job changes its state."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from store import deliveries, shards
+from store import deliveries, results, shards
 from store.errors import ConflictError, NotFoundError
+from store.retention import purgeable
+from store.specification import SPECIFICATION_VERSION
 from store.states import DatasetStatus, JobStatus, ModelStatus, Phase
-from store.tables import Dataset, Job, Model, Result
+from store.tables import Dataset, Job, Model
 from store.tenancy import tenant_of
 
 _UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLING)
@@ -28,14 +30,18 @@ def create(
     queries_dataset_id: str | None = None,
     dataset_digest: str | None,
     model_id: str | None = None,
+    deadline: float | None = None,
 ) -> Job:
-    """Promise a job. Its first phase opens at once, or when the datasets and the model that it names are ready."""
+    """Promise a job, to end within `deadline` seconds if that is given. Its first phase opens at once, or when the
+    datasets and the model that it names are ready. The caller holds their rows."""
     job = Job(
         id=job_id,
         tenant=tenant_of(session),
         task=task,
         status=JobStatus.QUEUED,
         spec=spec,
+        spec_version=SPECIFICATION_VERSION,
+        deadline_at=None if deadline is None else func.now() + timedelta(seconds=deadline),
         code_version=code_version,
         dataset_id=dataset_id,
         validation_dataset_id=validation_dataset_id,
@@ -46,7 +52,7 @@ def create(
     session.add(job)
     session.flush()
     session.refresh(job)
-    _start_if_ready(session, job)
+    _begin(session, job)
     return job
 
 
@@ -107,38 +113,47 @@ def unfinished_with(session: Session, model_id: str) -> Sequence[str]:
     ).all()
 
 
-def start_waiting(session: Session, *, dataset_id: str | None = None, model_id: str | None = None) -> None:
-    """Open the first phase of every queued job that waited for this dataset or model and now has all it needs."""
-    for job in session.scalars(_waiting(dataset_id, model_id)):
-        _start_if_ready(session, job)
+def not_begun(
+    session: Session, most: int, *, dataset_id: str | None = None, model_id: str | None = None
+) -> Sequence[str]:
+    """Queued jobs whose datasets and models have all ended, well or not, though the jobs have not begun: of one dataset
+    or model, or any. A few at a time, oldest first."""
+    waiting = select(Job.id).where(Job.status == JobStatus.QUEUED, Job.phase.is_(None))
+    if dataset_id is not None:
+        waiting = waiting.where(_uses(dataset_id))
+    if model_id is not None:
+        waiting = waiting.where(Job.model_id == model_id)
+    named = Dataset.id.in_([Job.dataset_id, Job.validation_dataset_id, Job.queries_dataset_id])
+    ingesting = exists(select(Dataset.id).where(named, Dataset.status == DatasetStatus.INGESTING))
+    checking = exists(select(Model.id).where(Model.id == Job.model_id, Model.status == ModelStatus.CHECKING))
+    return session.scalars(waiting.where(~ingesting, ~checking).order_by(Job.created_at, Job.id).limit(most)).all()
 
 
-def fail_waiting(
-    session: Session, error: dict[str, Any], *, dataset_id: str | None = None, model_id: str | None = None
-) -> None:
-    """End every queued job that waited for a dataset or a model that failed."""
-    for job in session.scalars(_waiting(dataset_id, model_id)):
-        if model_id is not None:
-            failed, param = f"model {model_id}", "model.id"  # the fields of its own error are not the job's
-        else:
-            failed, param = f"dataset {dataset_id}", "dataset" if job.dataset_id == dataset_id else "validation.dataset"
-            param = error.get("param") or param
-        fail(session, job, {"code": error["code"], "message": f"{failed} failed: {error['message']}", "param": param})
+def begin(session: Session, job_id: str) -> None:
+    """Open the first phase of a job that has not begun, if all that it names is ready; end it if something failed.
+
+    A transaction for each job: it holds the job's row and no row of a dataset or model, whose ends do not change, so
+    that two of them that end together do not wait for each other.
+    """
+    job = lock(session, job_id)
+    if job is not None and job.status == JobStatus.QUEUED and job.phase is None:
+        _begin(session, job)
 
 
-def started(session: Session, job: Job) -> None:
-    """A worker has taken up the job."""
-    if job.status == JobStatus.QUEUED:
-        job.status = JobStatus.RUNNING
-        job.started_at = func.now()
-        session.flush()
+def started(session: Session, job_id: str) -> None:
+    """A worker has taken up the job. Its row is touched the first time only."""
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
+        .values(status=JobStatus.RUNNING, started_at=func.now())
+    )
 
 
-def open_phase(session: Session, job: Job, phase: Phase, planned: Sequence[shards.Planned]) -> None:
-    """Go on to a phase and queue its shards."""
+def open_phase(session: Session, job: Job, phase: Phase, planned: Sequence[shards.Planned], *, round_: int = 0) -> None:
+    """Go on to a phase, or to another round of it, and queue its shards."""
     job.phase = phase
-    shards.open_phase(session, phase, planned, job_id=job.id)
-    session.flush()
+    session.flush()  # the shards take over the version of its specification
+    shards.open_phase(session, phase, planned, job_id=job.id, round_=round_)
 
 
 def succeed(session: Session, job: Job, summary: dict[str, Any]) -> None:
@@ -202,25 +217,53 @@ def mark_deleted(session: Session, job_id: str) -> None:
     session.flush()
 
 
-def to_purge(session: Session) -> str | None:
+def overdue(session: Session) -> Sequence[str]:
+    """The unfinished jobs whose deadline has passed."""
+    return session.scalars(
+        select(Job.id).where(Job.deadline_at < func.now(), Job.finished_at.is_(None)).order_by(Job.deadline_at)
+    ).all()
+
+
+def miss_deadline(session: Session, job_id: str) -> None:
+    """End a job that has not kept its deadline."""
+    job = lock(session, job_id)
+    if job is not None:
+        seconds = job.spec.get("deadline")
+        message = f"the job did not end within its deadline of {seconds:g} s"
+        fail(session, job, {"code": "deadline", "message": message, "param": "deadline"})
+
+
+def delete_expired(session: Session, most: int) -> int:
+    """Delete the jobs whose `ttl` is over, up to `most`; return how many."""
+    ids = session.scalars(
+        select(Job.id)
+        .where(Job.expires_at < func.now(), Job.deleted_at.is_(None))
+        .order_by(Job.expires_at)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for job_id in ids:
+        mark_deleted(session, job_id)
+    return len(ids)
+
+
+def to_purge(session: Session) -> Job | None:
     """A deleted job that has ended and whose rows are still there, locked for this transaction."""
     return session.scalar(
-        select(Job.id)
-        .where(Job.deleted_at.is_not(None), Job.finished_at.is_not(None))
+        select(Job)
+        .where(Job.deleted_at.is_not(None), Job.finished_at.is_not(None), purgeable(Job))
+        .order_by(Job.deleted_at)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
 
 
-def purge(session: Session, job_id: str, rows: int) -> bool:
+def purge(session: Session, job: Job, rows: int) -> bool:
     """Delete up to `rows` results of a deleted job; true when nothing of it is left."""
-    mine = Result.job == select(Job.number).where(Job.id == job_id).scalar_subquery()
-    doomed = select(Result.rank).where(mine).limit(rows)
-    gone = session.execute(delete(Result).where(mine, Result.rank.in_(doomed)))
-    if gone.rowcount == rows:  # type: ignore[attr-defined]
+    if not results.purge(session, job, rows):
         return False
-    shards.purge(session, job_id=job_id)
-    session.execute(delete(Job).where(Job.id == job_id))
+    shards.purge(session, job_id=job.id)
+    session.delete(job)
     return True
 
 
@@ -244,29 +287,32 @@ def _uses(dataset_id: str | InstrumentedAttribute[str]) -> Any:
     )
 
 
-def _waiting(dataset_id: str | None, model_id: str | None) -> Select[Job]:
-    named = Job.model_id == model_id if dataset_id is None else _uses(dataset_id)
-    return (
-        select(Job)
-        .where(named, Job.status == JobStatus.QUEUED, Job.phase.is_(None))
-        .order_by(Job.created_at, Job.id)
-        .with_for_update()
-    )
-
-
-def _start_if_ready(session: Session, job: Job) -> None:
+def _begin(session: Session, job: Job) -> None:
     needed = set(job.named_datasets())
-    # Locked in share mode: a dataset that becomes ready meanwhile does so before or after, never in between.
-    ready = session.scalars(
-        select(Dataset.status).where(Dataset.id.in_(needed)).order_by(Dataset.id).with_for_update(read=True)
-    ).all()
-    if job.model_id is not None:
-        status = session.scalar(select(Model.status).where(Model.id == job.model_id).with_for_update(read=True))
-        if status != ModelStatus.READY:
+    # A row that is being changed by another shows what it was: whoever changes it looks for the job afterwards.
+    of_now = select(Dataset).where(Dataset.id.in_(needed)).order_by(Dataset.id)
+    named = session.scalars(of_now.execution_options(populate_existing=True)).all()
+    model = session.get(Model, job.model_id) if job.model_id is not None else None
+    if model is not None and model.status == ModelStatus.FAILED:
+        # The fields of the model's own error are not the job's.
+        fail(session, job, _because(f"model {model.id}", model.error, "model.id"))
+        return
+    for dataset in named:
+        if dataset.status == DatasetStatus.FAILED:
+            param = "dataset" if dataset.id == job.dataset_id else "validation.dataset"
+            error = dataset.error or {}
+            fail(session, job, _because(f"dataset {dataset.id}", error, error.get("param") or param))
             return
-    if len(ready) == len(needed) and all(status == DatasetStatus.READY for status in ready):
+    if model is not None and model.status != ModelStatus.READY:
+        return
+    if len(named) == len(needed) and all(dataset.status == DatasetStatus.READY for dataset in named):
         job.dataset_digest = session.scalar(select(Dataset.digest).where(Dataset.id == job.dataset_id))
         open_phase(session, job, Phase.PLAN, [shards.Planned({})])
+
+
+def _because(what: str, error: dict[str, Any] | None, param: str) -> dict[str, Any]:
+    error = error or {"code": "failed", "message": "it failed"}
+    return {"code": error["code"], "message": f"{what} failed: {error['message']}", "param": param}
 
 
 def _ask_to_end(session: Session, job: Job) -> None:
@@ -281,6 +327,9 @@ def _end(session: Session, job: Job, status: JobStatus) -> None:
     if status is JobStatus.SUCCEEDED:
         job.phase = None  # the other ends keep it: it says how far the job came
     job.finished_at = func.now()
+    ttl = job.spec.get("ttl")
+    if ttl is not None:
+        job.expires_at = func.now() + timedelta(seconds=ttl)
     session.flush()
     session.refresh(job)
     deliveries.announce(session, job)
@@ -288,4 +337,15 @@ def _end(session: Session, job: Job, status: JobStatus) -> None:
 
 def set_spec(session: Session, job_id: str, spec: dict[str, Any]) -> None:
     """Freeze the defaults that depend on what the dataset turned out to be."""
-    session.execute(update(Job).where(Job.id == job_id).values(spec=spec))
+    values = {"spec": spec, "spec_version": SPECIFICATION_VERSION}
+    session.execute(update(Job).where(Job.id == job_id).values(values))
+
+
+def keep_checkpoint(session: Session, job_id: str, blob: str) -> None:
+    """Record where the edited model of a removal lies."""
+    session.execute(update(Job).where(Job.id == job_id).values(checkpoint_blob=blob))
+
+
+def checkpoint_blob(session: Session, job_id: str) -> str | None:
+    """Where the edited model of a removal lies; nothing where the job is gone, or left none."""
+    return session.scalar(select(Job.checkpoint_blob).where(Job.id == job_id))

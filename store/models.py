@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from store import jobs, shards
 from store.errors import ConflictError, InvalidError, NotFoundError
+from store.retention import purgeable
 from store.states import ModelStatus, Phase
 from store.tables import Model
 from store.tenancy import tenant_of
@@ -17,9 +18,14 @@ Architecture = str | dict[str, Any]
 """A name that open_clip knows, or a configuration of one."""
 
 
-def blob_of(model_id: str) -> str:
-    """Where the checkpoint of a model lies."""
+def upload_blob(model_id: str) -> str:
+    """Where the checkpoint of a model is kept that was uploaded."""
     return f"models/{model_id}/checkpoint.safetensors"
+
+
+def blob_of(model: Model) -> str:
+    """Where the checkpoint of a model lies."""
+    return model.blob or upload_blob(model.id)
 
 
 def create(
@@ -51,13 +57,12 @@ def create(
     return model
 
 
-def fetched(session: Session, model_id: str, *, architecture: Architecture, digest: str, size_bytes: int) -> None:
+def fetched(
+    session: Session, model_id: str, *, blob: str, architecture: Architecture, digest: str, size_bytes: int
+) -> None:
     """Record what was fetched for a model, and queue its check."""
-    session.execute(
-        update(Model)
-        .where(Model.id == model_id)
-        .values(architecture=architecture, digest=digest, size_bytes=size_bytes)
-    )
+    values = {"blob": blob, "architecture": architecture, "digest": digest, "size_bytes": size_bytes}
+    session.execute(update(Model).where(Model.id == model_id).values(values))
     shards.open_phase(session, Phase.CHECK, [shards.Planned({})], model_id=model_id)
 
 
@@ -129,27 +134,43 @@ def mark_deleted(session: Session, model_id: str) -> None:
     shards.drop_open(session, model_id=model_id)
 
 
-def finish_check(session: Session, model_id: str) -> None:
-    """Make a model ready and open the first phase of the jobs that waited for it."""
-    session.execute(update(Model).where(Model.id == model_id).values(status=ModelStatus.READY))
-    jobs.start_waiting(session, model_id=model_id)
-
-
-def fail(session: Session, model_id: str, error: dict[str, Any]) -> None:
-    """End a model as failed, and with it every job that waited for it."""
-    session.execute(update(Model).where(Model.id == model_id).values(status=ModelStatus.FAILED, error=error))
-    shards.drop_open(session, model_id=model_id)
-    jobs.fail_waiting(session, error, model_id=model_id)
-
-
-def to_purge(session: Session) -> str | None:
-    """A deleted model, locked for this transaction. No unfinished job names it, and the others need it no more."""
+def lock(session: Session, model_id: str) -> Model | None:
+    """The row of a model, held for the rest of the transaction."""
     return session.scalar(
-        select(Model.id).where(Model.deleted_at.is_not(None)).limit(1).with_for_update(skip_locked=True)
+        select(Model).where(Model.id == model_id).with_for_update().execution_options(populate_existing=True)
     )
 
 
-def purge(session: Session, model_id: str) -> None:
+def finish_check(session: Session, model_id: str) -> None:
+    """Make a model ready. The jobs that waited for it begin in transactions of their own (`jobs.begin`)."""
+    _end(session, model_id, status=ModelStatus.READY)
+
+
+def fail(session: Session, model_id: str, error: dict[str, Any]) -> None:
+    """End a model as failed, unless it has ended already. The jobs that waited for it end in transactions of their own
+    (`jobs.begin`)."""
+    if _end(session, model_id, status=ModelStatus.FAILED, error=error):
+        shards.drop_open(session, model_id=model_id)
+
+
+def _end(session: Session, model_id: str, **values: Any) -> bool:
+    unended = (Model.id == model_id, Model.status == ModelStatus.CHECKING)
+    ended = session.scalar(update(Model).where(*unended).values(finished_at=func.now(), **values).returning(Model.id))
+    return ended is not None
+
+
+def to_purge(session: Session) -> Model | None:
+    """A deleted model, locked for this transaction. No unfinished job names it, and the others need it no more."""
+    return session.scalar(
+        select(Model)
+        .where(Model.deleted_at.is_not(None), purgeable(Model))
+        .order_by(Model.deleted_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def purge(session: Session, model: Model) -> None:
     """Delete what is left of a deleted model."""
-    shards.purge(session, model_id=model_id)
-    session.delete(session.get_one(Model, model_id))
+    shards.purge(session, model_id=model.id)
+    session.delete(model)

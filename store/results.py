@@ -1,17 +1,21 @@
-"""Results of a job, which is named by its number: loaded once with COPY, read in keyset pages by any score."""
+"""Results of a job, which is named by its number: loaded once with COPY, read in keyset pages by any score.
+
+The results of a large job lie in a partition of their own, so that deleting them is dropping a table; those of all
+others share one, because a table for each would make every plan slow (docs/decisions/0019-retention.md).
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, and_, delete, func, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.copying import copy_rows
-from store.tables import SCORES, Pair, Result
+from store.tables import SCORES, Job, Pair, Result
 
 SORTS = ("rank", *SCORES)
-COLUMNS = ("job", "rank", "position", "query", *SCORES, "flagged")
-_TYPES = ("int8", "int8", "int8", "text", *("float8" for _ in SCORES), "bool")
+COLUMNS = ("apart", "job", "rank", "position", "query", *SCORES, "flagged")
+_TYPES = ("int8", "int8", "int8", "int8", "text", *("float8" for _ in SCORES), "bool")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,49 @@ def load(session: Session, rows: Iterable[Sequence[object]]) -> int:
     return copy_rows(session, "results", COLUMNS, _TYPES, rows)
 
 
+def of(session: Session, job: int) -> ColumnElement[bool]:
+    """The condition for the results of a job. It names their partition, so that no other is looked into."""
+    apart = session.scalar(select(Job.results_apart).where(Job.number == job)) or 0
+    return and_(Result.apart == apart, Result.job == job)
+
+
+def make_room(session: Session, job: Job, count: int, apart_from: int) -> None:
+    """Prepare for `count` results: from `apart_from` on, a partition of their own. The caller holds the job's row.
+
+    The table is made beside the others and attached to them afterwards, which readers and writers do not notice.
+    """
+    if count < apart_from or job.results_apart:
+        return
+    table = _partition(job.number)
+    session.execute(text(f"CREATE TABLE {table} (LIKE results INCLUDING DEFAULTS)"))
+    session.execute(text(f"ALTER TABLE {table} ADD CONSTRAINT own CHECK (apart = {job.number:d})"))
+    session.execute(text(f"ALTER TABLE results ATTACH PARTITION {table} FOR VALUES IN ({job.number:d})"))
+    job.results_apart = job.number
+    session.flush()
+
+
+def clear(session: Session, job: int, apart: int, first: int, last: int) -> None:
+    """Forget what an earlier attempt wrote of the ranks from `first` to `last`."""
+    mine = (Result.apart == apart, Result.job == job)
+    session.execute(delete(Result).where(*mine, Result.rank.between(first, last)))
+
+
+def purge(session: Session, job: Job, rows: int) -> bool:
+    """Delete up to `rows` results of a deleted job, or all at once where they lie apart; true when none is left."""
+    if job.results_apart:
+        session.execute(text("SET LOCAL lock_timeout = '200ms'"))  # readers are not to queue up behind it
+        session.execute(text(f"DROP TABLE IF EXISTS {_partition(job.number)}"))
+        return True
+    mine = (Result.apart == 0, Result.job == job.number)
+    doomed = select(Result.rank).where(*mine).limit(rows)
+    gone = session.execute(delete(Result).where(*mine, Result.rank.in_(doomed)))
+    return bool(gone.rowcount < rows)  # type: ignore[attr-defined]
+
+
+def _partition(job: int) -> str:
+    return f"results_{job:d}"
+
+
 def page(
     session: Session,
     job: int,
@@ -57,7 +104,7 @@ def page(
     query = (
         select(Result, Pair.key, Pair.caption, Pair.image_length.is_not(None))
         .outerjoin(Pair, and_(Pair.dataset == dataset, Pair.position == Result.position))
-        .where(Result.job == job)
+        .where(of(session, job))
     )
     if flagged is not None:
         query = query.where(Result.flagged.is_(flagged))
@@ -91,7 +138,7 @@ def page(
 
 def count_of(session: Session, job: int, dataset: int, *, key: str | None, traced: str | None) -> int:
     """How many results a key, a query or both name: few, and found by index."""
-    wanted = select(func.count()).select_from(Result).where(Result.job == job)
+    wanted = select(func.count()).select_from(Result).where(of(session, job))
     if traced is not None:
         wanted = wanted.where(Result.query == traced)
     if key is not None:
@@ -105,7 +152,7 @@ def flagged_rows(session: Session, job: int, dataset: int) -> list[int]:
     flagged = (
         select(Pair.row)
         .join(Result, and_(Pair.dataset == dataset, Pair.position == Result.position))
-        .where(Result.job == job, Result.flagged.is_(True), Pair.row.is_not(None))
+        .where(of(session, job), Result.flagged.is_(True), Pair.row.is_not(None))
         .order_by(Pair.row)
     )
     return [row for row in session.scalars(flagged) if row is not None]

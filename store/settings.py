@@ -4,10 +4,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-MiB = 1024 * 1024
+from store.states import Lane
+
+KiB = 1024
+MiB = 1024 * KiB
 GiB = 1024 * MiB
 
 
@@ -54,11 +57,49 @@ class Settings(BaseSettings):
     ecif_heartbeat_seconds: Annotated[float, Field(gt=0)] = 1.0
     ecif_sweep_seconds: Annotated[float, Field(gt=0)] = 5.0
     ecif_grace_seconds: Annotated[float, Field(gt=0)] = 90.0  # for a worker that is told to end, then it hands back
+    ecif_lanes: str = Field(
+        default="fetch ingest compute", description="what a worker takes up: some of fetch, ingest and compute"
+    )
+    ecif_max_running_shards: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="of one tenant at a time; default: as many as there are workers"
+    )
+    # How often a shard may be set back before its owner fails: because it raised, its worker vanished, memory ran out,
+    # or, in a row, because the database, a disk or the store of files failed it (a minute each in the end).
     ecif_max_raised: Annotated[int, Field(gt=0)] = 3
     ecif_max_vanished: Annotated[int, Field(gt=0)] = 10
+    ecif_max_exhausted: Annotated[int, Field(gt=0)] = 2
+    ecif_max_hindered: Annotated[int, Field(gt=0)] = 500
+    ecif_fetch_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=3000.0, description="in which all that a reference names must be copied"
+    )
+    ecif_fetch_least_bytes_per_second: Annotated[int, Field(ge=0)] = Field(
+        default=10 * KiB, description="a source that sends less, a minute long, is given up"
+    )
+    ecif_shards_kept_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=24 * 3600.0, description="how long the records of finished work are kept, for those who look into it"
+    )
+    ecif_results_apart: Annotated[int, Field(gt=0)] = Field(
+        default=500_000, description="results from which on a job gets a partition of its own"
+    )
     ecif_shard_pairs: Annotated[int, Field(gt=0)] = 4096
     ecif_shard_bytes: Annotated[int, Field(gt=0)] = 64 * MiB
+    ecif_max_model_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=16 * GiB, description="of a model's weights in float32: a larger one is refused when a job is submitted"
+    )
     ecif_device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """The lanes that a worker serves."""
+        return tuple(Lane(name) for name in self.ecif_lanes.split())
+
+    @field_validator("ecif_lanes")
+    @classmethod
+    def _known_lanes(cls, value: str) -> str:
+        unknown = set(value.split()) - set(Lane)
+        if unknown or not value.split():
+            raise ValueError(f"names lanes, separated by spaces, out of {' '.join(Lane)}")
+        return value
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:

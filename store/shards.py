@@ -1,18 +1,26 @@
 """Shards of work: the queue of record. A claim is a lease; every write of a result is fenced by its attempt."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, func, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, case, delete, func, insert, literal, select, text, true, tuple_, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import LostLeaseError, WorkCancelledError
-from store.states import JobStatus, Phase, ShardState
-from store.tables import Job, Shard
+from store.specification import SPECIFICATION_VERSION
+from store.states import PHASE_VERSIONS, JobStatus, Lane, Phase, Setback, ShardState, lane_of
+from store.tables import Dataset, Job, Model, Shard
 
 _KEEPS_ITS_PLACE = 3  # losses
+_BEHIND = 1000  # turns
+_ENDS_OF_PHASES = 0x0EC1E  # the first half of an advisory lock
+_OPENED = "opened shards"
+
+NAME_LENGTH = 63
+"""Of the name of a connection; PostgreSQL cuts off the rest, so the end of a worker's name is used."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Claim:
     shard_id: int
     attempt: int
     phase: Phase
+    round: int
     index: int
     payload: dict[str, Any]
     checkpoint: dict[str, Any] | None
@@ -60,9 +69,11 @@ class Vanished:
     phase: str
     index: int
     times: int
+    exhausted: int
     dataset_id: str | None
     job_id: str | None
     model_id: str | None
+    lane: str
 
     @property
     def owner(self) -> str:
@@ -99,8 +110,24 @@ def open_phase(
     dataset_id: str | None = None,
     job_id: str | None = None,
     model_id: str | None = None,
+    round_: int = 0,
 ) -> None:
-    """Queue the shards of a phase. Opening the same phase twice is an error of the caller: the index is unique."""
+    """Queue the shards of a phase. Opening the same round of it twice is an error of the caller: the index is unique.
+
+    Their turns begin at the head of what their tenant has waiting in their lane, so that its owners share its workers
+    shard by shard, however many shards each has.
+    """
+    if job_id is not None:
+        owner = select(Job.tenant, Job.spec_version).where(Job.id == job_id)
+    elif dataset_id is not None:
+        owner = select(Dataset.tenant, literal(1)).where(Dataset.id == dataset_id)
+    else:
+        owner = select(Model.tenant, literal(1)).where(Model.id == model_id)
+    tenant, spec_version = session.execute(owner).one()
+    lane = lane_of(phase)
+    head = session.scalar(
+        select(func.min(Shard.turn)).where(Shard.state == ShardState.QUEUED, Shard.lane == lane, Shard.tenant == tenant)
+    )
     session.execute(
         insert(Shard),
         [
@@ -108,7 +135,13 @@ def open_phase(
                 "dataset_id": dataset_id,
                 "job_id": job_id,
                 "model_id": model_id,
+                "tenant": tenant,
+                "lane": lane,
+                "turn": (head or 0) + index,
                 "phase": phase,
+                "version": PHASE_VERSIONS[phase],
+                "spec_version": spec_version,
+                "round": round_,
                 "index": index,
                 "payload": shard.payload,
                 "state": ShardState.QUEUED,
@@ -117,20 +150,96 @@ def open_phase(
             for index, shard in enumerate(planned)
         ],
     )
+    session.info.setdefault(_OPENED, Counter())[lane] += len(planned)
 
 
-def claim(session: Session, *, worker: str, lease_seconds: float) -> Claim | None:
-    """Take the longest-waiting shard that nobody holds, or nothing."""
-    waiting = (
+def opened(session: Session) -> Counter[Lane]:
+    """How many shards a session has queued, by lane: once it is committed, so many bells may be rung."""
+    counted: Counter[Lane] = session.info.get(_OPENED, Counter())
+    return counted
+
+
+def claim(
+    session: Session,
+    *,
+    worker: str,
+    lease_seconds: float,
+    lanes: Collection[Lane] = tuple(Lane),
+    most_of_a_tenant: int | None = None,
+) -> Claim | None:
+    """Take a shard that nobody holds, or nothing.
+
+    Tenants take turns: first comes the one that holds the fewest workers in a lane, and among equals the one that was
+    served longest ago. One that holds `most_of_a_tenant` is left out; claims of the same moment may exceed that by as
+    many as they are. Of one tenant's shards the lowest turn comes first. Shards of a phase or a specification that
+    this worker is too old to know are left to a newer one.
+    """
+    for lane, tenant in _tenants_in_turn(session, lanes, most_of_a_tenant):
+        held = _claim_of(session, lane, tenant, worker=worker, lease_seconds=lease_seconds)
+        if held is not None:
+            return held
+    return None
+
+
+def _tenants_in_turn(session: Session, lanes: Collection[Lane], most_of_a_tenant: int | None) -> list[tuple[str, str]]:
+    queued = Shard.state == ShardState.QUEUED
+    # A walk over the index from one tenant to the next, however many shards each has.
+    first = select(Shard.lane, Shard.tenant).where(queued).order_by(Shard.lane, Shard.tenant).limit(1)
+    waiting = first.cte("waiting", recursive=True)
+    following = (
+        select(Shard.lane, Shard.tenant)
+        .where(queued, tuple_(Shard.lane, Shard.tenant) > tuple_(waiting.c.lane, waiting.c.tenant))
+        .order_by(Shard.lane, Shard.tenant)
+        .limit(1)
+        .lateral()
+    )
+    waiting = waiting.union_all(
+        select(following.c.lane, following.c.tenant).select_from(waiting.join(following, true()))
+    )
+    held = (
+        select(Shard.tenant, Shard.lane, func.count().label("count"))
+        .where(Shard.state == ShardState.RUNNING)
+        .group_by(Shard.tenant, Shard.lane)
+        .cte("held")
+    )
+    in_lane = func.coalesce(
+        select(held.c.count).where(held.c.tenant == waiting.c.tenant, held.c.lane == waiting.c.lane).scalar_subquery(),
+        0,
+    )
+    in_all = func.coalesce(select(func.sum(held.c.count)).where(held.c.tenant == waiting.c.tenant).scalar_subquery(), 0)
+    served = (
+        select(func.max(Shard.started_at))
+        .where(Shard.lane == waiting.c.lane, Shard.tenant == waiting.c.tenant)
+        .scalar_subquery()
+    )
+    query = (
+        select(waiting.c.lane, waiting.c.tenant)
+        .where(waiting.c.lane.in_(list(lanes)))
+        .order_by(in_lane, served.nulls_first(), waiting.c.lane, waiting.c.tenant)
+    )
+    if most_of_a_tenant is not None:
+        query = query.where(in_all < most_of_a_tenant)
+    return [(lane, tenant) for lane, tenant in session.execute(query)]
+
+
+def _claim_of(session: Session, lane: str, tenant: str, *, worker: str, lease_seconds: float) -> Claim | None:
+    first = (
         select(Shard.id)
-        .where(Shard.state == ShardState.QUEUED, Shard.not_before <= func.now())
-        .order_by(Shard.not_before, Shard.id)
+        .where(
+            Shard.state == ShardState.QUEUED,
+            Shard.lane == lane,
+            Shard.tenant == tenant,
+            Shard.not_before <= func.now(),
+            tuple_(Shard.phase, Shard.version).in_(list(PHASE_VERSIONS.items())),
+            Shard.spec_version <= SPECIFICATION_VERSION,
+        )
+        .order_by(Shard.turn, Shard.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
     shard = session.scalar(
         update(Shard)
-        .where(Shard.id == waiting.scalar_subquery())
+        .where(Shard.id == first.scalar_subquery())
         .values(
             state=ShardState.RUNNING,
             attempt=Shard.attempt + 1,
@@ -148,6 +257,7 @@ def claim(session: Session, *, worker: str, lease_seconds: float) -> Claim | Non
         shard_id=shard.id,
         attempt=shard.attempt,
         phase=Phase(shard.phase),
+        round=shard.round,
         index=shard.index,
         payload=shard.payload,
         checkpoint=shard.checkpoint,
@@ -197,17 +307,39 @@ def fence(session: Session, held: Claim) -> None:
 
 
 def save_checkpoint(session: Session, held: Claim, checkpoint: dict[str, Any]) -> None:
-    """Record from where another attempt could go on.
+    """Record from where another attempt could go on. It got somewhere: what went wrong before counts no more.
 
     Raises:
         LostLeaseError: another attempt has it, or it was taken back.
     """
     fence(session, held)
-    session.execute(update(Shard).where(Shard.id == held.shard_id).values(checkpoint=checkpoint))
+    values = {"checkpoint": checkpoint, "vanished": 0, "hindered": 0}
+    session.execute(update(Shard).where(Shard.id == held.shard_id).values(values))
 
 
-def complete(session: Session, held: Claim, output: dict[str, Any], *, units: int) -> bool:
-    """Record the output of a shard; true when it was the last of its phase. The caller holds its owner's row.
+def is_last(session: Session, held: Claim) -> bool:
+    """Whether all other shards of the claim's phase are done. Until this transaction ends no other attempt of the
+    phase is told anything, so that of two that end together one is the last.
+
+    The lock is one of its own and not the owner's row: only who changes the owner's state needs that row.
+    """
+    phase = f"{held.owner} {held.phase} {held.round}"
+    session.execute(
+        text("SELECT pg_advisory_xact_lock(:kind, hashtext(:phase))"), {"kind": _ENDS_OF_PHASES, "phase": phase}
+    )
+    owner = _Owner(held.dataset_id, held.job_id, held.model_id)
+    others = select(Shard.id).where(
+        owner.condition,
+        Shard.phase == held.phase,
+        Shard.round == held.round,
+        Shard.state != ShardState.DONE,
+        Shard.id != held.shard_id,
+    )
+    return not session.scalar(select(others.exists()))
+
+
+def complete(session: Session, held: Claim, output: dict[str, Any], *, units: int) -> None:
+    """Record the output of a shard. Where it is the last of its phase, the caller holds its owner's row.
 
     Raises:
         LostLeaseError: another attempt has it, or it was taken back.
@@ -226,35 +358,37 @@ def complete(session: Session, held: Claim, output: dict[str, Any], *, units: in
             total=units,
         )
     )
-    owner = _Owner(held.dataset_id, held.job_id, held.model_id)
-    return not session.scalar(
-        select(
-            select(Shard.id).where(owner.condition, Shard.phase == held.phase, Shard.state != ShardState.DONE).exists()
-        )
-    )
 
 
-def put_back(session: Session, held: Claim, error: dict[str, Any], *, delay_seconds: float) -> int:
-    """Queue a shard again after its attempt raised; return how many attempts have.
+def put_back(session: Session, held: Claim, setback: Setback, error: dict[str, Any], *, delay_seconds: float) -> int:
+    """Queue a shard again whose attempt did not come to its end; return how often that was so for the same reason.
 
     Raises:
         LostLeaseError: another attempt has it, or it was taken back.
     """
-    raised: int | None = session.scalar(
+    counter: InstrumentedAttribute[int] = getattr(Shard, setback)
+    times: int | None = session.scalar(
         update(Shard)
         .where(_mine(held))
         .values(
-            state=ShardState.QUEUED,
-            raised=Shard.raised + 1,
-            lease_until=None,
-            error=error,
-            not_before=func.now() + timedelta(seconds=delay_seconds),
+            {
+                "state": ShardState.QUEUED,
+                setback: counter + 1,
+                "lease_until": None,
+                "error": error,
+                "not_before": func.now() + timedelta(seconds=delay_seconds),
+            }
         )
-        .returning(Shard.raised)
+        .returning(counter)
     )
-    if raised is None:
+    if times is None:
         raise LostLeaseError(f"shard {held.shard_id} attempt {held.attempt}")
-    return raised
+    return times
+
+
+def hindered(session: Session, held: Claim) -> int:
+    """How often in a row something else than itself has held up a shard."""
+    return session.scalar(select(Shard.hindered).where(Shard.id == held.shard_id)) or 0
 
 
 def hand_back(session: Session, held: Claim) -> None:
@@ -267,35 +401,78 @@ def take_back_expired(session: Session) -> list[Vanished]:
     return _take_back(session, Shard.lease_until < func.now())
 
 
-def take_back_from(session: Session, worker: str) -> list[Vanished]:
-    """Queue again what this worker holds. Whoever asks knows that it is gone and that nobody else has its name."""
-    return _take_back(session, Shard.worker == worker)
+def take_back_from(session: Session, worker: str, *, exhausted: bool = False) -> list[Vanished]:
+    """Queue again what this worker holds. Whoever asks knows that it is gone and that nobody else has its name, and
+    whether it was ended because memory ran out (`exhausted`)."""
+    return _take_back(session, Shard.worker == worker, exhausted=exhausted)
 
 
-def _take_back(session: Session, of_whom: ColumnElement[bool]) -> list[Vanished]:
+def cut_off_silent(session: Session) -> list[str]:
+    """End the database connections of every worker that let a lease expire; return their names.
+
+    Such a worker may be frozen in the middle of a transaction, and what it holds there would be held for as long as
+    it is. One that lives on loses nothing: its lease is lost already, and it connects anew.
+    """
+    silent = select(func.right(Shard.worker, NAME_LENGTH)).where(
+        Shard.state == ShardState.RUNNING, Shard.lease_until < func.now()
+    )
+    names = list(session.scalars(silent.distinct()))
+    if not names:
+        return []
+    # Materialized: the conditions of one query have no order, and the function is for the rows that fulfil them.
+    rows = session.execute(
+        text(
+            "WITH silent AS MATERIALIZED (SELECT pid, application_name FROM pg_stat_activity "
+            "WHERE application_name = ANY(:names) AND usename = current_user AND datname = current_database() "
+            "AND pid <> pg_backend_pid()) "
+            "SELECT application_name FROM silent WHERE pg_terminate_backend(pid)"
+        ),
+        {"names": names},
+    )
+    return sorted({name for (name,) in rows})
+
+
+def _take_back(session: Session, of_whom: ColumnElement[bool], *, exhausted: bool = False) -> list[Vanished]:
     # It keeps its place in the queue: its job has waited for its turn already. One that has lost several workers may
     # be what ends them, and lets the others go first.
-    place = case((Shard.vanished < _KEEPS_ITS_PLACE, Shard.not_before), else_=func.now())
+    turn = case((Shard.vanished < _KEEPS_ITS_PLACE, Shard.turn), else_=Shard.turn + _BEHIND)
     held = select(Shard.id).where(Shard.state == ShardState.RUNNING, of_whom).with_for_update(skip_locked=True)
     rows = session.execute(
         update(Shard)
         .where(Shard.id.in_(held))
-        .values(state=ShardState.QUEUED, vanished=Shard.vanished + 1, lease_until=None, not_before=place)
-        .returning(Shard.id, Shard.phase, Shard.index, Shard.vanished, Shard.dataset_id, Shard.job_id, Shard.model_id)
+        .values(
+            state=ShardState.QUEUED,
+            vanished=Shard.vanished + 1,
+            exhausted=Shard.exhausted + int(exhausted),
+            lease_until=None,
+            turn=turn,
+        )
+        .returning(
+            Shard.id,
+            Shard.phase,
+            Shard.index,
+            Shard.vanished,
+            Shard.exhausted,
+            Shard.dataset_id,
+            Shard.job_id,
+            Shard.model_id,
+            Shard.lane,
+        )
     )
     return [Vanished(*row) for row in rows]
 
 
-def claimable(session: Session) -> int:
-    """How many shards wait for a worker now."""
-    return (
-        session.scalar(
-            select(func.count())
-            .select_from(Shard)
-            .where(Shard.state == ShardState.QUEUED, Shard.not_before <= func.now())
+def waiting(session: Session, most: int) -> Counter[Lane]:
+    """How many shards wait for a worker now, by lane, counted no further than to `most` in each."""
+    found: Counter[Lane] = Counter()
+    for lane in Lane:
+        some = (
+            select(Shard.id)
+            .where(Shard.state == ShardState.QUEUED, Shard.lane == lane, Shard.not_before <= func.now())
+            .limit(most)
         )
-        or 0
-    )
+        found[lane] = session.scalar(select(func.count()).select_from(some.subquery())) or 0
+    return found
 
 
 def drop(session: Session, held: Claim) -> None:
@@ -331,11 +508,13 @@ def any_running(session: Session, *, job_id: str) -> bool:
 
 
 def outputs(
-    session: Session, phase: Phase, *, job_id: str | None = None, dataset_id: str | None = None
+    session: Session, phase: Phase, *, job_id: str | None = None, dataset_id: str | None = None, round_: int = 0
 ) -> list[dict[str, Any]]:
-    """The outputs of a finished phase in shard order."""
+    """The outputs of a finished round of a phase in shard order."""
     owned = _Owner(dataset_id, job_id).condition
-    rows = session.scalars(select(Shard.output).where(owned, Shard.phase == phase).order_by(Shard.index))
+    rows = session.scalars(
+        select(Shard.output).where(owned, Shard.phase == phase, Shard.round == round_).order_by(Shard.index)
+    )
     return [row or {} for row in rows]
 
 

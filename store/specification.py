@@ -4,11 +4,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+SPECIFICATION_VERSION = 2
+"""Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
+what they know, and a test holds the two together."""
+
 DEFAULT_ARCHITECTURE = "ViT-B-32"
 DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
@@ -168,6 +173,13 @@ class JobSettings(_Strict):
     remove: RemoveKeys | RemoveFlagged | None = Field(default=None, description="for `removal`: which pairs leave")
     verify: bool = Field(default=False, description="for `removal`: refit without them too, and report the gap")
     notify: Notify | None = None
+    deadline: Seconds | None = Field(
+        default=None,
+        description="seconds after it was submitted in which the job must end, or it fails with `deadline`",
+    )
+    ttl: Seconds | None = Field(
+        default=None, description="seconds after its end for which the job is kept; then it is deleted with its results"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

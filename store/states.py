@@ -54,6 +54,14 @@ class ShardState(StrEnum):
     DROPPED = "dropped"  # its owner ended first
 
 
+class Setback(StrEnum):
+    """Why an attempt at a shard did not come to its end; each is counted in the shard's column of the same name."""
+
+    RAISED = "raised"  # the step raised: its own fault, for all that is known
+    EXHAUSTED = "exhausted"  # the memory did not suffice
+    HINDERED = "hindered"  # the database, a disk or a store failed it: it waits, and is not to blame
+
+
 class DeliveryStatus(StrEnum):
     """Where the notice of a job's end stands."""
 
@@ -87,6 +95,33 @@ class Phase(StrEnum):
     RANK = "rank"
     LOAD = "load"
 
+
+class Lane(StrEnum):
+    """What the work of a phase needs. Each lane is a queue of the broker, and a worker serves all of them or some: what
+    waits for the network or a disk then never occupies a GPU."""
+
+    FETCH = "fetch"  # the network: other people's servers set the pace
+    INGEST = "ingest"  # processors and disk
+    COMPUTE = "compute"  # torch, on a GPU where there is one
+
+
+_LANES = {
+    Phase.FETCH: Lane.FETCH,
+    Phase.INDEX: Lane.INGEST,
+    Phase.INGEST: Lane.INGEST,
+    Phase.JOIN: Lane.INGEST,
+    Phase.REGISTER: Lane.INGEST,
+}
+
+
+def lane_of(phase: Phase) -> Lane:
+    """Where the shards of a phase queue."""
+    return _LANES.get(phase, Lane.COMPUTE)
+
+
+PHASE_VERSIONS: dict[str, int] = dict.fromkeys(map(str, Phase), 1)
+"""The version of what the shards of each phase are told, and of what they leave for the phases after them. A worker
+claims only versions that it knows; raise one with every change that the version before could not work with."""
 
 PROGRESS_UNITS = {
     Phase.FETCH: "MiB",

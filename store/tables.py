@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from store.states import DatasetStatus, DeliveryStatus, JobStatus, ModelStatus, ShardState
+from store.states import DatasetStatus, DeliveryStatus, JobStatus, Lane, ModelStatus, ShardState
 
 Json = dict[str, Any]
 
@@ -48,6 +48,12 @@ class Base(DeclarativeBase):
     }
 
 
+def _with_shards(table: str) -> Index:
+    """The rows whose work has ended, and whose shards are still kept."""
+    condition = text("finished_at IS NOT NULL AND NOT shards_pruned")
+    return Index(f"ix_{table}_with_shards", "finished_at", postgresql_where=condition)
+
+
 def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
     names = ", ".join(f"'{state.value}'" for state in states)
     return CheckConstraint(f"{column} IN ({names})", name=column)
@@ -61,6 +67,7 @@ class Dataset(Base):
         _one_of("status", DatasetStatus),
         Index(None, "tenant", "created_at", "id"),
         Index("ix_datasets_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+        _with_shards("datasets"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -83,7 +90,10 @@ class Dataset(Base):
     summary: Mapped[Json | None]  # counts that ingest made
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
+    purge_after: Mapped[datetime | None]  # put off: something of it could not be deleted
+    shards_pruned: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class Upload(Base):
@@ -176,6 +186,7 @@ class Model(Base):
         _one_of("status", ModelStatus),
         Index(None, "tenant", "created_at", "id"),
         Index("ix_models_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+        _with_shards("models"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -186,10 +197,14 @@ class Model(Base):
     status: Mapped[str]
     source: Mapped[str | None]  # the URI or the job that its checkpoint is fetched from, if it was not uploaded
     digest: Mapped[str | None]  # of the file's bytes; null until they are fetched
+    blob: Mapped[str | None]  # where a fetched checkpoint lies; null: where uploaded ones do
     size_bytes: Mapped[int]
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
+    purge_after: Mapped[datetime | None]  # put off: something of it could not be deleted
+    shards_pruned: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class Duplicate(Base):
@@ -217,6 +232,12 @@ class Job(Base):
         Index("ix_jobs_open", "tenant", "created_at", postgresql_where=text("finished_at IS NULL")),
         Index("ix_jobs_status", "status", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_jobs_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+        Index(
+            "ix_jobs_deadline", "deadline_at", postgresql_where=text("deadline_at IS NOT NULL AND finished_at IS NULL")
+        ),
+        Index("ix_jobs_expires", "expires_at", postgresql_where=text("expires_at IS NOT NULL AND deleted_at IS NULL")),
+        Index("ix_jobs_not_begun", "created_at", postgresql_where=text("status = 'queued' AND phase IS NULL")),
+        _with_shards("jobs"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -226,21 +247,28 @@ class Job(Base):
     status: Mapped[str]
     phase: Mapped[str | None]
     spec: Mapped[Json]
+    spec_version: Mapped[int] = mapped_column(server_default=text("1"))
     code_version: Mapped[str]
     dataset_id: Mapped[str]
     validation_dataset_id: Mapped[str | None]
     queries_dataset_id: Mapped[str | None]
     model_id: Mapped[str | None]  # of a model that a user brought
     dataset_digest: Mapped[str | None]  # null until the dataset is ready
-    outputs: Mapped[Json] = mapped_column(server_default=text("'{}'"))  # by phase: what the next phases need
+    outputs: Mapped[Json] = mapped_column(server_default=text("'{}'"))  # unused since 0010; a later release drops it
     result_count: Mapped[int] = mapped_column(server_default=text("0"))
+    results_apart: Mapped[int] = mapped_column(server_default=text("0"))  # the partition of its results; 0 is shared
+    checkpoint_blob: Mapped[str | None]  # the edited model of a removal
     flagged_count: Mapped[int | None]  # null where the task flags nothing
     error: Mapped[Json | None]
     summary: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    deadline_at: Mapped[datetime | None]  # it fails if it has not ended by then
+    expires_at: Mapped[datetime | None]  # it is deleted then; set when it ends
     deleted_at: Mapped[datetime | None]
+    purge_after: Mapped[datetime | None]  # put off: something of it could not be deleted
+    shards_pruned: Mapped[bool] = mapped_column(server_default=text("false"))
 
     def named_datasets(self) -> list[str]:
         """The datasets that the job works on, its own first."""
@@ -254,24 +282,34 @@ class Shard(Base):
     __table_args__ = (
         _one_of("state", ShardState),
         CheckConstraint("num_nonnulls(dataset_id, job_id, model_id) = 1", name="one_owner"),
-        Index("uq_shards_dataset", "dataset_id", "phase", "index", unique=True),
-        Index("uq_shards_model", "model_id", "phase", "index", unique=True),
-        Index("uq_shards_job", "job_id", "phase", "index", unique=True),
-        Index("ix_shards_queued", "not_before", "id", postgresql_where=text("state = 'queued'")),
-        Index("ix_shards_running", "lease_until", postgresql_where=text("state = 'running'")),
+        Index("uq_shards_dataset_round", "dataset_id", "phase", "round", "index", unique=True),
+        Index("uq_shards_model_round", "model_id", "phase", "round", "index", unique=True),
+        Index("uq_shards_job_round", "job_id", "phase", "round", "index", unique=True),
+        Index("ix_shards_waiting", "lane", "tenant", "turn", "id", postgresql_where=text("state = 'queued'")),
+        # Neither holds a column that a renewal writes: renewals are then HOT updates, which touch no index.
+        Index("ix_shards_held", "tenant", "lane", postgresql_where=text("state = 'running'")),
+        Index("ix_shards_served", "lane", "tenant", "started_at"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     dataset_id: Mapped[str | None]
     job_id: Mapped[str | None]
     model_id: Mapped[str | None]
+    tenant: Mapped[str] = mapped_column(server_default=DEFAULT_TENANT)  # of its owner
+    lane: Mapped[str] = mapped_column(server_default=Lane.COMPUTE.value)
+    turn: Mapped[int] = mapped_column(server_default=text("0"))  # its place among those of its tenant in its lane
     phase: Mapped[str]
+    version: Mapped[int] = mapped_column(server_default=text("1"))  # of the phase
+    spec_version: Mapped[int] = mapped_column(server_default=text("1"))  # of the job's specification
+    round: Mapped[int] = mapped_column(server_default=text("0"))  # a job may open a phase more than once
     index: Mapped[int]
     payload: Mapped[Json]
     state: Mapped[str]
     attempt: Mapped[int] = mapped_column(server_default=text("0"))  # fences every write
     raised: Mapped[int] = mapped_column(server_default=text("0"))  # attempts that raised
     vanished: Mapped[int] = mapped_column(server_default=text("0"))  # attempts whose worker was not heard again
+    exhausted: Mapped[int] = mapped_column(server_default=text("0"))  # attempts that the memory did not suffice for
+    hindered: Mapped[int] = mapped_column(server_default=text("0"))  # pauses in a row, for what is not its own fault
     worker: Mapped[str | None]
     lease_until: Mapped[datetime | None]
     not_before: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -340,8 +378,11 @@ class Result(Base):
             Index(f"ix_results_{score}", "job", score, "rank", postgresql_where=text(f"{score} IS NOT NULL"))
             for score in SCORES
         ),
+        {"postgresql_partition_by": "LIST (apart)"},
     )
 
+    apart: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, server_default=text("0"))  # the number
+    # of a job with a partition of its own, which is dropped with it; 0 for all the small ones
     job: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # the number of its job
     rank: Mapped[int] = mapped_column(
         primary_key=True, autoincrement=False

@@ -17,6 +17,7 @@ from doorbell.application import SESSION_SECONDS, WORK, celery_application
 from doorbell.bell import Bell
 from store.database import Database
 from store.settings import get_settings
+from store.shards import NAME_LENGTH
 from worker import presence, vanished
 from worker.stop import Stop, ask_children
 
@@ -29,8 +30,13 @@ _stop = Stop()
 
 
 @cache
+def _name() -> str:
+    return presence.appear(_lock_files())
+
+
+@cache
 def _database() -> Database:
-    return Database.from_settings(get_settings())
+    return Database.from_settings(get_settings(), name=_name()[-NAME_LENGTH:])
 
 
 @cache
@@ -41,7 +47,7 @@ def _place() -> Any:
 
     compute_in_float32()
     settings = get_settings()
-    return Workplace(settings, _database(), Blobs.from_settings(settings), _stop, presence.appear(_lock_files()))
+    return Workplace(settings, _database(), Blobs.from_settings(settings), _stop, _name())
 
 
 @cache
@@ -83,10 +89,9 @@ def work() -> None:
     """
     from worker.work import work_once
 
-    rung_for, ends_at = 0, time.monotonic() + SESSION_SECONDS
-    while (waiting := work_once(_place())) is not None:
-        _bell().ring(max(waiting - rung_for, 0))
-        rung_for = waiting
+    ends_at = time.monotonic() + SESSION_SECONDS
+    while (opened := work_once(_place())) is not None:
+        _bell().ring(opened)
         if time.monotonic() > ends_at:
-            _bell().ring()
+            _bell().ring(dict.fromkeys(get_settings().lanes, 1))
             return

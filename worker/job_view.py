@@ -36,6 +36,7 @@ class JobView:
 
     id: str
     number: int
+    results_apart: int
     tenant: str
     spec: JobSpec
     dataset: DatasetView
@@ -57,6 +58,7 @@ class JobView:
             return cls(
                 id=job.id,
                 number=job.number,
+                results_apart=job.results_apart,
                 tenant=job.tenant,
                 spec=JobSpec.model_validate(job.spec),
                 dataset=_dataset(session, job.dataset_id),

@@ -62,7 +62,7 @@ def kept_model(blobs: Blobs, model: Model, device: torch.device) -> LoadedModel:
     architecture = model.architecture
     assert architecture is not None  # noqa: S101  known once the file is there
     check_architecture(architecture, "architecture")
-    checkpoint = Checkpoint(model.digest or "", partial(blobs.local_path, models.blob_of(model.id)))
+    checkpoint = Checkpoint(model.digest or "", partial(blobs.local_path, models.blob_of(model)))
     from encoders import load_model
 
     try:

@@ -8,13 +8,35 @@ name is the worker's name in the rows, and is drawn anew for each process.
 import fcntl
 import logging
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
+
+_KERNEL_COUNTS = Path("/proc/vmstat")
+
+
+@dataclass(frozen=True)
+class Departed:
+    """A process that is gone. `out_of_memory` says that since it appeared the kernel of this machine has killed
+    something because memory ran out: most likely this process."""
+
+    name: str
+    out_of_memory: bool
+
+
+def _kills_for_memory() -> int:
+    """How often the kernel has killed for want of memory since it was started; 0 where it does not say."""
+    try:
+        counted = re.search(r"^oom_kill (\d+)$", _KERNEL_COUNTS.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(counted[1]) if counted else 0
 
 
 def appear(folder: Path) -> str:
@@ -35,18 +57,20 @@ def appear(folder: Path) -> str:
 def _held(file: Path) -> bool:
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)  # never closed, and no program run from here inherits it
     fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.pwrite(descriptor, b"%d" % _kills_for_memory(), 0)
     try:
         return os.path.samestat(os.fstat(descriptor), file.stat())
     except FileNotFoundError:
         return False  # somebody found the lock free a moment ago, and removed the file
 
 
-def departed(folder: Path) -> Iterator[str]:
-    """The names of the processes that are gone. Each is forgotten when the caller asks for the next."""
+def departed(folder: Path) -> Iterator[Departed]:
+    """The processes that are gone. Each is forgotten when the caller asks for the next."""
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         with _taken(file) as gone:
             if gone:
-                yield file.name
+                before = file.read_bytes()
+                yield Departed(file.name, before.isdigit() and _kills_for_memory() > int(before))
                 file.unlink(missing_ok=True)
 
 

@@ -4,49 +4,66 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import TypeVar
 
 from obstore.exceptions import BaseError as BlobStoreError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from doorbell.application import celery_application
-from doorbell.bell import Bell
-from store import datasets, features, idempotency, jobs, models, pending, shards, uploads
+from doorbell.bell import MOST_AT_ONCE, Bell
+from store import datasets, features, idempotency, jobs, models, pending, retention, shards, uploads
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
-from worker import abandoned, vanished
+from worker import abandoned, successors, vanished
 from worker.courier import Courier
 
 logger = logging.getLogger("worker.sweeper")
 
 _PURGE_ROWS = 20_000
-_TRIM_PARTS, _TRIM_ROUNDS = 16, 64
+_PURGE_SECONDS = 3.0
+"""For purging in one round: what is left waits for the next, and nobody whose lease ran out waits for it."""
+_PUT_OFF_SECONDS = 60.0
+_PRUNED_AT_ONCE, _EXPIRED_AT_ONCE = 100, 100
+_TRIM_PARTS = 16
 _LOOK_SECONDS = 3600.0
 """Between looks for abandoned uploads: what lists a store is not done every few seconds."""
+
+Owner = TypeVar("Owner", bound=retention.Owner)
+
+_OF_THE_SYSTEM = (SQLAlchemyError, BlobStoreError, OSError)
 
 
 def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> None:
     """One round. Each part is its own transaction, and may be repeated or interrupted anywhere."""
     _take_back(database, settings)
+    successors.begin_waiting(database)
+    _end_overdue(database)
     _end_cancelled(database)
     with database.transaction() as session:
-        waiting = shards.claimable(session)
-    if waiting:
-        bell.ring(waiting)
-    _purge_job(database, blobs)
-    _purge_dataset(database, blobs)
-    _purge_model(database, blobs)
-    _trim_encoded(database, blobs, settings)
-    _purge_upload(database, blobs)
-    with database.transaction() as session:
-        idempotency.purge_old(session)
+        bell.ring(shards.waiting(session, MOST_AT_ONCE))
+    _purge(database, blobs, settings)
 
 
 def _take_back(database: Database, settings: Settings) -> None:
     with database.transaction() as session:
+        for name in shards.cut_off_silent(session):
+            logger.warning("%s: silent for longer than a lease, its connections are ended", name)
+    with database.transaction() as session:
         expired = shards.take_back_expired(session)
-    vanished.told(database, settings, expired)
+    vanished.judge(database, settings, expired)
+
+
+def _end_overdue(database: Database) -> None:
+    with database.transaction() as session:
+        overdue = jobs.overdue(session)
+    for job_id in overdue:
+        with database.transaction() as session:
+            jobs.miss_deadline(session, job_id)
 
 
 def _end_cancelled(database: Database) -> None:
@@ -61,28 +78,58 @@ def _end_cancelled(database: Database) -> None:
                 jobs.finish_cancel(session, job)
 
 
-def _purge_job(database: Database, blobs: Blobs) -> None:
+def _purge(database: Database, blobs: Blobs, settings: Settings) -> None:
+    """Purge what may go, a piece of each kind in turn, until nothing is left or the time is over."""
+    ends_at = time.monotonic() + _PURGE_SECONDS
+    kinds: list[Callable[[], bool]] = [
+        partial(_purge_owner, database, blobs, "jobs", jobs.to_purge, lambda s, job: jobs.purge(s, job, _PURGE_ROWS)),
+        partial(
+            _purge_owner,
+            database,
+            blobs,
+            "datasets",
+            datasets.to_purge,
+            lambda s, it: datasets.purge(s, it, _PURGE_ROWS),
+        ),
+        partial(_purge_owner, database, blobs, "models", models.to_purge, models.purge),
+        partial(_delete_expired, database),
+        partial(_prune_shards, database, settings),
+        partial(_trim_encoded, database, blobs, settings),
+        partial(_purge_upload, database, blobs),
+        partial(_purge_idempotency, database),
+    ]
+    while kinds:
+        # What fails has no second turn in this round, and does not keep the others from theirs.
+        kinds = [purge for purge in kinds if time.monotonic() < ends_at and _goes_on(purge)]
+
+
+def _goes_on(purge: Callable[[], bool]) -> bool:
+    try:
+        return purge()
+    except _OF_THE_SYSTEM as error:
+        logger.warning("purge not finished: %s", error)
+        return False
+
+
+def _purge_owner(
+    database: Database,
+    blobs: Blobs,
+    kind: str,
+    next_: Callable[[Session], Owner | None],
+    purge: Callable[[Session, Owner], object],
+) -> bool:
     with database.transaction() as session:
-        job_id = jobs.to_purge(session)
-        if job_id is not None:
-            _delete_blobs(blobs, f"jobs/{job_id}")
-            jobs.purge(session, job_id, _PURGE_ROWS)
-
-
-def _purge_dataset(database: Database, blobs: Blobs) -> None:
-    with database.transaction() as session:
-        dataset_id = datasets.to_purge(session)
-        if dataset_id is not None:
-            _delete_blobs(blobs, f"datasets/{dataset_id}")
-            datasets.purge(session, dataset_id, _PURGE_ROWS)
-
-
-def _purge_model(database: Database, blobs: Blobs) -> None:
-    with database.transaction() as session:
-        model_id = models.to_purge(session)
-        if model_id is not None:
-            _delete_blobs(blobs, f"models/{model_id}")
-            models.purge(session, model_id)
+        owner = next_(session)
+        if owner is None:
+            return False
+        try:
+            with session.begin_nested():
+                _delete_blobs(blobs, f"{kind}/{owner.id}")
+                purge(session, owner)
+        except _OF_THE_SYSTEM as error:
+            logger.warning("%s/%s: purge put off: %s", kind, owner.id, error)
+            retention.put_off(session, owner, _PUT_OFF_SECONDS)
+    return True
 
 
 def _delete_blobs(blobs: Blobs, owner: str) -> None:
@@ -91,24 +138,39 @@ def _delete_blobs(blobs: Blobs, owner: str) -> None:
     blobs.delete_prefix(owner)
 
 
-def _trim_encoded(database: Database, blobs: Blobs, settings: Settings) -> None:
-    for _ in range(_TRIM_ROUNDS):
-        with database.transaction() as session:
-            doomed = features.to_drop(session, settings.ecif_feature_cache_bytes, _TRIM_PARTS)
-            for part in doomed:
-                blobs.delete(part.blob)  # before its row: what is left after a crash is still counted
-            features.drop(session, doomed)
-        if not doomed:
-            return
+def _delete_expired(database: Database) -> bool:
+    with database.transaction() as session:
+        return jobs.delete_expired(session, _EXPIRED_AT_ONCE) == _EXPIRED_AT_ONCE
 
 
-def _purge_upload(database: Database, blobs: Blobs) -> None:
+def _prune_shards(database: Database, settings: Settings) -> bool:
+    with database.transaction() as session:
+        return retention.prune_shards(session, settings.ecif_shards_kept_seconds, _PRUNED_AT_ONCE) > 0
+
+
+def _trim_encoded(database: Database, blobs: Blobs, settings: Settings) -> bool:
+    with database.transaction() as session:
+        doomed = features.to_drop(session, settings.ecif_feature_cache_bytes, _TRIM_PARTS)
+        for part in doomed:
+            blobs.delete(part.blob)  # before its row: what is left after a crash is still counted
+        features.drop(session, doomed)
+    return bool(doomed)
+
+
+def _purge_upload(database: Database, blobs: Blobs) -> bool:
     with database.transaction() as session:
         upload = uploads.expired(session)
-        if upload is not None:
-            if upload.used_at is None:
-                blobs.delete_prefix(f"datasets/{upload.dataset_id}")
-            session.delete(upload)
+        if upload is None:
+            return False
+        if upload.used_at is None:
+            blobs.delete_prefix(f"datasets/{upload.dataset_id}")
+        session.delete(upload)
+    return True
+
+
+def _purge_idempotency(database: Database) -> bool:
+    with database.transaction() as session:
+        return idempotency.purge_old(session) > 0
 
 
 def main() -> None:
@@ -134,7 +196,7 @@ def main() -> None:
             if time.monotonic() >= look_at:
                 abandoned.remove(database, blobs)
                 look_at = time.monotonic() + _LOOK_SECONDS
-        except (SQLAlchemyError, BlobStoreError, OSError) as error:
+        except _OF_THE_SYSTEM as error:
             logger.warning("sweep not finished: %s", error)
     courier.close()
     bell.close()

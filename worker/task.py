@@ -29,12 +29,16 @@ class Task:
     def blob_name(self, name: str) -> str:
         """A name for what this attempt writes. No other attempt writes to it, so a late one can do no harm."""
         kind = "jobs" if self.claim.job_id else "datasets" if self.claim.dataset_id else "models"
-        where = f"{self.claim.phase}-{self.claim.index}.{self.claim.attempt}"
-        return f"{kind}/{self.claim.owner}/{where}/{name}"
+        return f"{kind}/{self.claim.owner}/{self._attempt}/{name}"
 
     def passing_name(self, name: str) -> str:
         """As `blob_name`, of what later phases of a dataset need, and nobody after them."""
-        return f"{passing_of(self.claim.owner)}/{self.claim.phase}-{self.claim.index}.{self.claim.attempt}/{name}"
+        return f"{passing_of(self.claim.owner)}/{self._attempt}/{name}"
+
+    @property
+    def _attempt(self) -> str:
+        round_ = f".{self.claim.round}" if self.claim.round else ""
+        return f"{self.claim.phase}{round_}-{self.claim.index}.{self.claim.attempt}"
 
 
 def passing_of(dataset_id: str) -> str:
@@ -48,8 +52,13 @@ def _nothing(_: Session) -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """What a step made: `output` for the phases after it, and what to write in the transaction that ends it."""
+    """What a step made: `output` for the phases after it, and what to write in the transaction that ends it, with the
+    shard's row held. `before_locks` runs in that transaction too, before any row is held: whoever needs a lock that
+    others take before rows takes it there. What takes long is written by the step itself, in a transaction that ends
+    with `shards.fence`.
+    """
 
     output: Json = field(default_factory=dict)
     units: int = 0
     write: Callable[[Session], None] = _nothing
+    before_locks: Callable[[Session], None] = _nothing

@@ -4,20 +4,22 @@ import logging
 import math
 import os
 import socket
+import time
 import traceback
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from store import datasets, jobs, owners, shards
+from store import datasets, jobs, models, owners, shards
 from store.blobs import Blobs
 from store.database import Database
 from store.errors import DomainError, LostLeaseError, WorkCancelledError
 from store.settings import Settings
 from store.shards import Claim
-from store.states import Phase
-from worker import dataset_phases, pipeline, vanished
+from store.states import Lane, Phase, Setback
+from worker import dataset_phases, setbacks, successors
 from worker.lease import Lease
 from worker.stop import HandedBackError, Stop
 from worker.task import Done, Json, Task, passing_of
@@ -25,6 +27,8 @@ from worker.task import Done, Json, Task, passing_of
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 2.0
+_PUT_BACK_SECONDS = 1.0
+"""Between tries to put a shard back while the database is away."""
 
 
 @dataclass(frozen=True)
@@ -38,43 +42,44 @@ class Workplace:
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
 
 
-def work_once(place: Workplace) -> int | None:
+def work_once(place: Workplace) -> Counter[Lane] | None:
     """Claim a shard and do it.
 
     Returns:
-        How many shards wait now, as far as bells should ring for them; `None` when there was nothing to claim, or
-        this process is to begin nothing new.
+        How many shards it has queued, by lane, so that bells can ring for them; `None` when there was nothing to
+        claim, or this process is to begin nothing new.
     """
     if place.stop.nothing_new:
         return None
+    settings = place.settings
     with place.database.transaction() as session:
-        claim = shards.claim(session, worker=place.worker, lease_seconds=place.settings.ecif_lease_seconds)
+        claim = shards.claim(
+            session,
+            worker=place.worker,
+            lease_seconds=settings.ecif_lease_seconds,
+            lanes=settings.lanes,
+            most_of_a_tenant=settings.ecif_max_running_shards,
+        )
     if claim is None:
         return None
-    if claim.job_id is not None:
-        # A transaction of its own: everywhere else an owner is locked before its shards.
-        with place.database.transaction() as session:
-            job = jobs.lock(session, claim.job_id)
-            if job is not None:
-                jobs.started(session, job)
     logger.info("%s %s-%s attempt %s: begins", claim.owner, claim.phase, claim.index, claim.attempt)
-    _attempt(place, claim)
-    with place.database.transaction() as session:
-        return shards.claimable(session)
+    return _attempt(place, claim)
 
 
-def _attempt(place: Workplace, claim: Claim) -> None:
+def _attempt(place: Workplace, claim: Claim) -> Counter[Lane]:
     try:
+        # The lease is renewed from here on: whatever is waited for below, it stays ours.
         with Lease(place.database, claim, place.settings, place.stop) as lease:
+            if claim.job_id is not None:
+                with place.database.transaction() as session:
+                    jobs.started(session, claim.job_id)
 
             def save_checkpoint(checkpoint: Json) -> None:
                 with place.database.transaction() as session:
                     shards.save_checkpoint(session, claim, checkpoint)
 
             task = Task(claim, lease, place.database, place.blobs, place.settings, save_checkpoint)
-            done = pipeline.run(task)
-            # Inside the lease: a long write must not lose it at the very end.
-            _record(place, claim, done)
+            return _record(place, claim, _run(task))
     except LostLeaseError as error:
         logger.warning("%s %s-%s: given up, the lease is lost: %s", claim.owner, claim.phase, claim.index, error)
     except WorkCancelledError:
@@ -85,31 +90,47 @@ def _attempt(place: Workplace, claim: Claim) -> None:
             shards.hand_back(session, claim)
     except DomainError as error:
         logger.info("%s %s-%s: refused: %s", claim.owner, claim.phase, claim.index, error.message)
-        _fail_owner(place, claim, error.as_json())
-    except OperationalError as error:
-        logger.warning("%s %s-%s: the database went away: %s", claim.owner, claim.phase, claim.index, error)
-        _let_go(place, claim)
-    except Exception as error:
+        return _fail_owner(place, claim, error.as_json())
+    except Exception as error:  # noqa: BLE001  the next function logs it
         # Whatever a step raises is counted and told; nothing a job does may stop the worker.
-        logger.exception("%s %s-%s attempt %s raised", claim.owner, claim.phase, claim.index, claim.attempt)
-        _retry_or_fail(place, claim, error)
+        return _set_back(place, claim, error)
+    return Counter()
 
 
-def _record(place: Workplace, claim: Claim, done: Done) -> None:
+def _run(task: Task) -> Done:
+    if task.claim.phase is Phase.FETCH:  # without torch: a worker that only fetches never needs it
+        from worker.steps import fetch
+
+        return fetch.run(task)
+    from worker import pipeline
+
+    return pipeline.run(task)
+
+
+def _record(place: Workplace, claim: Claim, done: Done) -> Counter[Lane]:
     """Write what the step made and, if it was the last of its phase, open the next: one transaction."""
     with place.database.transaction() as session:
-        # The owner's row first, so that two last shards of a phase cannot both think another is still running.
-        job = jobs.lock(session, claim.job_id) if claim.job_id else None
-        dataset = datasets.lock(session, claim.dataset_id) if claim.dataset_id else None
-        last = shards.complete(session, claim, _finite(done.output), units=done.units)
+        done.before_locks(session)
+        # What a shard writes at its end holds its own row only. The last of a phase changes its owner's state, and
+        # then the owner's row comes before the shard's, as everywhere.
+        last = shards.is_last(session, claim)
+        job = jobs.lock(session, claim.job_id) if last and claim.job_id else None
+        dataset = datasets.lock(session, claim.dataset_id) if last and claim.dataset_id else None
+        if last and claim.model_id:
+            models.lock(session, claim.model_id)
+        shards.complete(session, claim, _finite(done.output), units=done.units)
         done.write(session)
-        if job is not None and last:
+        if job is not None:
+            from worker import pipeline
+
             pipeline.advance(session, job, claim.phase)
-        if dataset is not None and last:
+        if dataset is not None:
             dataset_phases.advance(session, dataset, claim.phase)
+        opened = Counter(shards.opened(session))
     if last and claim.phase is Phase.REGISTER:
         place.blobs.delete_prefix(passing_of(claim.owner))
     logger.info("%s %s-%s attempt %s: done", claim.owner, claim.phase, claim.index, claim.attempt)
+    return opened + successors.begin_waiting(place.database, claim) if last else opened
 
 
 def _finite(value: Any) -> Any:
@@ -123,23 +144,6 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _for_people(error: Exception) -> str:
-    """What a user is told of an error that is ours: of the database's, no statement and no parameter."""
-    if isinstance(error, SQLAlchemyError):
-        return f"{type(error).__name__}, see the worker's log"
-    return f"{type(error).__name__}: {error}"[:2000]
-
-
-def _let_go(place: Workplace, claim: Claim) -> None:
-    """Without the database this process was as good as gone. If it is away still, the lease runs out."""
-    try:
-        with place.database.transaction() as session:
-            held = shards.take_back_from(session, place.worker)
-        vanished.told(place.database, place.settings, held)
-    except SQLAlchemyError as error:
-        logger.warning("%s %s-%s: not handed back: %s", claim.owner, claim.phase, claim.index, error)
-
-
 def _give_up(place: Workplace, claim: Claim) -> None:
     with place.database.transaction() as session:
         job = jobs.lock(session, claim.owner)
@@ -148,34 +152,61 @@ def _give_up(place: Workplace, claim: Claim) -> None:
             jobs.finish_cancel(session, job)
 
 
-def _fail_owner(place: Workplace, claim: Claim, error: Json) -> None:
+def _fail_owner(place: Workplace, claim: Claim, error: Json) -> Counter[Lane]:
     try:
         with place.database.transaction() as session:
             if claim.job_id is not None:
                 jobs.lock(session, claim.job_id)  # the owner before its shard, as everywhere
             if claim.dataset_id is not None:
                 datasets.lock(session, claim.dataset_id)
+            if claim.model_id is not None:
+                models.lock(session, claim.model_id)
             shards.fence(session, claim)
             shards.drop(session, claim)
             owners.fail(session, claim, error)
     except LostLeaseError:
         logger.warning("%s %s-%s: its failure came too late to matter", claim.owner, claim.phase, claim.index)
+        return Counter()
+    return successors.begin_waiting(place.database, claim)
 
 
-def _retry_or_fail(place: Workplace, claim: Claim, error: Exception) -> None:
-    told = {
+def _set_back(place: Workplace, claim: Claim, error: Exception) -> Counter[Lane]:
+    """Queue a shard again after its attempt raised, or end its owner if that was so too often."""
+    setback, reason = setbacks.setback_of(error), setbacks.for_people(error)
+    if setback is Setback.HINDERED:
+        logger.warning("%s %s-%s: held up: %s (%s)", claim.owner, claim.phase, claim.index, reason, error)
+    else:
+        logger.exception("%s %s-%s attempt %s raised", claim.owner, claim.phase, claim.index, claim.attempt)
+    detail = {
         "code": "shard_failed",
-        "message": f"{claim.phase} shard {claim.index} failed: {_for_people(error)}",
+        "message": reason,
         "param": None,
+        "traceback": "".join(traceback.format_exception(error))[-8000:],
     }
     try:
-        with place.database.transaction() as session:
-            detail = {**told, "traceback": "".join(traceback.format_exception(error))[-8000:]}
-            raised = shards.put_back(session, claim, detail, delay_seconds=_RETRY_SECONDS * claim.attempt)
+        times = _put_back(place, claim, setback, detail)
     except LostLeaseError:
         logger.warning("%s %s-%s: its failure came too late to matter", claim.owner, claim.phase, claim.index)
-        return
-    if raised >= place.settings.ecif_max_raised:
-        told["message"] = f"after {raised} attempts: {told['message']}"
-        with place.database.transaction() as session:
-            owners.fail(session, claim, told)
+        return Counter()
+    return successors.fail_if_too_often(place.database, place.settings, claim, setback, times, reason)
+
+
+def _put_back(place: Workplace, claim: Claim, setback: Setback, detail: Json) -> int:
+    """Where the database is what is away, it is tried for as long as the lease lasts.
+
+    Raises:
+        LostLeaseError: the shard is another's by now, or it will be.
+    """
+    ends_at = time.monotonic() + place.settings.ecif_lease_seconds
+    while True:
+        try:
+            with place.database.transaction() as session:
+                if setback is Setback.HINDERED:
+                    delay = setbacks.pause_seconds(shards.hindered(session, claim))
+                else:
+                    delay = _RETRY_SECONDS * claim.attempt
+                return shards.put_back(session, claim, setback, detail, delay_seconds=delay)
+        except SQLAlchemyError as error:
+            if time.monotonic() > ends_at or place.stop.nothing_new:
+                raise LostLeaseError(f"the database is away: {error}") from error
+            time.sleep(_PUT_BACK_SECONDS)

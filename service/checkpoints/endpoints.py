@@ -5,9 +5,9 @@ from fastapi.responses import StreamingResponse
 
 from service.context import ServiceDep
 from service.problem_docs import problems
-from store import jobs, shards
+from store import jobs
 from store.errors import ConflictError, NotFoundError
-from store.states import JobStatus, Phase
+from store.states import JobStatus
 
 router = APIRouter(tags=["results"])
 
@@ -35,6 +35,8 @@ def get_checkpoint(job_id: str, service: ServiceDep) -> StreamingResponse:
             raise ConflictError(
                 "no_results", f"job {job_id} is {job.status}: its checkpoint is there once it succeeded"
             )
-        (edited,) = shards.outputs(session, Phase.EDIT, job_id=job_id)
+        blob = job.checkpoint_blob
+    if blob is None:
+        raise NotFoundError("no_checkpoint", f"job {job_id} left no checkpoint")
     headers = {"Content-Disposition": f'attachment; filename="{job_id}.safetensors"'}
-    return StreamingResponse(service.blobs.stream(edited["checkpoint"]), media_type=_SAFETENSORS, headers=headers)
+    return StreamingResponse(service.blobs.stream(blob), media_type=_SAFETENSORS, headers=headers)

@@ -17,7 +17,7 @@ from service.pages import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
 from service.problem_docs import headers, problems
 from service.repeats import REPLAYED, IdempotencyKey, Once, once
 from service.uploads import Form
-from store import datasets, duplicates, pairs
+from store import datasets, duplicates, pairs, shards
 from store.errors import InvalidError, NotFoundError
 from store.states import DuplicateKind
 
@@ -86,7 +86,7 @@ def _create(service: Service, form: Form, upload: Once) -> Response:
     with kept.forgotten_on_error(service.blobs), service.database.transaction() as session:
         service.limits.room_for_bytes(session, kept.upload.size_bytes)
         answer = upload.answer(session, content, created(new_dataset(session, kept)))
-    service.bell.ring()
+    service.bell.ring(shards.opened(session))
     return answer
 
 

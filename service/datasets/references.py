@@ -15,7 +15,7 @@ from service.repeats import Once
 from service.resumable import protocol
 from service.resumable.digests import digest_of
 from service.uploads import MAX_FIELD_BYTES, read_body
-from store import datasets, uploads
+from store import datasets, shards, uploads
 from store.errors import InvalidError
 from store.ids import new_id
 from store.references import check_references, filename_of
@@ -60,9 +60,7 @@ async def create_from_reference(request: Request, service: Service, once: Once) 
     if (answered := once.first_answer(content)) is not None:
         return answered
     make = _of_upload if asked.upload is not None else _of_uri
-    answer = await run_in_threadpool(make, service, asked, once)
-    service.bell.ring()
-    return answer
+    return await run_in_threadpool(make, service, asked, once)
 
 
 def _of_uri(service: Service, asked: DatasetReference, once: Once) -> Response:
@@ -81,7 +79,9 @@ def _of_uri(service: Service, asked: DatasetReference, once: Once) -> Response:
             upload_blob=f"datasets/{dataset_id}/upload",
             source=uri,
         )
-        return once.answer(session, asked.model_dump(exclude_none=True), created(dataset))
+        answer = once.answer(session, asked.model_dump(exclude_none=True), created(dataset))
+    service.bell.ring(shards.opened(session))
+    return answer
 
 
 def _of_upload(service: Service, asked: DatasetReference, once: Once) -> Response:
@@ -106,4 +106,6 @@ def _of_upload(service: Service, asked: DatasetReference, once: Once) -> Respons
             upload_blob=uploads.blob_of(upload),
         )
         uploads.use(upload)
-        return once.answer(session, asked.model_dump(exclude_none=True), created(dataset))
+        answer = once.answer(session, asked.model_dump(exclude_none=True), created(dataset))
+    service.bell.ring(shards.opened(session))
+    return answer

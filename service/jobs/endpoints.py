@@ -141,7 +141,7 @@ def _submit_json(service: Service, body: bytes, submission: Once) -> Response:
     with service.database.transaction() as session:
         service.limits.room_for_job(session)
         answer = _promise(session, spec, content, submission)
-    service.bell.ring()
+    service.bell.ring(shards.opened(session))
     return answer
 
 
@@ -175,7 +175,7 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
             for kept in kept_uploads:
                 new_dataset(session, kept)
             answer = _promise(session, spec, sent, submission)
-    service.bell.ring(len(ids))
+    service.bell.ring(shards.opened(session))
     return answer
 
 

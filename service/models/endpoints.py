@@ -18,7 +18,7 @@ from service.pages import LINKED, Cursor, Limit, Page, link_next
 from service.problem_docs import headers, problems
 from service.repeats import REPLAYED, IdempotencyKey, Once, once
 from service.uploads import MAX_FIELD_BYTES, Form, read_body
-from store import jobs, models, pending
+from store import jobs, models, pending, shards
 from store.catalogue import check_architecture
 from store.checkpoint_file import architecture_of
 from store.database import storable_text
@@ -103,7 +103,7 @@ def _create(service: Service, form: Form, request_once: Once) -> Response:
     owner = f"models/{model_id}"
     pending.note(service.blobs, owner)
     with pending.forgotten_on_error(service.blobs, owner):
-        service.blobs.adopt(upload.path, models.blob_of(model_id))
+        service.blobs.adopt(upload.path, models.upload_blob(model_id))
         with service.database.transaction() as session:
             service.limits.room_for_bytes(session, upload.size_bytes)
             model = models.create(
@@ -115,7 +115,7 @@ def _create(service: Service, form: Form, request_once: Once) -> Response:
                 size_bytes=upload.size_bytes,
             )
             answer = _promised(session, model, content, request_once)
-    service.bell.ring()
+    service.bell.ring(shards.opened(session))
     return answer
 
 
@@ -151,7 +151,7 @@ def _refer(service: Service, body: bytes, request_once: Once) -> Response:
             source=asked.uri or asked.job,
         )
         answer = _promised(session, model, content, request_once)
-    service.bell.ring()
+    service.bell.ring(shards.opened(session))
     return answer
 
 

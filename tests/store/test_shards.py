@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from store import datasets, jobs, shards
 from store.errors import LostLeaseError, WorkCancelledError
-from store.states import JobStatus, Phase, ShardState
+from store.states import JobStatus, Phase, Setback, ShardState
 from store.tables import Shard
 
 
@@ -69,12 +69,13 @@ def test_an_expired_lease_is_taken_back_and_the_late_attempt_cannot_write(databa
         lambda session: shards.complete(session, late, {}, units=1),
         lambda session: shards.save_checkpoint(session, late, {}),
         lambda session: shards.renew(session, late, lease_seconds=9, done=0, total=None),
-        lambda session: shards.put_back(session, late, {}, delay_seconds=0),
+        lambda session: shards.put_back(session, late, Setback.RAISED, {}, delay_seconds=0),
     ):
         with pytest.raises(LostLeaseError), database.transaction() as session:
             write(session)
     with database.transaction() as session:
-        assert shards.complete(session, again, {}, units=10) is False
+        assert not shards.is_last(session, again)
+        shards.complete(session, again, {}, units=10)
 
 
 def test_the_last_shard_of_a_phase_knows_that_it_is_the_last(database, queued):
@@ -83,7 +84,8 @@ def test_the_last_shard_of_a_phase_knows_that_it_is_the_last(database, queued):
     last = []
     for claim in claims:
         with database.transaction() as session:
-            last.append(shards.complete(session, claim, {"n": claim.index}, units=10))
+            last.append(shards.is_last(session, claim))
+            shards.complete(session, claim, {"n": claim.index}, units=10)
     assert last == [False, True]
     with database.transaction() as session:
         assert shards.outputs(session, Phase.SCORE, job_id=queued) == [{"n": 0}, {"n": 1}]

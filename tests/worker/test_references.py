@@ -12,7 +12,7 @@ from service.app import create_app
 from store.errors import InvalidError
 from store.references import check_reference, shown
 from store.settings import Settings
-from worker.fetching import fetch
+from worker.fetching import Pace, fetch
 from worker.fetching.public import is_public
 from worker.work import Workplace, work_once
 
@@ -96,7 +96,7 @@ def test_the_name_is_checked_and_the_address_is_kept(server, tmp_path, monkeypat
 
     def copy(host):
         uri = f"https://{host}:{made.server_port}/file"
-        return fetch(uri, tmp_path / "copy", most=100, private_too=True, progress=lambda *_: None)
+        return fetch(uri, tmp_path / "copy", most=100, pace=Pace(60, 0), private_too=True, progress=lambda *_: None)
 
     assert copy("data.example.org").size_bytes == 7
     assert resolved.count("data.example.org") == 1
@@ -166,7 +166,14 @@ def test_addresses_that_are_not_public(address, tmp_path, monkeypatch):
     entries = [(0, 0, 0, "", ("93.184.215.14", 443)), (0, 0, 0, "", (address, 443))]
     monkeypatch.setattr("worker.fetching.public.socket.getaddrinfo", lambda *_, **__: entries)
     with pytest.raises(InvalidError, match="public"):
-        fetch("https://rebound.example.org/x", tmp_path / "x", most=1, private_too=False, progress=lambda *_: None)
+        fetch(
+            "https://rebound.example.org/x",
+            tmp_path / "x",
+            most=1,
+            pace=Pace(60, 0),
+            private_too=False,
+            progress=lambda *_: None,
+        )
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f::1", "::ffff:93.184.215.14"])

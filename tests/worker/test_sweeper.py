@@ -1,11 +1,13 @@
 """What the sweeper does for those who fell silent, and with what was deleted."""
 
 import time
+from collections import Counter
 from datetime import timedelta
 
 from sqlalchemy import func, select
 
 from store import shards
+from store.states import Lane
 from store.tables import Dataset, Job, Pair, Result, Shard
 from worker import abandoned
 from worker.steps import fit
@@ -17,17 +19,17 @@ class Rings:
     """Counts instead of ringing; the real bell needs a broker."""
 
     def __init__(self):
-        self.rung = 0
+        self.rung = Counter()
 
-    def ring(self, times=1):
-        self.rung += times
+    def ring(self, waiting):
+        self.rung += Counter(waiting)
 
 
 def test_it_rings_for_what_waits(client, upload, embedding_zip, database, blobs, settings):
     upload(embedding_zip(4))
     bell = Rings()
     sweep(database, blobs, bell, settings)
-    assert bell.rung == 1
+    assert bell.rung == {Lane.INGEST: 1}
 
 
 def test_a_worker_that_vanishes_too_often_fails_the_job_and_names_the_shard(

@@ -4,6 +4,7 @@ import hashlib
 from typing import IO
 
 from store.errors import InvalidError
+from worker.fetching.pace import Pace
 
 
 class BoundedCopy:
@@ -11,10 +12,12 @@ class BoundedCopy:
 
     Attributes:
         size: bytes so far.
+        pace: what bounds the time it takes.
     """
 
-    def __init__(self, file: IO[bytes], most: int) -> None:
+    def __init__(self, file: IO[bytes], most: int, pace: Pace) -> None:
         self._file, self._most, self._hasher = file, most, hashlib.sha256()
+        self.pace = pace
         self._full = False
         self.size = 0
 
@@ -22,14 +25,15 @@ class BoundedCopy:
         """Take all of `piece`.
 
         Raises:
-            InvalidError: there would be more than `most` bytes. After that nothing is written any more, and nothing
-                said: who writes an archive closes it.
+            InvalidError: it takes too long, or there would be more than `most` bytes. After the latter nothing is
+                written any more, and nothing said: who writes an archive closes it.
         """
         if self._full:
             return len(piece)
         self.size += len(piece)
         self._full = self.size > self._most
         self.check(0)
+        self.pace.check(self.size)
         self._hasher.update(piece)
         self._file.write(piece)
         return len(piece)

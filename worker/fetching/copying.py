@@ -10,6 +10,7 @@ from store.references import BUCKETS, is_folder
 from store.settings import MiB
 from worker.fetching.bounded_copy import BoundedCopy, empty
 from worker.fetching.bucket import Bucket
+from worker.fetching.pace import Pace
 from worker.fetching.several import pack
 from worker.fetching.web import Web
 
@@ -27,6 +28,7 @@ def fetch(
     into: Path,
     *,
     most: int,
+    pace: Pace,
     private_too: bool,
     progress: Callable[[int, int | None], None],
     several: bool = False,
@@ -37,11 +39,11 @@ def fetch(
         several: whether braces and folders of buckets are several files, which become one archive.
 
     Raises:
-        InvalidError: it is not to be had, is empty, or has more than `most` bytes.
+        InvalidError: it is not to be had, is empty, has more than `most` bytes, or is not here in time (`pace`).
     """
     uris = expanded(uri) if several else [uri]
     with into.open("wb") as file:
-        copy = BoundedCopy(file, most)
+        copy = BoundedCopy(file, most, pace)
         if len(uris) > 1 or is_folder(uris[0]):
             pack(uris, copy, private_too=private_too, progress=progress)
         else:
@@ -50,7 +52,9 @@ def fetch(
 
 
 def _one(uri: str, copy: BoundedCopy, private_too: bool, progress: Callable[[int, int | None], None]) -> None:
-    source = Bucket(uri).object(uri) if urlsplit(uri).scheme in BUCKETS else Web(uri, private_too=private_too)
+    source = (
+        Bucket(uri).object(uri) if urlsplit(uri).scheme in BUCKETS else Web(uri, copy.pace, private_too=private_too)
+    )
     total = None if source.size is None else max(1, source.size // MiB)
     for piece in source:
         copy.write(piece)

@@ -21,6 +21,7 @@ from store.references import BUCKETS, is_folder
 from store.settings import MiB
 from worker.fetching.bounded_copy import BoundedCopy, empty
 from worker.fetching.bucket import Bucket, Object
+from worker.fetching.pace import Pace
 from worker.fetching.web import Web
 from worker.formats.printable import printable
 
@@ -48,7 +49,7 @@ def pack(uris: Sequence[str], copy: BoundedCopy, *, private_too: bool, progress:
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
-            files = _named(uris, list(_sources(uris, pool, private_too, progress)))
+            files = _named(uris, list(_sources(uris, pool, copy.pace, private_too, progress)))
             total = _total([source for _, source in files], copy)
             with ZipFile(cast(IO[bytes], copy), "w") as archive:
                 done = 0
@@ -66,11 +67,13 @@ def pack(uris: Sequence[str], copy: BoundedCopy, *, private_too: bool, progress:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _sources(uris: Sequence[str], pool: ThreadPoolExecutor, private_too: bool, progress: Progress) -> Iterator[Source]:
+def _sources(
+    uris: Sequence[str], pool: ThreadPoolExecutor, pace: Pace, private_too: bool, progress: Progress
+) -> Iterator[Source]:
     """What is read, found out about as far as buckets tell."""
     if urlsplit(uris[0]).scheme not in BUCKETS:  # braces stand behind the scheme
         for uri in uris:
-            yield Web(uri, private_too=private_too)
+            yield Web(uri, pace, private_too=private_too)
         return
     buckets = {name: Bucket(uri) for name, uri in {urlsplit(uri).netloc: uri for uri in uris}.items()}
     counter = count(1)  # over all folders: they are listed at the same time
@@ -79,7 +82,7 @@ def _sources(uris: Sequence[str], pool: ThreadPoolExecutor, private_too: bool, p
         with _naming(uri):
             bucket = buckets[urlsplit(uri).netloc]
             if is_folder(uri):
-                return _listed(bucket, uri, counter, progress)
+                return _listed(bucket, uri, counter, pace, progress)
             one = bucket.object(uri)
             if not one.size:
                 raise empty()
@@ -90,10 +93,11 @@ def _sources(uris: Sequence[str], pool: ThreadPoolExecutor, private_too: bool, p
         yield from objects
 
 
-def _listed(bucket: Bucket, uri: str, counter: Iterator[int], progress: Progress) -> list[Object]:
+def _listed(bucket: Bucket, uri: str, counter: Iterator[int], pace: Pace, progress: Progress) -> list[Object]:
     objects: list[Object] = []
     for each in bucket.under(uri):
         progress(0, None)  # a long listing, too, is given up when it must be
+        pace.left()
         objects.append(each)
         if next(counter) > MOST_OBJECTS:
             raise InvalidError("too_many_files", f"there are more than {MOST_OBJECTS:,} objects", "uri")

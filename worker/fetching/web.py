@@ -1,16 +1,19 @@
 """One file over https, from the address that its name was resolved to, without following redirects."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager
 
 import httpx
 
 from store.errors import InvalidError
 from store.references import shown
+from worker.fetching.pace import Pace
 from worker.fetching.pinned import Pinned, client_options
 
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+_HEADERS_SECONDS = 60.0
+"""For an answer to begin: httpx bounds single reads only, and a header may come in many."""
 _TRIES = 5
 _PAUSE_SECONDS = 1.0
 
@@ -18,8 +21,8 @@ _PAUSE_SECONDS = 1.0
 class Web:
     """A file of the web as a stream that goes on where it broke off."""
 
-    def __init__(self, uri: str, *, private_too: bool) -> None:
-        self._uri, self._private_too = uri, private_too
+    def __init__(self, uri: str, pace: Pace, *, private_too: bool) -> None:
+        self._uri, self._pace, self._private_too = uri, pace, private_too
         self.uri = shown(uri)
         self.size: int | None = None  # unknown until it is read
 
@@ -27,17 +30,36 @@ class Web:
         """The bytes of the file.
 
         Raises:
-            InvalidError: the server refuses it, or sends something else when asked to go on.
+            InvalidError: the server refuses it, sends something else when asked to go on, or takes too long.
             httpx.HTTPError: the connection broke too often.
         """
+        pieces = self._pieces()
+        with asyncio.Runner() as runner:
+            try:
+                while (piece := runner.run(self._within(anext(pieces, None)))) is not None:
+                    yield piece
+            finally:
+                runner.run(pieces.aclose())
+
+    async def _within(self, step: Awaitable[bytes | None]) -> bytes | None:
+        """The deadline holds at any point of a connection, also where httpx would go on waiting."""
+        left = self._pace.left()
+        try:
+            async with asyncio.timeout(left):
+                return await step
+        except TimeoutError:
+            self._pace.left()
+            raise
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
         at, tag, broken = 0, None, 0
         pinned = Pinned(self._uri, private_too=self._private_too)
-        with httpx.Client(timeout=_TIMEOUT, **client_options()) as client:
+        async with httpx.AsyncClient(timeout=_TIMEOUT, **client_options()) as client:
             while True:
                 try:
-                    with _asked(client, pinned, at, tag) as answer:
+                    async with _asked(client, pinned, at, tag) as answer:
                         tag = answer.headers.get("etag")
-                        for piece in answer.iter_raw():
+                        async for piece in answer.aiter_raw():
                             at += len(piece)
                             broken = 0
                             yield piece
@@ -46,19 +68,27 @@ class Web:
                     broken += 1
                     if broken >= _TRIES:
                         raise
-                    time.sleep(_PAUSE_SECONDS * broken)
+                    await asyncio.sleep(_PAUSE_SECONDS * broken)
 
 
-@contextmanager
-def _asked(client: httpx.Client, pinned: Pinned, at: int, tag: str | None) -> Iterator[httpx.Response]:
+@asynccontextmanager
+async def _asked(client: httpx.AsyncClient, pinned: Pinned, at: int, tag: str | None) -> AsyncIterator[httpx.Response]:
     headers = dict(pinned.headers)
     if at:
         headers["Range"] = f"bytes={at}-"
         if tag is not None and not tag.startswith("W/"):
             headers["If-Range"] = tag
-    with client.stream("GET", pinned.url, headers=headers, extensions=pinned.extensions) as answer:
+    request = client.build_request("GET", pinned.url, headers=headers, extensions=pinned.extensions)
+    try:
+        async with asyncio.timeout(_HEADERS_SECONDS):
+            answer = await client.send(request, stream=True)
+    except TimeoutError:
+        raise httpx.ReadTimeout(f"no answer within {_HEADERS_SECONDS:g} seconds") from None
+    try:
         _check(answer, at)
         yield answer
+    finally:
+        await answer.aclose()
 
 
 def _check(answer: httpx.Response, at: int) -> None:

@@ -16,6 +16,7 @@ from ecif import Batch, FitSettings, fit, flatten, unflatten
 from ecif.objective import LARGEST_SCALE, LOGIT_SCALE
 from ecif.parameters import Params
 from encoders import ModelRefused
+from store import jobs
 from store.checkpoint_file import CONFIG_KEY
 from store.shards import Planned
 from store.specification import JobSpec
@@ -49,8 +50,13 @@ def run(task: Task) -> Done:
             "validation_loss": _validation(problem, step, after),
             "verified": _verified(problem, step) if problem.view.spec.verify else None,
         }
-        output = {"checkpoint": _checkpoint(problem, after), "told": told}
-    return Done(output, _REFIT_EPOCHS if problem.view.spec.verify else 0)
+        checkpoint = _checkpoint(problem, after)
+        output = {"checkpoint": checkpoint, "told": told}
+
+    def write(session: Session) -> None:
+        jobs.keep_checkpoint(session, problem.view.id, checkpoint)
+
+    return Done(output, _REFIT_EPOCHS if problem.view.spec.verify else 0, write)
 
 
 def _validation(problem: Problem, step: Tensor, after: Params) -> Json | None:

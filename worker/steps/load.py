@@ -1,4 +1,4 @@
-"""Load: the ranked columns go into PostgreSQL, each row once and complete, in the transaction that ends the shard."""
+"""Load: the ranked columns go into PostgreSQL, each row once and complete."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import torch
 from sqlalchemy.orm import Session
 
 from store import results
+from store import shards as shard_rows
 from store.shards import Planned
 from store.specification import JobSpec
 from store.states import Phase
@@ -15,6 +16,7 @@ from worker.task import Done, Task
 from worker.tensors import get_elements
 
 _ROWS_A_SHARD = 100_000
+_ROWS_A_LOOK = 5_000
 
 
 def shards(session: Session, job: Job, _spec: JobSpec) -> list[Planned]:
@@ -28,19 +30,30 @@ def shards(session: Session, job: Job, _spec: JobSpec) -> list[Planned]:
 
 
 def run(task: Task) -> Done:
-    """Prepare the rows of one range; they are written with the end of the shard."""
+    """Write the rows of one range, in a transaction of its own: nobody waits for a lock while they are copied."""
     view = JobView.of(task)
     (ranked,) = view.outputs[Phase.RANK]
     first, last = task.claim.payload["first"], task.claim.payload["last"]
-    rows = _rows(view.number, first, get_elements(task.blobs, ranked["ranked"], first, last), ranked.get("queries", []))
+    columns = get_elements(task.blobs, ranked["ranked"], first, last)
+    rows = _rows(view.number, view.results_apart, first, columns, ranked.get("queries", []))
+    with task.database.transaction() as session:
+        results.clear(session, view.number, view.results_apart, first + 1, last)
+        results.load(session, _watched(task, rows))
+        # At the end, and not before: the lease is renewed in the row that this holds.
+        shard_rows.fence(session, task.claim)
+    return Done({}, last - first)
 
-    def write(session: Session) -> None:
-        results.load(session, rows)
 
-    return Done({}, last - first, write)
+def _watched(task: Task, rows: Iterator[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
+    for count, row in enumerate(rows):
+        if count % _ROWS_A_LOOK == 0:
+            task.lease.progress(count)
+        yield row
 
 
-def _rows(job: int, first: int, columns: dict[str, torch.Tensor], names: list[str]) -> Iterator[tuple[object, ...]]:
+def _rows(
+    job: int, apart: int, first: int, columns: dict[str, torch.Tensor], names: list[str]
+) -> Iterator[tuple[object, ...]]:
     n = len(columns["position"])
     nothing = [None] * n
     # Not finite is not a score: null sorts last, NaN would sort anywhere.
@@ -48,7 +61,14 @@ def _rows(job: int, first: int, columns: dict[str, torch.Tensor], names: list[st
     queries = [names[place] for place in columns["query"].tolist()] if "query" in columns else nothing
     flagged = columns["flagged"].tolist() if "flagged" in columns else nothing
     return zip(
-        [job] * n, range(first + 1, first + n + 1), columns["position"].tolist(), queries, *scores, flagged, strict=True
+        [apart] * n,
+        [job] * n,
+        range(first + 1, first + n + 1),
+        columns["position"].tolist(),
+        queries,
+        *scores,
+        flagged,
+        strict=True,
     )
 
 

@@ -14,7 +14,6 @@ def run(task: Task) -> Done:
         return Done()
     first, last = parts[0]["position"], parts[-1]["position"] + parts[-1]["items"]
     with task.database.transaction() as session:
-        shards.fence(session, task.claim)
         pairs.clear(session, dataset.number, first, last)
         for part in parts:
             found = read_found(task.blobs, part["found"])
@@ -24,4 +23,6 @@ def run(task: Task) -> Done:
             else:
                 pairs.add(session, dataset.number, new_pairs(found, **at))
             task.lease.progress(part["position"] - first)
+        # At the end, and not before: the lease is renewed in the row that this holds.
+        shards.fence(session, task.claim)
     return Done({}, last - first)

@@ -1,0 +1,81 @@
+"""Many workers at one large job, without any fault: nobody loses a lease, and everything is done once."""
+
+import threading
+import time
+
+import pytest
+from sqlalchemy import func, select
+
+from store import results, shards
+from store.database import Database
+from store.tables import Result, Shard
+from worker.steps import load
+from worker.sweeper import sweep
+from worker.work import Workplace, work_once
+
+_WORKERS = 16
+_LEASE_SECONDS = 1.5
+
+
+class Silent:
+    """In the place of a bell: nobody is called, all are at work already."""
+
+    def ring(self, *_):
+        pass
+
+
+@pytest.fixture
+def loading(client, upload, embedding_zip, settings, database, blobs, monkeypatch):
+    """A job whose results are about to be loaded, in 200 shards of which each takes a while."""
+    monkeypatch.setattr(load, "_ROWS_A_SHARD", 2)
+    dataset = upload(embedding_zip(400))["id"]
+    spec = {"task": "misalignment", "dataset": dataset, "fit": None, "methods": ["clip_score"]}
+    job = client.post("/jobs", json=spec).json()["id"]
+    while client.get(f"/jobs/{job}").json()["phase"] != "load":
+        work_once(Workplace(settings, database, blobs))
+    copy = results.load
+
+    def slow(session, rows):
+        time.sleep(0.15)
+        return copy(session, rows)
+
+    monkeypatch.setattr(results, "load", slow)
+    return job
+
+
+def test_no_lease_is_lost_without_a_fault(client, loading, settings, blobs, caplog):
+    short = settings.model_copy(update={"ecif_lease_seconds": _LEASE_SECONDS, "ecif_heartbeat_seconds": 0.2})
+    shared = Database(settings.database_url, pool_size=3 * _WORKERS)
+    ended = threading.Event()
+
+    def work(number):
+        place = Workplace(short, shared, blobs, worker=f"worker {number}")
+        while not ended.is_set():
+            if work_once(place) is None:
+                time.sleep(0.02)
+
+    def take_back():
+        while not ended.wait(0.2):
+            sweep(shared, blobs, Silent(), short)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(_WORKERS)]
+    threads.append(threading.Thread(target=take_back))
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 60
+    while client.get(f"/jobs/{loading}").json()["status"] == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    job = client.get(f"/jobs/{loading}").json()
+    assert job["status"] == "succeeded", job["error"]
+    with shared.transaction() as session:
+        lost = session.execute(
+            select(func.count(), func.sum(Shard.vanished), func.max(Shard.attempt)).where(Shard.phase == "load")
+        ).one()
+        assert tuple(lost) == (200, 0, 1)
+        assert session.scalar(select(func.count()).select_from(Result)) == 400
+        assert shards.waiting(session, 1).total() == 0
+    assert "the lease is lost" not in caplog.text
+    shared.close()
