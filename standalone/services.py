@@ -26,16 +26,16 @@ def api(home: Home, environment: dict[str, str], port: int) -> Command:
     )
 
 
-def worker(home: Home, environment: dict[str, str], node: str, processes: int) -> Command:
-    """The Celery worker, known to the broker as `node`."""
+def worker(home: Home, environment: dict[str, str], node: str, processes: int, name: str, lanes: str) -> Command:
+    """A Celery worker for some lanes, known to the broker as `node`."""
     options = ("--pool", "prefork", "--concurrency", str(processes), "--hostname", node, "--loglevel", "INFO")
     # Nothing here asks other workers for anything: the queue of record is PostgreSQL.
     quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
     return Command(
-        name="worker",
+        name=name,
         argv=(*_PYTHON, "celery", "-A", "worker.app", "worker", *options, *quiet),
-        environment={"ECIF_GRACE_SECONDS": str(_WORKER_GRACE_SECONDS / 2)} | environment,
-        log=home.log("worker"),
+        environment={"ECIF_GRACE_SECONDS": str(_WORKER_GRACE_SECONDS / 2)} | environment | {"ECIF_LANES": lanes},
+        log=home.log(name),
         grace_seconds=_WORKER_GRACE_SECONDS,
     )
 

@@ -20,10 +20,15 @@ from store.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_STOP_ORDER = ("api", "worker", "sweeper", "redis", "postgres")
+_STOP_ORDER = ("api", "worker", "fetcher", "sweeper", "redis", "postgres")
+_FETCHES_AT_ONCE = 2
 _SERVER_SECONDS = 60
 _SERVICE_SECONDS = 180
 """A worker's first import of torch from a cold disk takes the better part of a minute."""
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _never() -> bool:
@@ -87,6 +92,14 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
+    @property
+    def _lanes(self) -> dict[str, tuple[int, str]]:
+        """By the name of the child: its processes and its lanes."""
+        return {"worker": (self.workers, "ingest compute"), "fetcher": (_FETCHES_AT_ONCE, "fetch")}
+
+    def _node(self, name: str) -> str:
+        return f"ecif-{name}-{self.port}@localhost"
+
     def restart(self, name: str) -> None:
         """End one child, start it again, and return once everything is up.
 
@@ -104,7 +117,8 @@ class Stack:
             DidNotStartError: one of them ended or took too long; holds the end of its log.
         """
         self._wait(lambda: services.api_is_ready(self.url), "api", _SERVICE_SECONDS)
-        self._wait(lambda: services.worker_is_up(self._celery, self._node), "worker", _SERVICE_SECONDS)
+        for name in self._lanes:
+            self._wait(partial(services.worker_is_up, self._celery, self._node(name)), name, _SERVICE_SECONDS)
 
     def _start(self) -> None:
         self.home = Home.at(self.home.path)
@@ -144,12 +158,14 @@ class Stack:
             "REDIS_URL": self.redis_url,
             "BLOB_URL": self.blob_url,
         }
-        environment = os.environ | {"PYTHONUNBUFFERED": "1"} | self._environment | told
-        self._node = f"ecif-{self.port}@localhost"
+        own = {"PYTHONUNBUFFERED": "1", "ECIF_MAX_MODEL_BYTES": str(_memory_bytes() // 2)}
+        environment = own | os.environ | self._environment | told
         self._celery = celery_application(Settings(database_url=self.database_url, redis_url=self.redis_url))
         self._open.callback(self._celery.close)
         self._add(services.api(self.home, environment, self.port))
-        self._add(services.worker(self.home, environment, self._node, self.workers))
+        # What waits for other people's servers has a worker of its own: it never keeps the others from their work.
+        for name, (processes, lanes) in self._lanes.items():
+            self._add(services.worker(self.home, environment, self._node(name), processes, name, lanes))
         self._add(services.sweeper(self.home, environment))
 
     def _add(self, command: Command) -> None:

@@ -10,7 +10,8 @@ from importlib.resources import files
 from typing import Any, cast
 
 from store.errors import InvalidError
-from store.open_clip_config import check_config, is_hub_repository
+from store.open_clip_config import check_config, is_hub_repository, weights_in
+from store.settings import GiB
 
 HUB_PREFIX = "hf-hub:"
 """Before the name of a repository on the Hugging Face hub that holds configuration and weights, as open_clip has it."""
@@ -39,6 +40,20 @@ def check_architecture(architecture: str | dict[str, Any], param: str = _PARAM) 
         _entry(architecture, param)
         return
     check_config(architecture, param, _catalogue()["refused_fields"], _timm_models())
+
+
+def check_size(architecture: str | dict[str, Any], most_bytes: int, param: str = _PARAM) -> None:
+    """Raise if a configuration that passed `check_architecture` describes more than `most_bytes` of float32 weights.
+
+    Raises:
+        InvalidError: naming the field, and both sizes.
+    """
+    if isinstance(architecture, str):
+        return
+    size = weights_in(architecture) * 4
+    if size > most_bytes:
+        message = f"it describes about {size / GiB:,.1f} GiB of weights, and there is room for {most_bytes / GiB:,.1f}"
+        raise InvalidError("model_too_large", message, param)
 
 
 def check_model(architecture: str | dict[str, Any], pretrained: str | None) -> None:

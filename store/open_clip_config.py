@@ -192,6 +192,35 @@ def _check_names(config: Mapping[str, Any], prefix: str, root: str, timm_models:
         raise _refused(f"{prefix}.text_cfg.hf_tokenizer_name", "a Hugging Face text tower needs its tokenizer", root)
 
 
+def weights_in(given: Mapping[str, Any]) -> int:
+    """About how many weights a configuration that passed `check_config` describes, of the towers that open_clip builds
+    itself; those of timm and Hugging Face count as none.
+
+    A transformer's block has 4·w² weights of attention and 2·r·w² of its MLP, r wide; a bottleneck of a ResNet, p wide
+    and 4·p out of it, has 17·p².
+    """
+    config = given.get("model_cfg", given)
+    vision = VisionConfig.model_construct(**config["vision_cfg"])
+    text = TextConfig.model_construct(**config["text_cfg"])
+    width, count = vision.width, 0
+    if vision.timm_model_name is None and isinstance(vision.layers, int):
+        sides = [vision.image_size] * 2 if isinstance(vision.image_size, int) else vision.image_size
+        patch = max(vision.patch_size or 1, 1)
+        count += _blocks(width, vision.layers, vision.mlp_ratio)
+        count += width * (3 * patch**2 + (sides[0] // patch) * (sides[1] // patch) + config["embed_dim"])
+    elif vision.timm_model_name is None and not isinstance(vision.layers, int):
+        count += sum(17 * layers * (width << stage) ** 2 for stage, layers in enumerate(vision.layers))
+        count += 3 * (32 * width) ** 2 + 32 * width * config["embed_dim"]
+    if text.hf_model_name is None:
+        count += _blocks(text.width, text.layers, text.mlp_ratio)
+        count += text.width * (text.vocab_size + text.context_length + config["embed_dim"])
+    return count
+
+
+def _blocks(width: int, layers: int, mlp_ratio: float) -> int:
+    return round(layers * (4 + 2 * mlp_ratio) * width**2)
+
+
 def is_hub_repository(name: str) -> bool:
     """Whether this can name a repository on the hub: never a path, which the same functions would read."""
     return len(name) <= 200 and _HUB_NAME.fullmatch(name) is not None and ".." not in name

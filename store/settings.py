@@ -60,8 +60,8 @@ class Settings(BaseSettings):
     ecif_lanes: str = Field(
         default="fetch ingest compute", description="what a worker takes up: some of fetch, ingest and compute"
     )
-    ecif_max_running_shards: Annotated[int, Field(gt=0)] | None = Field(
-        default=None, description="of one tenant at a time; default: as many as there are workers"
+    ecif_max_running_shards: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="of one tenant at a time; 0: as many as there are workers"
     )
     # How often a shard may be set back before its owner fails: because it raised, its worker vanished, memory ran out,
     # or, in a row, because the database, a disk or the store of files failed it (a minute each in the end).

@@ -165,14 +165,14 @@ def claim(
     worker: str,
     lease_seconds: float,
     lanes: Collection[Lane] = tuple(Lane),
-    most_of_a_tenant: int | None = None,
+    most_of_a_tenant: int = 0,
 ) -> Claim | None:
     """Take a shard that nobody holds, or nothing.
 
     Tenants take turns: first comes the one that holds the fewest workers in a lane, and among equals the one that was
-    served longest ago. One that holds `most_of_a_tenant` is left out; claims of the same moment may exceed that by as
-    many as they are. Of one tenant's shards the lowest turn comes first. Shards of a phase or a specification that
-    this worker is too old to know are left to a newer one.
+    served longest ago. One that holds `most_of_a_tenant` (0: any number) is left out; claims of the same moment may
+    exceed that by as many as they are. Of one tenant's shards the lowest turn comes first. Shards of a phase or a
+    specification that this worker is too old to know are left to a newer one.
     """
     for lane, tenant in _tenants_in_turn(session, lanes, most_of_a_tenant):
         held = _claim_of(session, lane, tenant, worker=worker, lease_seconds=lease_seconds)
@@ -181,7 +181,7 @@ def claim(
     return None
 
 
-def _tenants_in_turn(session: Session, lanes: Collection[Lane], most_of_a_tenant: int | None) -> list[tuple[str, str]]:
+def _tenants_in_turn(session: Session, lanes: Collection[Lane], most_of_a_tenant: int) -> list[tuple[str, str]]:
     queued = Shard.state == ShardState.QUEUED
     # A walk over the index from one tenant to the next, however many shards each has.
     first = select(Shard.lane, Shard.tenant).where(queued).order_by(Shard.lane, Shard.tenant).limit(1)
@@ -217,7 +217,7 @@ def _tenants_in_turn(session: Session, lanes: Collection[Lane], most_of_a_tenant
         .where(waiting.c.lane.in_(list(lanes)))
         .order_by(in_lane, served.nulls_first(), waiting.c.lane, waiting.c.tenant)
     )
-    if most_of_a_tenant is not None:
+    if most_of_a_tenant:
         query = query.where(in_all < most_of_a_tenant)
     return [(lane, tenant) for lane, tenant in session.execute(query)]
 

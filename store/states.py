@@ -146,3 +146,8 @@ PROGRESS_UNITS = {
     Phase.LOAD: "pairs",
 }
 """What the progress of a phase counts. An epoch and a pass both go once over the data."""
+
+
+def progress_unit(phase: str) -> str:
+    """What the progress of a phase counts; of one that only a newer release knows, its steps."""
+    return PROGRESS_UNITS[Phase(phase)] if phase in PROGRESS_UNITS else "steps"

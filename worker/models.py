@@ -10,8 +10,9 @@ import torch
 from encoders import Checkpoint, Embedder, ModelRefused, ModelSpec, square_heads
 from store import models
 from store.blobs import Blobs
-from store.catalogue import HUB_PREFIX, check_architecture
+from store.catalogue import HUB_PREFIX, check_architecture, check_size
 from store.errors import InvalidError
+from store.settings import Settings
 from store.specification import JobSpec
 from store.tables import Model
 from worker.task import Task
@@ -33,7 +34,7 @@ def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | 
     if spec.model.id is not None:
         with task.database.transaction() as session:
             model = models.get(session, spec.model.id)
-        return kept_model(task.blobs, model, device)
+        return kept_model(task.blobs, model, device, task.settings)
     architecture, pretrained = spec.model.architecture, spec.model.pretrained
     assert architecture is not None  # noqa: S101  a model is named one way or the other
     from encoders import load_model  # not before the first job that needs it
@@ -46,6 +47,7 @@ def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | 
             architecture, checkpoint = from_hub(architecture.removeprefix(HUB_PREFIX))
         if isinstance(architecture, dict):
             check_architecture(architecture)  # a repository's is a stranger's, and the row may be older than a rule
+            check_size(architecture, task.settings.ecif_max_model_bytes)
         # The seed draws weights where none are given: elsewhere it would only load the same model anew.
         seed = spec.objective.seed if starts_from_nothing(spec) else 0
         return load_model(ModelSpec(architecture, pretrained, seed), device, checkpoint=checkpoint)
@@ -53,7 +55,7 @@ def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | 
         raise InvalidError(refused.code, refused.message, refused.param) from refused
 
 
-def kept_model(blobs: Blobs, model: Model, device: torch.device) -> LoadedModel:
+def kept_model(blobs: Blobs, model: Model, device: torch.device, settings: Settings) -> LoadedModel:
     """A model that a user brought.
 
     Raises:
@@ -62,6 +64,7 @@ def kept_model(blobs: Blobs, model: Model, device: torch.device) -> LoadedModel:
     architecture = model.architecture
     assert architecture is not None  # noqa: S101  known once the file is there
     check_architecture(architecture, "architecture")
+    check_size(architecture, settings.ecif_max_model_bytes, "architecture")
     checkpoint = Checkpoint(model.digest or "", partial(blobs.local_path, models.blob_of(model)))
     from encoders import load_model
 

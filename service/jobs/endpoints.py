@@ -26,7 +26,7 @@ from store.errors import InvalidError
 from store.idempotency import Answer
 from store.receivers import check_receiver
 from store.specification import JobSettings, JobSpec
-from store.states import PROGRESS_UNITS, JobStatus, Phase
+from store.states import JobStatus, Phase, progress_unit
 from store.tables import Job
 
 router = APIRouter(tags=["jobs"])
@@ -91,7 +91,7 @@ def _progress(session: Session, job: Job) -> ProgressOut | None:
     return ProgressOut(
         done=sum(progress.done for progress in found),
         total=sum(progress.total for progress in found),
-        unit=PROGRESS_UNITS[Phase(phase)],
+        unit=progress_unit(phase),
     )
 
 
@@ -126,8 +126,8 @@ async def submit_job(request: Request, service: ServiceDep, idempotency_key: Ide
             return await run_in_threadpool(_submit_form, service, form, submission)
 
 
-def _promise(session: Session, spec: JobSpec, content: dict[str, Any], submission: Once) -> Response:
-    job = job_out(session, submit(session, spec))
+def _promise(service: Service, session: Session, spec: JobSpec, content: dict[str, Any], submission: Once) -> Response:
+    job = job_out(session, submit(session, spec, service.settings))
     told = {"Location": f"/jobs/{job.id}", **_retry_after(job)}
     return submission.answer(session, content, Answer(202, told, job.model_dump_json()))
 
@@ -140,7 +140,7 @@ def _submit_json(service: Service, body: bytes, submission: Once) -> Response:
     check_receiver(spec.notify, service.settings)
     with service.database.transaction() as session:
         service.limits.room_for_job(session)
-        answer = _promise(session, spec, content, submission)
+        answer = _promise(service, session, spec, content, submission)
     service.bell.ring(shards.opened(session))
     return answer
 
@@ -174,7 +174,7 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
             service.limits.room_for_bytes(session, sum(kept.upload.size_bytes for kept in kept_uploads))
             for kept in kept_uploads:
                 new_dataset(session, kept)
-            answer = _promise(session, spec, sent, submission)
+            answer = _promise(service, session, spec, sent, submission)
     service.bell.ring(shards.opened(session))
     return answer
 

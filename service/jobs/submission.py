@@ -3,9 +3,10 @@
 from sqlalchemy.orm import Session
 
 from store import datasets, jobs, models
-from store.catalogue import check_model
+from store.catalogue import check_model, check_size
 from store.errors import InvalidError, NotFoundError
 from store.ids import new_id
+from store.settings import Settings
 from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, ValidationDataset
 from store.specification_defaults import fill_for_kind
 from store.states import JobStatus
@@ -24,7 +25,7 @@ def _check_flagged_by(session: Session, spec: JobSpec, remove: RemoveFlagged) ->
         raise InvalidError("nothing_flagged", f"job {remove.job} is {earlier.status} and flagged no pair", "remove.job")
 
 
-def submit(session: Session, spec: JobSpec) -> Job:
+def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:
     """Promise a job whose datasets exist already.
 
     Raises:
@@ -60,6 +61,7 @@ def submit(session: Session, spec: JobSpec) -> Job:
         queries = datasets.usable(session, spec.queries.dataset, "queries.dataset")
     if spec.model is not None and spec.model.architecture is not None:
         check_model(spec.model.architecture, spec.model.pretrained)
+        check_size(spec.model.architecture, settings.ecif_max_model_bytes)
     model_id = spec.model.id if spec.model is not None else None
     if model_id is not None:
         models.usable(session, model_id, "model.id")
@@ -75,4 +77,5 @@ def submit(session: Session, spec: JobSpec) -> Job:
         queries_dataset_id=queries.id if queries else None,
         dataset_digest=dataset.digest,
         model_id=model_id,
+        deadline=spec.deadline,
     )

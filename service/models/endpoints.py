@@ -19,7 +19,7 @@ from service.problem_docs import headers, problems
 from service.repeats import REPLAYED, IdempotencyKey, Once, once
 from service.uploads import MAX_FIELD_BYTES, Form, read_body
 from store import jobs, models, pending, shards
-from store.catalogue import check_architecture
+from store.catalogue import check_architecture, check_size
 from store.checkpoint_file import architecture_of
 from store.database import storable_text
 from store.errors import InvalidError, NotFoundError
@@ -98,7 +98,7 @@ def _create(service: Service, form: Form, request_once: Once) -> Response:
     name = form.fields.get("name") or (upload.filename or "")[:_MOST_NAME]
     if len(name) > _MOST_NAME:
         raise InvalidError("name_too_long", f"a name has at most {_MOST_NAME} characters", "name")
-    architecture = architecture_of(upload.path, _given(form.fields.get("architecture")))
+    architecture = architecture_of(upload.path, _given(service, form.fields.get("architecture")))
     model_id = new_id("model")
     owner = f"models/{model_id}"
     pending.note(service.blobs, owner)
@@ -119,7 +119,7 @@ def _create(service: Service, form: Form, request_once: Once) -> Response:
     return answer
 
 
-def _given(field: str | None) -> str | dict[str, Any] | None:
+def _given(service: Service, field: str | None) -> str | dict[str, Any] | None:
     """The architecture of a form, checked."""
     if not field:
         return None
@@ -127,6 +127,7 @@ def _given(field: str | None) -> str | dict[str, Any] | None:
     if field.lstrip().startswith("{"):
         given = parse(field, RootModel[dict[str, Any]], ("body", "architecture")).root
     check_architecture(given, "architecture")
+    check_size(given, service.settings.ecif_max_model_bytes, "architecture")
     return given
 
 
@@ -137,6 +138,7 @@ def _refer(service: Service, body: bytes, request_once: Once) -> Response:
         return answered
     if asked.architecture is not None:
         check_architecture(asked.architecture, "architecture")
+        check_size(asked.architecture, service.settings.ecif_max_model_bytes, "architecture")
     if asked.uri is not None:
         check_reference(asked.uri, service.settings, trusted=service.limits is UNLIMITED)
     with service.database.transaction() as session:

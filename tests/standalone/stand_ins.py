@@ -38,9 +38,9 @@ def _api(home: Home, environment: dict[str, str], port: int) -> Command:
     return _command(home, environment, "api", _API, str(port))
 
 
-def _worker(home: Home, environment: dict[str, str], _node: str, _processes: int) -> Command:
+def _worker(home: Home, environment: dict[str, str], _node: str, _processes: int, name: str, _lanes: str) -> Command:
     (home.path / "told").write_text("\n".join(f"{name}={value}" for name, value in environment.items()))
-    return _command(home, environment, "worker", os.environ.get("WORKER_PROGRAM", _WORKER))
+    return _command(home, environment, name, os.environ.get("WORKER_PROGRAM", _WORKER))
 
 
 def _sweeper(home: Home, environment: dict[str, str]) -> Command:
