@@ -12,7 +12,10 @@ _BINS = 40
 def describe(score: Tensor) -> dict[str, Any]:
     """Mean, standard deviation, quantiles and a histogram of a score (n,)."""
     values = score.double().numpy()
-    counts, edges = np.histogram(values, bins=_BINS)
+    least, most = float(values.min()), float(values.max())
+    # What differs by rounding only has no bins: it is drawn as numpy draws what does not differ at all.
+    distinct = most - least > _BINS * np.spacing(max(abs(least), abs(most)))
+    counts, edges = np.histogram(values, _BINS, None if distinct else (least - 0.5, most + 0.5))
     return {
         "mean": float(values.mean()),
         "standard_deviation": float(values.std()),

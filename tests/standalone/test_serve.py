@@ -48,7 +48,7 @@ def test_says_where_it_is_starts_again_what_died_and_refuses_a_second_one(start_
     assert str(home) in said
     assert "without keys" in said
     running = _running(home)
-    assert set(running) == {"postgres", "redis", "api", "worker", "sweeper"}
+    assert set(running) == {"postgres", "redis", "api", "worker", "fetcher", "sweeper"}
 
     os.kill(running["sweeper"], signal.SIGKILL)
     said = _read_until(serving, "sweeper")
@@ -68,7 +68,7 @@ def test_what_the_environment_names_is_used_and_not_started(start_serve: Start, 
         serving = start_serve(DATABASE_URL=plain_url, REDIS_URL=redis_url, BLOB_URL="file:///elsewhere")
         said = _read_until(serving, "Ctrl-C")
         assert "the PostgreSQL of DATABASE_URL and the Redis of REDIS_URL" in said
-        assert set(_running(tmp_path / "home")) == {"api", "worker", "sweeper"}
+        assert set(_running(tmp_path / "home")) == {"api", "worker", "fetcher", "sweeper"}
         told = (tmp_path / "home" / "told").read_text().splitlines()
         assert {f"DATABASE_URL={database_url}", f"REDIS_URL={redis_url}", "BLOB_URL=file:///elsewhere"} <= set(told)
         serving.send_signal(signal.SIGTERM)

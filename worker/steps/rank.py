@@ -1,5 +1,6 @@
 """Rank: gather every shard's scores, decide the order and what to flag, and describe what was found."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session
 from torch import Tensor
 
 from ecif import benjamini_hochberg, calibration_warning, conformal_p_values, estimate_noise_rate, fuse_ranks
+from store import results
 from store import shards as shard_rows
 from store.blobs import Blobs
 from store.shards import Planned
@@ -68,7 +70,16 @@ def run(task: Task) -> Done:
             "warnings": told.warnings(view) + ranking.warnings,
         },
     }
-    return Done(output, roster.n_pairs)
+    return Done(output, roster.n_pairs, _room(task, roster.scored))
+
+
+def _room(task: Task, count: int) -> Callable[[Session], None]:
+    """What makes room for that many results, in the transaction in which the job goes on to load them."""
+
+    def write(session: Session) -> None:
+        results.make_room(session, session.get_one(Job, task.claim.job_id), count, task.settings.ecif_results_apart)
+
+    return write
 
 
 def _traced(task: Task, view: JobView, roster: Roster) -> Done:
@@ -97,7 +108,7 @@ def _traced(task: Task, view: JobView, roster: Roster) -> Done:
             "warnings": told.warnings(view),
         },
     }
-    return Done(output, roster.n_pairs)
+    return Done(output, roster.n_pairs, _room(task, places.numel()))
 
 
 def summary(session: Session, job: Job) -> Json:

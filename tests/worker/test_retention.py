@@ -1,0 +1,171 @@
+"""How long things are kept: deadlines and `ttl`, purges that do not stop each other, results apart, pruned shards."""
+
+import time
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from store import datasets, jobs, models
+from store.tables import Dataset, Job, Model, Result, Shard
+from worker.sweeper import sweep
+from worker.work import Workplace, work_once
+
+
+class Silent:
+    """In the place of a bell."""
+
+    def ring(self, *_):
+        pass
+
+
+@pytest.fixture
+def sweeping(database, blobs, settings):
+    return lambda: sweep(database, blobs, Silent(), settings)
+
+
+@pytest.fixture
+def ready(upload, embedding_zip, work):
+    dataset = upload(embedding_zip(20))["id"]
+    work()
+    return dataset
+
+
+@pytest.fixture
+def submit(client, ready):
+    def post(**fields):
+        spec = {"task": "misalignment", "dataset": ready, "fit": None, "methods": ["clip_score"], **fields}
+        answer = client.post("/jobs", json=spec)
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
+
+    return post
+
+
+def test_a_job_that_misses_its_deadline_fails_and_says_so(client, submit, sweeping, settings, database, blobs):
+    job, other = submit(deadline=0.2), submit(deadline=3600)
+    assert work_once(Workplace(settings, database, blobs)) is not None
+    time.sleep(0.25)
+    sweeping()
+    failed = client.get(f"/jobs/{job}").json()
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "deadline")
+    assert failed["error"]["message"] == "the job did not end within its deadline of 0.2 s"
+    assert client.get(f"/jobs/{other}").json()["status"] in ("queued", "running")
+    with database.transaction() as session:
+        assert session.scalar(select(func.count()).where(Shard.job_id == job, Shard.state == "queued")) == 0
+
+
+def test_a_job_is_deleted_when_its_ttl_is_over(client, submit, work, sweeping, database):
+    job, other = submit(ttl=0.1), submit(ttl=3600)
+    work()
+    assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
+    time.sleep(0.15)
+    sweeping()
+    sweeping()
+    assert client.get(f"/jobs/{job}").status_code == 404
+    assert client.get(f"/jobs/{other}").status_code == 200
+    with database.transaction() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == 1
+
+
+def test_what_cannot_be_deleted_stops_only_itself(
+    client, upload, embedding_zip, work, sweeping, blobs, database, monkeypatch
+):
+    stuck, *others = [upload(embedding_zip(4))["id"] for _ in range(5)]
+    work()
+    for dataset in (stuck, *others):
+        assert client.delete(f"/datasets/{dataset}").status_code == 204
+    delete = blobs.delete_prefix
+
+    def refuses(prefix):
+        if stuck in prefix:
+            raise PermissionError(prefix)
+        delete(prefix)
+
+    monkeypatch.setattr(blobs, "delete_prefix", refuses)
+    sweeping()
+    with database.transaction() as session:
+        assert session.scalars(select(Dataset.id)).all() == [stuck]
+        session.execute(update(Dataset).values(purge_after=func.now()))
+    monkeypatch.undo()
+    sweeping()
+    with database.transaction() as session:
+        assert session.scalars(select(Dataset.id)).all() == []
+
+
+def test_the_results_of_a_large_job_lie_apart_and_are_dropped_with_it(
+    client, submit, settings, database, blobs, sweeping
+):
+    small = submit()
+    while work_once(Workplace(settings, database, blobs)) is not None:
+        pass
+    large = submit()
+    apart = settings.model_copy(update={"ecif_results_apart": 20})
+    while work_once(Workplace(apart, database, blobs)) is not None:
+        pass
+
+    def partitions():
+        with database.transaction() as session:
+            names = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'results'::regclass ORDER BY 1"
+            return session.scalars(text(names)).all()
+
+    def rows(job, **query):
+        return client.get(f"/jobs/{job}/results", params=query).json()["items"]
+
+    with database.transaction() as session:
+        number = session.scalar(select(Job.number).where(Job.id == large))
+        counts = session.execute(select(Result.apart, func.count()).group_by(Result.apart).order_by(Result.apart)).all()
+    assert counts == [(0, 20), (number, 20)]
+    assert partitions() == [f"results_{number}", "results_shared"]
+    for query in ({}, {"sort": "clip_score"}, {"flagged": True}, {"key": "3"}):
+        expected = [row | {"suspicion": None} for row in rows(small, **query)]
+        assert [row | {"suspicion": None} for row in rows(large, **query)] == expected
+    export = client.get(f"/jobs/{large}/export", params={"format": "jsonl"}).text
+    assert export.count("\n") == 20
+    assert client.delete(f"/jobs/{large}").status_code == 204
+    sweeping()
+    assert partitions() == ["results_shared"]
+    assert len(rows(small)) == 20
+
+
+def test_the_records_of_finished_work_are_pruned_and_nothing_of_a_job_is_missed(
+    client, submit, work, sweeping, database, settings, blobs
+):
+    job = submit()
+    work()
+    before = client.get(f"/jobs/{job}").json()
+    waiting = submit()
+    sweep(database, blobs, Silent(), settings.model_copy(update={"ecif_shards_kept_seconds": 0}))
+    with database.transaction() as session:
+        assert session.scalars(select(Shard.job_id).distinct()).all() == [waiting]
+    assert client.get(f"/jobs/{job}").json() == before
+    assert len(client.get(f"/jobs/{job}/results").json()["items"]) == 20
+    work()
+    assert client.get(f"/jobs/{waiting}").json()["status"] == "succeeded"
+
+
+def test_a_late_failure_does_not_undo_what_is_ready(client, ready, database):
+    error = {"code": "late", "message": "too late", "param": None}
+    with database.transaction() as session:
+        datasets.fail_ingest(session, ready, error)
+        models.create(session, model_id="model_1", name=None, architecture="ViT-B-32")
+        models.finish_check(session, "model_1")
+        models.fail(session, "model_1", error)
+        assert session.get(Model, "model_1").status == "ready"
+    found = client.get(f"/datasets/{ready}").json()
+    assert (found["status"], found["error"], found["pair_count"]) == ("ready", None, 20)
+
+
+def test_jobs_whose_beginning_was_lost_are_begun_by_the_sweeper(
+    client, upload, embedding_zip, database, sweeping, work, monkeypatch
+):
+    dataset = upload(embedding_zip(20))["id"]
+    spec = {"task": "misalignment", "dataset": dataset, "fit": None, "methods": ["clip_score"]}
+    job = client.post("/jobs", json=spec).json()["id"]
+    monkeypatch.setattr(jobs, "not_begun", lambda *_args, **_kwargs: [])  # as if the worker had died right there
+    work()
+    monkeypatch.undo()
+    assert client.get(f"/datasets/{dataset}").json()["status"] == "ready"
+    assert client.get(f"/jobs/{job}").json()["status"] == "queued"
+    sweeping()
+    work()
+    assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
