@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import open_clip
+import pytest
+import torch
 from open_clip import list_pretrained
 
 from encoders.catalogue import catalogue
+from store.open_clip_config import weights_in
 
 KEPT = Path(__file__).parents[2] / "store" / "open_clip_models.json"
 
@@ -30,3 +34,11 @@ def test_models_trained_with_another_loss_are_marked() -> None:
     assert entries["ViT-B-32"]["refused"] is None
     assert "sigmoid" in str(entries["ViT-B-16-SigLIP"]["refused"])
     assert "captioning" in str(entries["coca_ViT-B-32"]["refused"])
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-L-14", "RN50", "RN101"])
+def test_the_weights_of_a_configuration_are_counted_without_building_it(name: str) -> None:
+    with torch.device("meta"):
+        built = open_clip.CLIP(**open_clip.get_model_config(name))
+    weights = sum(parameter.numel() for parameter in built.parameters())
+    assert weights_in(open_clip.get_model_config(name)) == pytest.approx(weights, rel=0.03)

@@ -3,6 +3,9 @@
 import json
 
 import pytest
+from sqlalchemy import update
+
+from store.tables import Job
 
 SPEC = {"task": "misalignment", "fit": None, "objective": {"batch_size": 16}}
 
@@ -222,3 +225,27 @@ def test_a_deleted_job_is_gone_and_lets_its_dataset_go(client, ready, work, prob
     assert client.delete(f"/jobs/{job['id']}").status_code == 204
     assert problem_of(client.get(f"/jobs/{job['id']}"))["status"] == 404
     assert client.delete(f"/datasets/{ready}").status_code == 204
+
+
+def test_a_configuration_that_no_machine_can_hold_is_refused_at_once(client, ready):
+    """35 GiB of weights were accepted, and killed workers one after the other."""
+    tower = {"width": 8192, "layers": 12, "heads": 64}
+    architecture = {"embed_dim": 1024, "vision_cfg": {"image_size": 224, "patch_size": 32, "width": 8192, "layers": 12}}
+    architecture["text_cfg"] = tower
+    spec = {"task": "misalignment", "dataset": ready, "model": {"architecture": architecture, "pretrained": None}}
+    answer = client.post("/jobs", json=spec)
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert problem["code"] == "model_too_large"
+    assert "model.architecture" in str(problem["errors"])
+    assert "GiB of weights, and there is room for 16.0" in problem["detail"]
+
+
+def test_a_job_in_a_phase_that_only_a_newer_release_knows_can_be_read(client, ready, database):
+    job = client.post("/jobs", json={"task": "misalignment", "dataset": ready}).json()["id"]
+    with database.transaction() as session:
+        session.execute(update(Job).where(Job.id == job).values(phase="tomorrow", status="running"))
+    found = client.get(f"/jobs/{job}")
+    assert found.status_code == 200
+    assert (found.json()["phase"], found.json()["progress"]["unit"]) == ("tomorrow", "steps")
+    assert client.get("/jobs").status_code == 200

@@ -12,7 +12,7 @@ from store.errors import LostLeaseError
 from store.settings import Settings
 from store.states import Lane
 from worker.presence import appear, departed
-from worker.vanished import take_over
+from worker.vanished import judge, take_over
 
 _PROCESS = """
 import sys
@@ -92,3 +92,26 @@ def test_the_shard_of_a_killed_process_waits_again_at_once_and_that_of_a_live_on
     assert (again.shard_id, again.attempt) == (lost.shard_id, lost.attempt + 1)
     with pytest.raises(LostLeaseError), database.transaction() as session:
         shards.complete(session, lost, {}, units=1)
+
+
+def test_a_process_that_was_killed_for_memory_is_known_by_the_kernels_count(folder, another, tmp_path, monkeypatch):
+    counts = tmp_path / "vmstat"
+    counts.write_text("nr_free_pages 1\noom_kill 3\n")
+    monkeypatch.setattr("worker.presence._KERNEL_COUNTS", counts)
+    (folder / another.name).write_bytes(b"3")
+    kill(another)
+    counts.write_text("nr_free_pages 1\noom_kill 4\n")
+    assert [(gone.name, gone.out_of_memory) for gone in departed(folder)] == [(another.name, True)]
+
+
+def test_what_is_killed_for_memory_twice_is_told_so(folder, client, upload, embedding_zip, database, settings):
+    dataset = upload(embedding_zip(4))["id"]
+    for _ in range(2):
+        with database.transaction() as session:
+            assert shards.claim(session, worker="gone", lease_seconds=3600)
+        with database.transaction() as session:
+            taken_back = shards.take_back_from(session, "gone", exhausted=True)
+        judge(database, settings, taken_back)
+    failed = client.get(f"/datasets/{dataset}").json()
+    assert failed["error"]["code"] == "out_of_memory"
+    assert "index shard 0 ran out of memory 2 times" in failed["error"]["message"]
