@@ -55,12 +55,16 @@ async def create_from_reference(request: Request, service: Service, once: Once) 
         ConflictError: the upload is a dataset already.
     """
     body = await read_body(request, MAX_FIELD_BYTES)
+    return await run_in_threadpool(_create, service, body, once)
+
+
+def _create(service: Service, body: bytes, once: Once) -> Response:
     asked = parse(body, DatasetReference, ("body",))
     content = asked.model_dump(exclude_none=True)
     if (answered := once.first_answer(content)) is not None:
         return answered
     make = _of_upload if asked.upload is not None else _of_uri
-    answer = await run_in_threadpool(make, service, asked, once)
+    answer = make(service, asked, once)
     service.bell.ring()
     return answer
 

@@ -126,6 +126,10 @@ def _given(field: str | None) -> str | dict[str, Any] | None:
     given: str | dict[str, Any] = field
     if field.lstrip().startswith("{"):
         given = parse(field, RootModel[dict[str, Any]], ("body", "architecture")).root
+    elif len(field) > _MOST_NAME:
+        raise InvalidError(
+            "name_too_long", f"the name of an architecture has at most {_MOST_NAME} characters", "architecture"
+        )
     check_architecture(given, "architecture")
     return given
 

@@ -36,6 +36,8 @@ class _Patch:
             raise
 
     def _write(self, piece: bytes) -> None:
+        if self.checksum is not None:
+            self.checksum.update(piece)
         with self.service.database.transaction() as session:
             upload = uploads.locked_for(session, self.upload.id, self.upload.writer or "")
             if piece:
@@ -84,8 +86,6 @@ async def receive(request: Request, service: Service, upload_id: str, offset: in
             if patch.written + len(pending) + len(chunk) > upload.length:
                 raise _too_long(upload)
             pending += chunk
-            if checksum is not None:
-                checksum.update(chunk)
             if len(pending) >= service.blobs.piece_bytes:
                 await run_in_threadpool(patch.write, bytes(pending))
                 pending.clear()

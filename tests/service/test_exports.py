@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tarfile
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -74,6 +75,15 @@ def test_csv_is_whole_and_safe_to_open_in_a_spreadsheet(world, job):
 )  # fmt: skip
 def test_a_cell_that_would_be_a_formula_becomes_text(cell, expected):
     assert safe(cell) == expected
+
+
+@pytest.mark.parametrize("start", ["-", "-1.", "-1e"])
+def test_a_long_cell_is_judged_in_linear_time(start):
+    """Quadratic, the first of them takes hours."""
+    cell = start + "1" * 1_000_000 + "x"
+    began = time.perf_counter()
+    assert safe(cell) == "'" + cell
+    assert time.perf_counter() - began < 2
 
 
 def test_parquet_has_typed_columns(world, job):
