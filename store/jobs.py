@@ -5,14 +5,18 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, exists, func, or_, select, tuple_, update
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, defer
+from sqlalchemy.orm.attributes import set_committed_value
 
 from store import deliveries, shards
+from store.abridging import abridged, without
 from store.errors import ConflictError, NotFoundError
 from store.states import DatasetStatus, JobStatus, ModelStatus, Phase
 from store.tables import Dataset, Job, Model, Result
 from store.tenancy import tenant_of
 
+_LONG_PARTS = (("model", "architecture"), ("remove", "keys"), ("queries", "candidates"))
+_LONG_SUMMARIES = ("scores", "queries")
 _UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLING)
 
 
@@ -59,6 +63,15 @@ def get(session: Session, job_id: str) -> Job:
     return _found(session.scalar(_visible(job_id)), job_id)
 
 
+def glance(session: Session, job_id: str) -> Job:
+    """One job as a listing shows it: for reading only, its `spec` and `summary` are light.
+
+    Raises:
+        NotFoundError: there is none, or it was deleted.
+    """
+    return _found(next(iter(_light(session, _visible(job_id))), None), job_id)
+
+
 def row_exists(session: Session, job_id: str) -> bool:
     """Whether there is a row, be it of a deleted one."""
     return session.get(Job, job_id) is not None
@@ -72,11 +85,11 @@ def lock(session: Session, job_id: str) -> Job | None:
 
 
 def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Job]:
-    """Newest first, from just below `before`."""
+    """Newest first, from just below `before`, each light as `glance` gives it."""
     query = select(Job).where(Job.deleted_at.is_(None))
     if before is not None:
         query = query.where(tuple_(Job.created_at, Job.id) < tuple_(*before))
-    return session.scalars(query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)).all()
+    return _light(session, query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit))
 
 
 def count(session: Session) -> int:
@@ -226,6 +239,20 @@ def purge(session: Session, job_id: str, rows: int) -> bool:
 
 def _visible(job_id: str) -> Select[Job]:
     return select(Job).where(Job.id == job_id, Job.deleted_at.is_(None))
+
+
+def _light(session: Session, query: Select[Job]) -> list[Job]:
+    """Jobs without what may be a megabyte each: the long parts of the specification are abridged, and of the summary
+    the distributions of the scores and the list of queries are left out."""
+    spec = abridged(Job.spec, *_LONG_PARTS)
+    summary = without(Job.summary, *_LONG_SUMMARIES)
+    query = query.options(defer(Job.spec), defer(Job.summary), defer(Job.outputs))
+    found = []
+    for job, light_spec, light_summary in session.execute(query.add_columns(spec, summary)):
+        set_committed_value(job, "spec", light_spec)
+        set_committed_value(job, "summary", light_summary)
+        found.append(job)
+    return found
 
 
 def _found(job: Job | None, job_id: str) -> Job:

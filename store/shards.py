@@ -1,11 +1,11 @@
 """Shards of work: the queue of record. A claim is a lease; every write of a result is fenced by its attempt."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from store.errors import LostLeaseError, WorkCancelledError
@@ -339,21 +339,18 @@ def outputs(
     return [row or {} for row in rows]
 
 
-def progress(
-    session: Session,
-    phase: str,
-    *,
-    job_id: str | None = None,
-    dataset_id: str | None = None,
-    model_id: str | None = None,
-) -> Progress:
-    """How much of a phase is done, over all its shards."""
-    done, total = session.execute(
-        select(func.coalesce(func.sum(Shard.done), 0), func.coalesce(func.sum(Shard.total), 0)).where(
-            _Owner(dataset_id, job_id, model_id).condition, Shard.phase == phase
-        )
-    ).one()
-    return Progress(int(done), int(total))
+def progress(session: Session, phases: Collection[tuple[str, str]]) -> dict[tuple[str, str], Progress]:
+    """How much of each phase is done, over all its shards, by one query. A phase is (the id of its job or dataset, its
+    name); one without shards is left out."""
+    if not phases:
+        return {}
+    wanted = or_(*(tuple_(owner, Shard.phase).in_(phases) for owner in (Shard.job_id, Shard.dataset_id)))
+    rows = session.execute(
+        select(func.coalesce(Shard.job_id, Shard.dataset_id), Shard.phase, func.sum(Shard.done), func.sum(Shard.total))
+        .where(wanted)
+        .group_by(Shard.job_id, Shard.dataset_id, Shard.phase)
+    )
+    return {(owner, phase): Progress(int(done), int(total)) for owner, phase, done, total in rows}
 
 
 def phase_reports(session: Session, *, job_id: str) -> list[PhaseReport]:

@@ -181,7 +181,8 @@ def _promised(session: Session, model: Model, content: dict[str, Any], request_o
 def list_models(
     request: Request, response: Response, service: ServiceDep, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[ModelOut]:
-    """Models, newest first."""
+    """Models, newest first. An inline `architecture` of more than 1,000 bytes is
+    `{"abridged": true, "bytes": n}`: `GET /models/{id}` has all of it."""
     with service.database.transaction() as session:
         found, following, total = newest_first(models, session, service.cursors, "models", limit, cursor)
         items = [model_out(model) for model in found]
