@@ -3,7 +3,9 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -43,6 +45,39 @@ class RequestRate:
         if not allowed:
             wait = max(1, math.ceil((1 - tokens) / self._per_second))
             raise LimitError("too_many_requests", f"more than {self._capacity:g} requests a minute", wait)
+
+
+class AtOnce:
+    """Counts what each tenant has under way in this process. It protects the process, so it holds without keys too."""
+
+    def __init__(self, most: int, code: str, message: str, retry_after: int) -> None:
+        self._most = most
+        self._refusal = (code, message, retry_after)
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def one_more(self, tenant: str) -> Iterator[None]:
+        """Count one while the block lasts.
+
+        Raises:
+            LimitError: the tenant has too many.
+        """
+        with self._lock:
+            if self._open[tenant] >= self._most:
+                raise LimitError(*self._refusal)
+            self._open[tenant] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open[tenant] -= 1
+
+    @property
+    def count(self) -> int:
+        """How many are under way, of all tenants."""
+        with self._lock:
+            return self._open.total()
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     )
     ecif_max_image_pixels: Annotated[int, Field(gt=0)] = 64_000_000
     ecif_max_streams: Annotated[int, Field(gt=0)] = 100  # of events: open at once, for each tenant in each process
+    ecif_max_heavy_requests: Annotated[int, Field(gt=0)] = Field(
+        default=8, description="exports, reports and checkpoints under way at once, for each tenant in each process"
+    )
+    ecif_statement_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=30.0, description="after which PostgreSQL ends a statement of the API; workers' are not bounded"
+    )
     ecif_stream_seconds: Annotated[float, Field(gt=0)] = 600.0  # after which one ends, and its key is asked for again
     ecif_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     ecif_heartbeat_seconds: Annotated[float, Field(gt=0)] = 1.0

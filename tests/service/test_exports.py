@@ -134,13 +134,15 @@ def test_an_export_of_nothing_is_a_table_without_rows(world, job):
 
 
 def test_pieces_join_without_a_seam(world, job, monkeypatch):
-    whole = {form: world.export(job, form) for form in ("csv", "jsonl", "webdataset")}
+    whole = {form: world.export(job, form) for form in ("csv", "jsonl", "webdataset", "npy", "open_clip")}
+    typed = parquet.read_schema(pa.BufferReader(world.export(job, "parquet")))
     for name, value in (("_ROWS", 5), ("_FETCHED", 2), ("_TEXT", 100)):
         monkeypatch.setattr(exports, name, value)
         assert {form: world.export(job, form) for form in whole} == whole
     monkeypatch.setattr("service.exports.parquet._GROUP_ROWS", 3)
     table = parquet.ParquetFile(pa.BufferReader(world.export(job, "parquet")))
     assert table.num_row_groups > 1
+    assert table.schema_arrow == typed
     assert table.read()["rank"].to_pylist() == list(range(1, 13))
 
 
