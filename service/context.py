@@ -11,7 +11,7 @@ from service.access import Credentials, caller_of
 from service.cursors import Cursors
 from service.events.streams import Streams
 from service.heavy import Heavy
-from service.limits import UNLIMITED, Limits, RequestRate
+from service.limits import UNLIMITED, Incoming, Limits, RequestRate
 from service.resumable.digests import RunningDigests
 from store.blobs import Blobs
 from store.database import Database
@@ -33,6 +33,7 @@ class Service:
     heavy: Heavy
     tenant: str = DEFAULT_TENANT
     digests: RunningDigests = field(default_factory=RunningDigests)
+    incoming: Incoming = field(default_factory=Incoming)
     limits: Limits = UNLIMITED
 
 

@@ -15,6 +15,9 @@ from store.states import DatasetStatus, JobStatus, ModelStatus, Phase
 from store.tables import Dataset, Job, Model, Result
 from store.tenancy import tenant_of
 
+BYTES_OF_A_RESULT = 500
+"""Of a row of results with its indexes, about: no row is measured."""
+
 _LONG_PARTS = (("model", "architecture"), ("remove", "keys"), ("queries", "candidates"))
 _LONG_SUMMARIES = ("scores", "queries")
 _UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLING)
@@ -99,6 +102,12 @@ def count(session: Session) -> int:
 def count_unfinished(session: Session) -> int:
     """Jobs that are still to end, deleted ones too."""
     return session.scalar(select(func.count()).select_from(Job).where(Job.finished_at.is_(None))) or 0
+
+
+def stored_bytes(session: Session) -> int:
+    """The size of all that jobs left in blobs, and of their results."""
+    sizes = func.sum(Job.kept_bytes + Job.result_count * BYTES_OF_A_RESULT)
+    return int(session.scalar(select(sizes).where(Job.deleted_at.is_(None))) or 0)
 
 
 def unfinished_on(session: Session, dataset_id: str) -> Sequence[str]:

@@ -31,7 +31,8 @@ class Settings(BaseSettings):
     # For each tenant with keys. Without keys there is one tenant, on its own machine, and no limit.
     ecif_requests_per_minute: Annotated[int, Field(gt=0)] = 1200
     ecif_max_unfinished_jobs: Annotated[int, Field(gt=0)] = 1000
-    ecif_max_stored_bytes: Annotated[int, Field(gt=0)] = 1024 * GiB
+    ecif_max_unfinished_datasets: Annotated[int, Field(gt=0)] = 100  # that are still being ingested
+    ecif_max_stored_bytes: Annotated[int, Field(gt=0)] = 1024 * GiB  # uploads, what is made of them, jobs and results
     ecif_sources: str = Field(
         default="",
         description="URI prefixes, separated by spaces, that datasets may be fetched from. Where empty: any public "

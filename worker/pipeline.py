@@ -1,11 +1,11 @@
 """The pipeline as one declared graph: each phase, what does its shards, and how it is cut into them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
-from store import jobs
+from store import jobs, owners
 from store.shards import Planned
 from store.specification import JobSpec
 from store.states import JobStatus, Phase
@@ -71,8 +71,16 @@ _RUN: dict[Phase, Callable[[Task], Done]] = {
 
 
 def run(task: Task) -> Done:
-    """Do the work of one shard."""
-    return _RUN[task.claim.phase](task)
+    """Do the work of one shard. What it leaves in blobs is counted for its owner with the end of the shard."""
+    task = replace(task, blobs=task.blobs.counted())
+    done = _RUN[task.claim.phase](task)
+    kept = task.kept_bytes()
+
+    def write(session: Session) -> None:
+        done.write(session)
+        owners.keep(session, task.claim, kept)
+
+    return replace(done, write=write)
 
 
 def advance(session: Session, job: Job, finished: Phase) -> None:

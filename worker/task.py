@@ -36,6 +36,13 @@ class Task:
         """As `blob_name`, of what later phases of a dataset need, and nobody after them."""
         return f"{passing_of(self.claim.owner)}/{self.claim.phase}-{self.claim.index}.{self.claim.attempt}/{name}"
 
+    def kept_bytes(self) -> int:
+        """How much this attempt has put under its owner and leaves there; its `blobs` are a counted view."""
+        kind, _, _ = self.blob_name("").partition("/")
+        kept, passing = f"{kind}/{self.claim.owner}/", f"{passing_of(self.claim.owner)}/"
+        written = self.blobs.written or {}
+        return sum(size for name, size in written.items() if name.startswith(kept) and not name.startswith(passing))
+
 
 def passing_of(dataset_id: str) -> str:
     """The folder of what is deleted when a dataset's ingest has ended."""

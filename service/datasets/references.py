@@ -74,7 +74,7 @@ def _of_uri(service: Service, asked: DatasetReference, once: Once) -> Response:
     check_references(uri, service.settings, trusted=service.limits is UNLIMITED)
     dataset_id, filename = new_id("ds"), filename_of(uri)[:1000]
     with service.database.transaction() as session:
-        service.limits.room_for_bytes(session, 1)  # how many there are is known when they are fetched
+        service.limits.room_for_datasets(session, 1, 1)  # how many bytes is known when they are fetched
         dataset = datasets.create(
             session,
             dataset_id=dataset_id,
@@ -97,6 +97,7 @@ def _of_upload(service: Service, asked: DatasetReference, once: Once) -> Respons
     digest = digest_of(service.blobs, upload)
     filename = protocol.filename(upload.metadata_header)
     with service.database.transaction() as session:
+        service.limits.room_for_datasets(session, 1, 0)  # its bytes were promised with the upload
         upload = uploads.whole(session, upload_id, lock=True)
         dataset = datasets.create(
             session,

@@ -179,7 +179,8 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
         spec = JobSpec.model_validate(content)
         with service.database.transaction() as session:
             service.limits.room_for_job(session)
-            service.limits.room_for_bytes(session, sum(kept.upload.size_bytes for kept in kept_uploads))
+            size = sum(kept.upload.size_bytes for kept in kept_uploads)
+            service.limits.room_for_datasets(session, len(kept_uploads), size)
             for kept in kept_uploads:
                 new_dataset(session, kept)
             answer = _promise(session, spec, sent, submission)
