@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from fastapi_swagger import patch_fastapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,6 +27,7 @@ from service.events import endpoints as events_endpoints
 from service.events.streams import Streams
 from service.exports import endpoints as exports_endpoints
 from service.heavy import Heavy
+from service.html_pages import HtmlPolicy, install_documentation
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
 from service.metrics import endpoints as metrics_endpoints
@@ -107,8 +107,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    # The pages come from here: the framework's own load their scripts from a CDN, and are blank without it.
-    patch_fastapi(app, swagger_ui_parameters={"displayRequestDuration": True})
+    install_documentation(app)
+    app.add_middleware(HtmlPolicy)
     app.add_middleware(_NoNul)
     metrics_endpoints.install(app)
     app.add_middleware(TusHeaders)
