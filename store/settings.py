@@ -4,8 +4,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from store.sources import Source
 
 MiB = 1024 * 1024
 GiB = 1024 * MiB
@@ -35,8 +37,9 @@ class Settings(BaseSettings):
     ecif_max_stored_bytes: Annotated[int, Field(gt=0)] = 1024 * GiB  # uploads, what is made of them, jobs and results
     ecif_sources: str = Field(
         default="",
-        description="URI prefixes, separated by spaces, that datasets may be fetched from. Where empty: any public "
-        "https, and buckets (s3, gs) as long as there are no API keys",
+        description="hosts and buckets, with a folder or without, separated by spaces, that datasets may be fetched "
+        "from: `https://data.example.org s3://team/sets`. Where empty: any public https, and buckets (s3, gs) as long "
+        "as there are no API keys",
     )
     ecif_private_sources: bool = Field(
         default=False, description="fetch datasets from http and from addresses that are not public, too"
@@ -66,6 +69,13 @@ class Settings(BaseSettings):
     ecif_shard_pairs: Annotated[int, Field(gt=0)] = 4096
     ecif_shard_bytes: Annotated[int, Field(gt=0)] = 64 * MiB
     ecif_device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+
+    @field_validator("ecif_sources")
+    @classmethod
+    def _are_sources(cls, value: str) -> str:
+        for entry in value.split():
+            Source.of(entry)
+        return value
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:
