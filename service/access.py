@@ -29,6 +29,9 @@ class Caller:
     limited: bool
 
 
+_OF_PROXIES = frozenset({"via", "forwarded", "x-real-ip"})
+_OTHER_SITES = frozenset({"cross-site", "same-site"})
+
 _ANYBODY = Caller(DEFAULT_TENANT, limited=False)
 
 _bearer = HTTPBearer(
@@ -46,6 +49,8 @@ def caller_of(
     Raises:
         UnauthenticatedError: it shows no key, or one that is not good, and needs one.
         ForbiddenError: it needs none, but another site made a browser on this machine send it.
+
+    Without keys, what came through a proxy needs one: whoever is behind it is not this machine.
     """
     with database.transaction() as session:
         tenant = api_keys.tenant_of(session, credentials.credentials) if credentials else None
@@ -62,6 +67,13 @@ def caller_of(
         raise UnauthenticatedError(
             "no_keys_yet", f"there are no API keys yet, so only its own machine is answered. {HOW_TO_MAKE_A_KEY}"
         )
+    for name in request.headers:
+        if name in _OF_PROXIES or name.startswith("x-forwarded-"):
+            raise UnauthenticatedError(
+                "no_keys_yet",
+                f"there are no API keys yet, so only its own machine is answered, and a proxy wrote the header {name}. "
+                f"{HOW_TO_MAKE_A_KEY}",
+            )
     _refuse_other_sites(request)
     return _ANYBODY
 
@@ -80,13 +92,18 @@ def _loopback(peer: tuple[str, int] | None) -> bool:
 
 def _refuse_other_sites(request: Request) -> None:
     """A page of another site, open in a browser on this machine, reaches loopback too: by its own name for it (DNS
-    rebinding), or with a form or script that sends its origin along."""
+    rebinding), with a form or script that sends its origin along, or with a picture or a link that sends none: of these
+    browsers say in `Sec-Fetch-Site` whose they are."""
     host = request.headers.get("host", "")
     if not _names_loopback(host):
         raise ForbiddenError("foreign_host", f"without API keys this is called 127.0.0.1 or localhost, not {host!r}")
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != host:
         raise ForbiddenError("foreign_origin", f"without API keys nothing is taken from pages of {origin!r}")
+    if request.headers.get("sec-fetch-site", "").strip().lower() in _OTHER_SITES:
+        raise ForbiddenError(
+            "foreign_site", "without API keys no page of another site is answered: open the URL itself"
+        )
 
 
 def _names_loopback(host: str) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from fastapi_swagger import patch_fastapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,6 +26,8 @@ from service.deliveries import endpoints as deliveries_endpoints
 from service.events import endpoints as events_endpoints
 from service.events.streams import Streams
 from service.exports import endpoints as exports_endpoints
+from service.heavy import Heavy
+from service.html_pages import HtmlPolicy, install_documentation
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
 from service.metrics import endpoints as metrics_endpoints
@@ -74,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = Database.from_settings(settings)
+        database = Database.from_settings(settings, statement_seconds=settings.ecif_statement_seconds)
         bell = Bell(celery_application(settings))
 
         def fetch_cursor_key() -> bytes:
@@ -89,6 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             cursors=Cursors(fetch_cursor_key),
             rate=RequestRate(settings.ecif_requests_per_minute),
             streams=(streams := Streams(settings.ecif_max_streams)),
+            heavy=Heavy(settings.ecif_max_heavy_requests),
         )
         _say_who_may_ask(database, settings)
         with streams.told_by_signals():
@@ -105,8 +107,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    # The pages come from here: the framework's own load their scripts from a CDN, and are blank without it.
-    patch_fastapi(app, swagger_ui_parameters={"displayRequestDuration": True})
+    install_documentation(app)
+    app.add_middleware(HtmlPolicy)
     app.add_middleware(_NoNul)
     metrics_endpoints.install(app)
     app.add_middleware(TusHeaders)

@@ -1,5 +1,6 @@
 """What an endpoint is given: the database, the blobs, the bell and the settings of this process."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, cast
 
@@ -9,7 +10,8 @@ from doorbell.bell import Bell
 from service.access import Credentials, caller_of
 from service.cursors import Cursors
 from service.events.streams import Streams
-from service.limits import UNLIMITED, Limits, RequestRate
+from service.heavy import Heavy
+from service.limits import UNLIMITED, Incoming, Limits, RequestRate
 from service.resumable.digests import RunningDigests
 from store.blobs import Blobs
 from store.database import Database
@@ -28,8 +30,10 @@ class Service:
     cursors: Cursors
     rate: RequestRate
     streams: Streams
+    heavy: Heavy
     tenant: str = DEFAULT_TENANT
     digests: RunningDigests = field(default_factory=RunningDigests)
+    incoming: Incoming = field(default_factory=Incoming)
     limits: Limits = UNLIMITED
 
 
@@ -52,3 +56,12 @@ def _service(request: Request, process: ProcessDep, credentials: Credentials) ->
 
 ServiceDep = Annotated[Service, Depends(_service)]
 """For the tenant who asks: the sessions of its database see and make rows of that tenant only."""
+
+
+async def _heavy(service: ServiceDep) -> AsyncIterator[Heavy]:
+    with service.heavy.one_more(service.tenant):
+        yield service.heavy
+
+
+HeavyDep = Annotated[Heavy, Depends(_heavy)]
+"""For an endpoint that is heavy: counted for its tenant until the answer has ended, however it ends."""

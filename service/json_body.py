@@ -13,12 +13,17 @@ from store.errors import InvalidError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_MOST_MEMBERS = 1000
+"""Of one object: no body that is read here needs a tenth of it, and each unknown member is an error of its own."""
+
+_LONGEST_QUOTE = 200  # characters of what was sent, in a message about it
+
 
 def parse(text: bytes | str, into: type[Model], loc: tuple[str, ...]) -> Model:
-    """Read a JSON body, or a part of one.
+    """Read a JSON body, or a part of one. Call it off the event loop: a body of a mebibyte takes tenths of a second.
 
     Raises:
-        MalformedError: it is not JSON.
+        MalformedError: it is not JSON, or an object of it has too many members.
         InvalidError: it holds text that cannot be kept.
         RequestValidationError: a field is unknown, missing or out of bounds; each is named.
     """
@@ -37,16 +42,23 @@ def parse(text: bytes | str, into: type[Model], loc: tuple[str, ...]) -> Model:
 
 
 def _no_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(members)
-    if len(found) < len(members):
-        names = [name for name, _ in members]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return found
+    if len(members) > _MOST_MEMBERS:
+        raise ValueError(f"an object has {len(members):,} members; at most {_MOST_MEMBERS:,} are read")
+    content: dict[str, Any] = {}
+    for name, value in members:
+        if name in content:
+            raise ValueError(f"{_quoted(name)} is given twice")
+        content[name] = value
+    return content
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "…")
 
 
 def _finite(number: str) -> float:
     if math.isinf(value := float(number)):
-        raise ValueError(f"{number} is too large")
+        raise ValueError(f"{_quoted(number)} is too large")
     return value
 
 

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from service.context import Service
 from service.problems import MediaTypeError
 from service.repeats import Once
-from service.uploads import Form, read_form
+from service.uploads import Form, declared_length, read_form, refuse_large
 
 _JSON, _FORM = "application/json", "multipart/form-data"
 
@@ -37,8 +37,8 @@ async def staged_form(
     Raises:
         LimitError, and whatever `read_form` raises.
     """
-    if not request_once.repeated:
-        await run_in_threadpool(service.limits.early, service.database, request.headers)
-    with service.blobs.staging() as folder:
-        limit = service.settings.ecif_max_upload_bytes
-        yield await read_form(request, folder, files=files, fields=fields, max_bytes=limit)
+    room = None if request_once.repeated else await run_in_threadpool(service.limits.room, service.database)
+    most, declared = service.settings.ecif_max_upload_bytes, declared_length(request)
+    refuse_large(request, most)
+    with service.incoming.counted(service.tenant, room, declared) as count, service.blobs.staging() as folder:
+        yield await read_form(request, folder, files=files, fields=fields, max_bytes=most, count=count)

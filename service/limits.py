@@ -3,12 +3,14 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from store import jobs, owners
+from store import datasets, jobs, owners
 from store.database import Database
 from store.errors import LimitError
 from store.settings import Settings
@@ -45,29 +47,129 @@ class RequestRate:
             raise LimitError("too_many_requests", f"more than {self._capacity:g} requests a minute", wait)
 
 
+class AtOnce:
+    """Counts what each tenant has under way in this process. It protects the process, so it holds without keys too."""
+
+    def __init__(self, most: int, code: str, message: str, retry_after: int) -> None:
+        self._most = most
+        self._refusal = (code, message, retry_after)
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def one_more(self, tenant: str) -> Iterator[None]:
+        """Count one while the block lasts.
+
+        Raises:
+            LimitError: the tenant has too many.
+        """
+        with self._lock:
+            if self._open[tenant] >= self._most:
+                raise LimitError(*self._refusal)
+            self._open[tenant] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open[tenant] -= 1
+
+    @property
+    def count(self) -> int:
+        """How many are under way, of all tenants."""
+        with self._lock:
+            return self._open.total()
+
+
+class Incoming:
+    """Bytes of uploads that this process is reading, which no row names yet, by tenant. Other processes do not see
+    them; whether an upload fits is judged again, exactly, when it gets its row."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, tenant: str, room: int | None, declared: int) -> Iterator[Callable[[int], None]]:
+        """For the block that reads an upload: what counts its bytes as they come, beyond those that it declared.
+
+        Raises:
+            LimitError: with the others of its tenant there are more than `room`; from the block, as soon as there are.
+        """
+        came = reserved = 0
+
+        def reserve(total: int) -> None:
+            nonlocal reserved
+            with self._lock:
+                self._bytes[tenant] += max(total - reserved, 0)
+                reserved = max(total, reserved)
+                coming = self._bytes[tenant]
+            if room is not None and coming > room:
+                raise LimitError(
+                    "too_many_bytes",
+                    f"there is room for {max(room, 0):,} more bytes, and {coming:,} are coming: "
+                    "delete a job, a dataset, a model or an upload",
+                    _LOOK_AGAIN_SECONDS,
+                )
+
+        def count(more: int) -> None:
+            nonlocal came
+            came += more
+            reserve(came)
+
+        try:
+            reserve(declared)
+            yield count
+        finally:
+            with self._lock:
+                self._bytes[tenant] -= reserved
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one tenant may have at once; `None` is without limit."""
 
     unfinished_jobs: int | None = None
+    unfinished_datasets: int | None = None
     stored_bytes: int | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Limits":
-        return cls(settings.ecif_max_unfinished_jobs, settings.ecif_max_stored_bytes)
+        return cls(
+            settings.ecif_max_unfinished_jobs, settings.ecif_max_unfinished_datasets, settings.ecif_max_stored_bytes
+        )
 
     def room_for_job(self, session: Session) -> None:
         """Raise unless the tenant may have another job, which this transaction is about to make.
 
         Raises:
-            LimitError: too many of its jobs are unfinished.
+            LimitError: too many of its jobs are unfinished, or more is stored than it may have: what a job will leave
+                is not known yet.
         """
+        self.room_for_bytes(session, 0)
         if self.unfinished_jobs is None:
             return
         one_at_a_time(session)
         if jobs.count_unfinished(session) >= self.unfinished_jobs:
             raise LimitError(
                 "too_many_jobs", f"{self.unfinished_jobs} jobs are unfinished: wait for one", _LOOK_AGAIN_SECONDS
+            )
+
+    def room_for_datasets(self, session: Session, more: int, size: int) -> None:
+        """Raise unless the tenant may have so many more datasets, of `size` bytes together, which this transaction is
+        about to make.
+
+        Raises:
+            LimitError: too many of its datasets would be unfinished, or it would have too many bytes.
+        """
+        self.room_for_bytes(session, size)
+        if self.unfinished_datasets is None:
+            return
+        one_at_a_time(session)
+        if datasets.count_ingesting(session) + more > self.unfinished_datasets:
+            raise LimitError(
+                "too_many_unfinished_datasets",
+                f"{self.unfinished_datasets} datasets at most are ingested at once: wait for one to be ready",
+                _LOOK_AGAIN_SECONDS,
             )
 
     def room_for_bytes(self, session: Session, more: int) -> None:
@@ -84,21 +186,16 @@ class Limits:
             raise LimitError(
                 "too_many_bytes",
                 f"{stored:,} of {self.stored_bytes:,} bytes are in use, {more:,} more do not fit: "
-                "delete a dataset, a model or an upload",
+                "delete a job, a dataset, a model or an upload",
                 _LOOK_AGAIN_SECONDS,
             )
 
-    def early(self, database: Database, headers: Mapping[str, str]) -> None:
-        """Turn an upload away before it is read, if what it says of its size does not fit.
-
-        Raises:
-            LimitError: it would be too many bytes.
-        """
+    def room(self, database: Database) -> int | None:
+        """How many more bytes the tenant may keep now; `None` is without limit."""
         if self.stored_bytes is None:
-            return
-        declared = headers.get("content-length", "")
+            return None
         with database.transaction() as session:
-            self.room_for_bytes(session, int(declared) if declared.isdecimal() else 0)
+            return self.stored_bytes - owners.stored_bytes(session)
 
 
 UNLIMITED = Limits()

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from psycopg.errors import QueryCanceled
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -140,6 +141,14 @@ def _methods(request: Request) -> list[str]:
 
 
 def _database(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, OperationalError) and isinstance(error.orig, QueryCanceled):
+        logger.warning("%s %s: a statement took too long", request.method, request.url.path)
+        return problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "database_too_slow",
+            "the database took too long over this, and was stopped; try again later, or ask for less",
+            headers={"Retry-After": "30"},
+        )
     logger.error("%s %s: database: %s", request.method, request.url.path, error)
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,

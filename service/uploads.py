@@ -6,7 +6,7 @@ The framework's own form parser spools every file a second time and does not bou
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -155,9 +155,16 @@ class _Reader:
 
 
 async def read_form(
-    request: Request, folder: Path, *, files: Collection[str], fields: Collection[str], max_bytes: int
+    request: Request,
+    folder: Path,
+    *,
+    files: Collection[str],
+    fields: Collection[str],
+    max_bytes: int,
+    count: Callable[[int], None],
 ) -> Form:
-    """Read a multipart body, its files into `folder`. Memory stays bounded whatever the size.
+    """Read a multipart body, its files into `folder`. Memory stays bounded whatever the size. `count` is given the
+    number of bytes of each chunk before it is kept, and may raise.
 
     Raises:
         MediaTypeError: the body is not multipart.
@@ -178,6 +185,7 @@ async def read_form(
             received += len(chunk)
             if received > max_bytes:
                 raise too_large(max_bytes)
+            count(len(chunk))
             pending += chunk
             if len(pending) >= _WRITE_BYTES:
                 # Hashing and writing are slow enough to hold up other requests: off the event loop.
@@ -230,9 +238,14 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
 
 def refuse_large(request: Request, max_bytes: int) -> None:
     """Turn away what says itself that it is too large, before reading it."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    if declared_length(request) > max_bytes:
         raise too_large(max_bytes)
+
+
+def declared_length(request: Request) -> int:
+    """The bytes that a body has by its own header; 0 where it says nothing."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() else 0
 
 
 def too_large(max_bytes: int) -> TooLargeError:

@@ -6,11 +6,13 @@ client sends in pieces grows, and nobody reads that before it is whole.
 """
 
 import errno
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +33,7 @@ class Blobs:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
+        self.written: dict[str, int] | None = None
         self._root: Path | None = None
         self._store: Any
         if parts.scheme == "file":
@@ -46,7 +49,15 @@ class Blobs:
 
     def put(self, name: str, content: bytes | memoryview | IO[bytes] | Path) -> None:
         """Keep `content` under `name`, replacing what was there."""
+        if self.written is not None:
+            self.written[name] = _size(content)
         obstore.put(self._store, name, content)
+
+    def counted(self) -> "Blobs":
+        """The same store, for one piece of work: its `written` has the bytes of each blob that was put, by name."""
+        view = copy(self)
+        view.written = {}
+        return view
 
     def get(self, name: str) -> bytes:
         """The whole blob.
@@ -210,6 +221,19 @@ class Blobs:
             obstore.delete(self._store, [entry["path"] for entry in batch])
         if self._root is not None:
             shutil.rmtree(self._root / prefix, ignore_errors=True)
+
+
+def _size(content: bytes | memoryview | IO[bytes] | Path) -> int:
+    if isinstance(content, Path):
+        return content.stat().st_size
+    if isinstance(content, bytes):
+        return len(content)
+    if isinstance(content, memoryview):
+        return content.nbytes
+    at = content.tell()
+    size = content.seek(0, io.SEEK_END)
+    content.seek(at)
+    return size
 
 
 def _write_at(file: int, start: int, content: bytes) -> None:

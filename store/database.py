@@ -1,11 +1,12 @@
 """The one way to the database: an engine and sessions. Whoever opens a session commits it; nobody below does."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
+from typing import Any
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
@@ -25,7 +26,9 @@ _NOTICES_A_DEAD_SERVER = {
 class Database:
     """A pool of connections and the sessions over it."""
 
-    def __init__(self, url: str, *, pool_size: int = 10, name: str = "ecif") -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = 10, name: str = "ecif", statement_seconds: float | None = None
+    ) -> None:
         self.engine: Engine = create_engine(
             url,
             poolclass=QueuePool,
@@ -36,18 +39,26 @@ class Database:
             hide_parameters=True,  # errors are logged, and parameters are other people's data
             connect_args={"application_name": name, **_NOTICES_A_DEAD_SERVER},
         )
+        if statement_seconds is not None:
+            event.listen(self.engine, "connect", _bounded(statement_seconds))
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, name: str = "ecif") -> "Database":
-        """Open the database of the settings; its connections carry the name.
+    def from_settings(
+        cls, settings: Settings, *, name: str = "ecif", statement_seconds: float | None = None
+    ) -> "Database":
+        """Open the database of the settings.
+
+        Args:
+            name: of the connections, for whoever looks at them in PostgreSQL.
+            statement_seconds: after which PostgreSQL ends a statement; not where absent.
 
         Raises:
             ValueError: `DATABASE_URL` is not set.
         """
         if not settings.database_url:
             raise ValueError("DATABASE_URL is not set: name a PostgreSQL, or run `make serve`, which brings its own")
-        return cls(settings.database_url, name=name)
+        return cls(settings.database_url, name=name, statement_seconds=statement_seconds)
 
     def of_tenant(self, tenant: str) -> "Database":
         """The same connections, for sessions that see and make rows of this tenant only (`store/tenancy.py`)."""
@@ -63,6 +74,15 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _bounded(seconds: float) -> Callable[[Any, object], None]:
+    def bound(connection: Any, _record: object) -> None:
+        # By a statement: poolers in between refuse it among the options of a connection.
+        connection.execute(f"SET statement_timeout = {max(round(seconds * 1000), 1)}")
+        connection.commit()
+
+    return bound
 
 
 _NUL = re.compile("[\x00\ud800-\udfff]")

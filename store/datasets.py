@@ -123,8 +123,15 @@ def count(session: Session) -> int:
 
 
 def stored_bytes(session: Session) -> int:
-    """The size of all uploads that are kept."""
-    return int(session.scalar(select(func.sum(Dataset.size_bytes)).where(Dataset.deleted_at.is_(None))) or 0)
+    """The size of all uploads that are kept, and of the parts that were read from them."""
+    sizes = func.sum(Dataset.size_bytes + Dataset.kept_bytes)
+    return int(session.scalar(select(sizes).where(Dataset.deleted_at.is_(None))) or 0)
+
+
+def count_ingesting(session: Session) -> int:
+    """Datasets that are still to become ready or to fail."""
+    unfinished = Dataset.status == DatasetStatus.INGESTING, Dataset.deleted_at.is_(None)
+    return session.scalar(select(func.count()).select_from(Dataset).where(*unfinished)) or 0
 
 
 def mark_deleted(session: Session, dataset_id: str) -> None:

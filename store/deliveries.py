@@ -72,6 +72,7 @@ def announce(session: Session, job: Job) -> None:
         Delivery(
             id=new_id("msg"),
             job_id=job.id,
+            tenant=job.tenant,
             event=event,
             url=notify["url"],
             receiver=urlsplit(notify["url"]).netloc.lower(),
@@ -103,12 +104,26 @@ def _utc(moment: Any) -> str:
     return str(moment.astimezone(UTC).isoformat().replace("+00:00", "Z"))
 
 
-def claim(session: Session, busy: Collection[str] = ()) -> Claimed | None:
-    """Take the notice that has waited longest, of a receiver that is not `busy`; or nothing."""
+def tenants_due(session: Session) -> Sequence[str]:
+    """Whose notices are due, who has waited longest first. The index is entered once for each tenant that has a notice,
+    however many there are of one."""
+    waiting = Delivery.status == DeliveryStatus.WAITING
+    each = select(func.min(Delivery.tenant).label("tenant")).where(waiting).cte("each", recursive=True)
+    following = select(func.min(Delivery.tenant)).where(waiting, Delivery.tenant > each.c.tenant).scalar_subquery()
+    each = each.union_all(select(following).where(each.c.tenant.is_not(None)))
+    due = waiting, Delivery.not_before <= func.now()
+    oldest = select(func.min(Delivery.not_before)).where(Delivery.tenant == each.c.tenant, *due).scalar_subquery()
+    found = select(each.c.tenant, oldest.label("oldest")).subquery()
+    return session.scalars(select(found.c.tenant).where(found.c.oldest.is_not(None)).order_by(found.c.oldest)).all()
+
+
+def claim(session: Session, tenant: str, busy: Collection[str]) -> Claimed | None:
+    """Take the notice of a tenant that has waited longest, of a receiver that is not `busy`; or nothing."""
     due = (
         select(Delivery.id)
         .where(
             Delivery.status == DeliveryStatus.WAITING,
+            Delivery.tenant == tenant,
             Delivery.not_before <= func.now(),
             Delivery.receiver.not_in(busy),
         )
@@ -124,8 +139,8 @@ def claim(session: Session, busy: Collection[str] = ()) -> Claimed | None:
     )
     if found is None:
         return None
-    tenant = session.scalar(select(Job.tenant).where(Job.id == found.job_id)) or ""
-    return Claimed(found.id, found.turn, tenant, found.job_id, found.url, found.receiver, found.body)
+    owner = found.tenant or session.scalar(select(Job.tenant).where(Job.id == found.job_id)) or ""
+    return Claimed(found.id, found.turn, owner, found.job_id, found.url, found.receiver, found.body)
 
 
 def record(session: Session, claimed: Claimed, attempt: Attempt) -> None:

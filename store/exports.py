@@ -1,6 +1,6 @@
 """What exports read: the results of a job beside everything that came with their pairs, in pieces of bounded size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -51,6 +51,20 @@ class ExtraColumn:
     least: Decimal | None = None
     most: Decimal | None = None
 
+    def joined(self, other: "ExtraColumn") -> "ExtraColumn":
+        """The same column over the pairs of both; `whole` is of those that hold numbers."""
+        if "number" not in self.kinds or "number" not in other.kinds:
+            numbers = self if "number" in self.kinds else other
+            return replace(numbers, kinds=self.kinds | other.kinds)
+        ends = [end for column in (self, other) for end in (column.least, column.most) if end is not None]
+        return replace(
+            self,
+            kinds=self.kinds | other.kinds,
+            whole=self.whole and other.whole,
+            least=min(ends, default=None),
+            most=max(ends, default=None),
+        )
+
 
 def piece(session: Session, job: int, dataset: int, *, flagged: bool | None, after: int) -> list[Exported]:
     """The next results in rank order, from just after rank `after`; empty at the end.
@@ -90,16 +104,23 @@ def flagged_histogram(session: Session, job: int, score: str, edges: Sequence[fl
     return counts
 
 
-def extra_names(session: Session, dataset: int, *, most: int, longest: int) -> list[str]:
-    """The names of the other columns of a dataset's usable pairs, `most` of them at most, cut after `longest`
+def stretches(session: Session, dataset: int) -> list[range]:
+    """The positions of a dataset's pairs, in stretches that one statement reads in bounded time."""
+    last = session.scalar(select(func.max(Pair.position)).where(Pair.dataset == dataset))
+    return [range(start, start + _ROWS) for start in range(0, 0 if last is None else last + 1, _ROWS)]
+
+
+def extra_names(session: Session, dataset: int, positions: range, *, most: int, longest: int) -> set[str]:
+    """The names of the other columns of the usable pairs of a stretch, `most` of them at most, cut after `longest`
     characters."""
     names = func.jsonb_object_keys(Pair.extra).table_valued("name")
-    query = select(func.left(names.c.name, longest)).select_from(Pair).join(names, true()).where(*_usable(dataset))
-    return sorted(session.scalars(query.distinct().limit(most)))
+    of_these = _usable(dataset, positions)
+    query = select(func.left(names.c.name, longest)).select_from(Pair).join(names, true()).where(*of_these)
+    return set(session.scalars(query.distinct().limit(most)))
 
 
-def extra_columns(session: Session, dataset: int) -> list[ExtraColumn]:
-    """The other columns of a dataset's usable pairs, in the order of their names; those only ever null too."""
+def extra_columns(session: Session, dataset: int, positions: range) -> list[ExtraColumn]:
+    """The other columns of the usable pairs of a stretch; those only ever null too."""
     entry = func.jsonb_each(Pair.extra).table_valued("key", "value")
     kind = func.jsonb_typeof(entry.c.value)
     number = case((kind == "number", cast(entry.c.value, Numeric)))
@@ -107,7 +128,7 @@ def extra_columns(session: Session, dataset: int) -> list[ExtraColumn]:
         select(entry.c.key.label("name"), kind.label("kind"), number.label("number"))
         .select_from(Pair)
         .join(entry, true())
-        .where(*_usable(dataset))
+        .where(*_usable(dataset, positions))
         .subquery()
     )
     query = select(
@@ -123,27 +144,19 @@ def extra_columns(session: Session, dataset: int) -> list[ExtraColumn]:
         if seen == "number":
             known = replace(known, whole=whole, least=least, most=most)
         found[name] = known if seen == "null" else replace(known, kinds=known.kinds | {seen})
-    return [found[name] for name in sorted(found)]
+    return list(found.values())
 
 
-def _usable(dataset: int) -> tuple[ColumnElement[bool], ...]:
-    return Pair.dataset == dataset, Pair.error.is_(None), Pair.extra.is_not(None)
+def _usable(dataset: int, positions: range) -> tuple[ColumnElement[bool], ...]:
+    there = Pair.position.between(positions.start, positions.stop - 1)
+    return Pair.dataset == dataset, there, Pair.error.is_(None), Pair.extra.is_not(None)
 
 
-def count_uids(session: Session, job: int, dataset: int, *, flagged: bool | None) -> tuple[int, int]:
-    """How many results there are, and how many of their pairs have a uid."""
-    uids = _uids(of(session, job), dataset, flagged).subquery()
-    counted = select(func.count(), func.count(uids.c.uid)).select_from(uids)
-    total, known = session.execute(counted).one()
-    return total, known
-
-
-def uids(session: Session, job: int, dataset: int, *, flagged: bool | None) -> Iterator[Sequence[str]]:
-    """The uids of the pairs, 32 hex digits in lower case each, ascending, a bounded number at a time."""
-    query = _uids(of(session, job), dataset, flagged)
-    ascending = query.order_by(query.selected_columns.uid.collate("C")).execution_options(yield_per=10_000)
-    for found in session.scalars(ascending).partitions():
-        yield [uid for uid in found if uid is not None]
+def uids(session: Session, job: int, dataset: int, *, flagged: bool | None, after: int) -> Sequence[Row[Any]]:
+    """`rank` and `uid` of the next results in rank order, from just after rank `after`; empty at the end. A uid is 32
+    hex digits in lower case, or null."""
+    query = _uids(of(session, job), dataset, flagged).where(Result.rank > after)
+    return session.execute(query.order_by(Result.rank).limit(_ROWS)).all()
 
 
 def part_blobs(session: Session, dataset_id: str) -> dict[int, str]:
@@ -177,7 +190,7 @@ def _uids(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> Sele
     given = Pair.extra["uid"].astext
     uid = case((given.regexp_match(_UID), given), (Pair.key.regexp_match(_UID), Pair.key))
     query = (
-        select(func.lower(uid).label("uid"))
+        select(Result.rank, func.lower(uid).label("uid"))
         .select_from(Result)
         .outerjoin(Pair, and_(Pair.dataset == dataset, Pair.position == Result.position))
         .where(mine)

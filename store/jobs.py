@@ -5,9 +5,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select, tuple_, update
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, defer
+from sqlalchemy.orm.attributes import set_committed_value
 
 from store import deliveries, results, shards
+from store.abridging import abridged, without
 from store.errors import ConflictError, NotFoundError
 from store.retention import purgeable
 from store.specification import SPECIFICATION_VERSION
@@ -15,6 +17,11 @@ from store.states import DatasetStatus, JobStatus, ModelStatus, Phase
 from store.tables import Dataset, Job, Model
 from store.tenancy import tenant_of
 
+BYTES_OF_A_RESULT = 500
+"""Of a row of results with its indexes, about: no row is measured."""
+
+_LONG_PARTS = (("model", "architecture"), ("remove", "keys"), ("queries", "candidates"))
+_LONG_SUMMARIES = ("scores", "queries")
 _UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLING)
 
 
@@ -65,6 +72,15 @@ def get(session: Session, job_id: str) -> Job:
     return _found(session.scalar(_visible(job_id)), job_id)
 
 
+def glance(session: Session, job_id: str) -> Job:
+    """One job as a listing shows it: for reading only, its `spec` and `summary` are light.
+
+    Raises:
+        NotFoundError: there is none, or it was deleted.
+    """
+    return _found(next(iter(_light(session, _visible(job_id))), None), job_id)
+
+
 def row_exists(session: Session, job_id: str) -> bool:
     """Whether there is a row, be it of a deleted one."""
     return session.get(Job, job_id) is not None
@@ -78,11 +94,11 @@ def lock(session: Session, job_id: str) -> Job | None:
 
 
 def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Job]:
-    """Newest first, from just below `before`."""
+    """Newest first, from just below `before`, each light as `glance` gives it."""
     query = select(Job).where(Job.deleted_at.is_(None))
     if before is not None:
         query = query.where(tuple_(Job.created_at, Job.id) < tuple_(*before))
-    return session.scalars(query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)).all()
+    return _light(session, query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit))
 
 
 def count(session: Session) -> int:
@@ -92,6 +108,12 @@ def count(session: Session) -> int:
 def count_unfinished(session: Session) -> int:
     """Jobs that are still to end, deleted ones too."""
     return session.scalar(select(func.count()).select_from(Job).where(Job.finished_at.is_(None))) or 0
+
+
+def stored_bytes(session: Session) -> int:
+    """The size of all that jobs left in blobs, and of their results."""
+    sizes = func.sum(Job.kept_bytes + Job.result_count * BYTES_OF_A_RESULT)
+    return int(session.scalar(select(sizes).where(Job.deleted_at.is_(None))) or 0)
 
 
 def unfinished_on(session: Session, dataset_id: str) -> Sequence[str]:
@@ -269,6 +291,20 @@ def purge(session: Session, job: Job, rows: int) -> bool:
 
 def _visible(job_id: str) -> Select[Job]:
     return select(Job).where(Job.id == job_id, Job.deleted_at.is_(None))
+
+
+def _light(session: Session, query: Select[Job]) -> list[Job]:
+    """Jobs without what may be a megabyte each: the long parts of the specification are abridged, and of the summary
+    the distributions of the scores and the list of queries are left out."""
+    spec = abridged(Job.spec, *_LONG_PARTS)
+    summary = without(Job.summary, *_LONG_SUMMARIES)
+    query = query.options(defer(Job.spec), defer(Job.summary), defer(Job.outputs))
+    found = []
+    for job, light_spec, light_summary in session.execute(query.add_columns(spec, summary)):
+        set_committed_value(job, "spec", light_spec)
+        set_committed_value(job, "summary", light_summary)
+        found.append(job)
+    return found
 
 
 def _found(job: Job | None, job_id: str) -> Job:

@@ -5,9 +5,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, tuple_, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm.attributes import set_committed_value
 
 from store import jobs, shards
+from store.abridging import abridged
 from store.errors import ConflictError, InvalidError, NotFoundError
 from store.retention import purgeable
 from store.states import ModelStatus, Phase
@@ -101,11 +103,16 @@ def usable(session: Session, model_id: str, param: str) -> Model:
 
 
 def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Model]:
-    """Newest first, from just below `before`."""
-    query = select(Model).where(Model.deleted_at.is_(None))
+    """Newest first, from just below `before`. For reading only: a long configuration is abridged."""
+    query = select(Model, abridged(Model.architecture, ())).where(Model.deleted_at.is_(None))
     if before is not None:
         query = query.where(tuple_(Model.created_at, Model.id) < tuple_(*before))
-    return session.scalars(query.order_by(Model.created_at.desc(), Model.id.desc()).limit(limit)).all()
+    query = query.options(defer(Model.architecture)).order_by(Model.created_at.desc(), Model.id.desc()).limit(limit)
+    found = []
+    for model, architecture in session.execute(query):
+        set_committed_value(model, "architecture", architecture)
+        found.append(model)
+    return found
 
 
 def count(session: Session) -> int:

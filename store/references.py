@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from store.braces import expanded
 from store.errors import InvalidError
 from store.settings import Settings
+from store.sources import Source, leads_elsewhere
 
 BUCKETS = ("s3", "gs")
 _FETCHED = "a dataset is fetched from"
@@ -53,11 +54,11 @@ def check_reference(uri: str, settings: Settings, *, trusted: bool, folders: boo
     parts = address_parts(uri, _schemes(settings), _FETCHED)
     if not parts.path or (is_folder(uri) and not (folders and parts.scheme in BUCKETS)):
         raise _refused("it names no file" + ("; only folders of buckets can be listed" if folders else ""))
-    if not {".", ".."}.isdisjoint(unquote(parts.path).replace("\\", "/").split("/")) or "\0" in unquote(parts.path):
+    if leads_elsewhere(parts.path) or "\0" in unquote(parts.path):
         raise _refused("its path leads elsewhere than it says")
     listed = settings.ecif_sources.split()
     if listed:
-        if not any(uri.startswith(prefix) for prefix in listed):
+        if not any(Source.of(entry).admits(parts) for entry in listed):
             raise _refused(f"datasets are fetched only from: {', '.join(listed)}", "source_not_allowed")
     elif parts.scheme in BUCKETS and not trusted:
         raise _refused(

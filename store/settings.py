@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from store.sources import Source
 from store.states import Lane
 
 KiB = 1024
@@ -34,11 +35,13 @@ class Settings(BaseSettings):
     # For each tenant with keys. Without keys there is one tenant, on its own machine, and no limit.
     ecif_requests_per_minute: Annotated[int, Field(gt=0)] = 1200
     ecif_max_unfinished_jobs: Annotated[int, Field(gt=0)] = 1000
-    ecif_max_stored_bytes: Annotated[int, Field(gt=0)] = 1024 * GiB
+    ecif_max_unfinished_datasets: Annotated[int, Field(gt=0)] = 100  # that are still being ingested
+    ecif_max_stored_bytes: Annotated[int, Field(gt=0)] = 1024 * GiB  # uploads, what is made of them, jobs and results
     ecif_sources: str = Field(
         default="",
-        description="URI prefixes, separated by spaces, that datasets may be fetched from. Where empty: any public "
-        "https, and buckets (s3, gs) as long as there are no API keys",
+        description="hosts and buckets, with a folder or without, separated by spaces, that datasets may be fetched "
+        "from: `https://data.example.org s3://team/sets`. Where empty: any public https, and buckets (s3, gs) as long "
+        "as there are no API keys",
     )
     ecif_private_sources: bool = Field(
         default=False, description="fetch datasets from http and from addresses that are not public, too"
@@ -52,6 +55,12 @@ class Settings(BaseSettings):
     )
     ecif_max_image_pixels: Annotated[int, Field(gt=0)] = 64_000_000
     ecif_max_streams: Annotated[int, Field(gt=0)] = 100  # of events: open at once, for each tenant in each process
+    ecif_max_heavy_requests: Annotated[int, Field(gt=0)] = Field(
+        default=8, description="exports, reports and checkpoints under way at once, for each tenant in each process"
+    )
+    ecif_statement_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=30.0, description="after which PostgreSQL ends a statement of the API; workers' are not bounded"
+    )
     ecif_stream_seconds: Annotated[float, Field(gt=0)] = 600.0  # after which one ends, and its key is asked for again
     ecif_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     ecif_heartbeat_seconds: Annotated[float, Field(gt=0)] = 1.0
@@ -99,6 +108,13 @@ class Settings(BaseSettings):
         unknown = set(value.split()) - set(Lane)
         if unknown or not value.split():
             raise ValueError(f"names lanes, separated by spaces, out of {' '.join(Lane)}")
+        return value
+
+    @field_validator("ecif_sources")
+    @classmethod
+    def _are_sources(cls, value: str) -> str:
+        for entry in value.split():
+            Source.of(entry)
         return value
 
     @model_validator(mode="after")

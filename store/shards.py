@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, func, insert, literal, select, text, true, tuple_, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, literal, or_, select, text, true, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import LostLeaseError, WorkCancelledError
@@ -338,8 +338,9 @@ def is_last(session: Session, held: Claim) -> bool:
     return not session.scalar(select(others.exists()))
 
 
-def complete(session: Session, held: Claim, output: dict[str, Any], *, units: int) -> None:
-    """Record the output of a shard. Where it is the last of its phase, the caller holds its owner's row.
+def complete(session: Session, held: Claim, output: dict[str, Any], *, units: int, kept_bytes: int = 0) -> None:
+    """Record the output of a shard, and how many bytes it has left in blobs of its owner. Where it is the last of its
+    phase, the caller holds its owner's row.
 
     Raises:
         LostLeaseError: another attempt has it, or it was taken back.
@@ -351,6 +352,7 @@ def complete(session: Session, held: Claim, output: dict[str, Any], *, units: in
         .values(
             state=ShardState.DONE,
             output=output,
+            kept_bytes=kept_bytes,
             finished_at=func.now(),
             lease_until=None,
             checkpoint=None,
@@ -358,6 +360,13 @@ def complete(session: Session, held: Claim, output: dict[str, Any], *, units: in
             total=units,
         )
     )
+
+
+def kept_bytes(session: Session, held: Claim) -> int:
+    """How many bytes all shards of the claim's phase have left in blobs of their owner."""
+    owner = _Owner(held.dataset_id, held.job_id, held.model_id)
+    of_phase = (owner.condition, Shard.phase == held.phase, Shard.round == held.round)
+    return int(session.scalar(select(func.sum(Shard.kept_bytes)).where(*of_phase)) or 0)
 
 
 def put_back(session: Session, held: Claim, setback: Setback, error: dict[str, Any], *, delay_seconds: float) -> int:
@@ -518,21 +527,18 @@ def outputs(
     return [row or {} for row in rows]
 
 
-def progress(
-    session: Session,
-    phase: str,
-    *,
-    job_id: str | None = None,
-    dataset_id: str | None = None,
-    model_id: str | None = None,
-) -> Progress:
-    """How much of a phase is done, over all its shards."""
-    done, total = session.execute(
-        select(func.coalesce(func.sum(Shard.done), 0), func.coalesce(func.sum(Shard.total), 0)).where(
-            _Owner(dataset_id, job_id, model_id).condition, Shard.phase == phase
-        )
-    ).one()
-    return Progress(int(done), int(total))
+def progress(session: Session, phases: Collection[tuple[str, str]]) -> dict[tuple[str, str], Progress]:
+    """How much of each phase is done, over all its shards, by one query. A phase is (the id of its job or dataset, its
+    name); one without shards is left out."""
+    if not phases:
+        return {}
+    wanted = or_(*(tuple_(owner, Shard.phase).in_(phases) for owner in (Shard.job_id, Shard.dataset_id)))
+    rows = session.execute(
+        select(func.coalesce(Shard.job_id, Shard.dataset_id), Shard.phase, func.sum(Shard.done), func.sum(Shard.total))
+        .where(wanted)
+        .group_by(Shard.job_id, Shard.dataset_id, Shard.phase)
+    )
+    return {(owner, phase): Progress(int(done), int(total)) for owner, phase, done, total in rows}
 
 
 def phase_reports(session: Session, *, job_id: str) -> list[PhaseReport]:

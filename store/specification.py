@@ -1,4 +1,7 @@
-"""What a job is asked to do: every field, its default and its bounds. Unknown fields are errors."""
+"""What a job is asked to do: every field, its default and its bounds. Unknown fields are errors.
+
+Of a list the first wrong item is the only error (`fail_fast`): half a million of them would take a gigabyte.
+"""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -35,7 +38,7 @@ class ValidationFraction(_Strict):
 class RemoveKeys(_Strict):
     """Named pairs."""
 
-    keys: Annotated[tuple[str, ...], Field(min_length=1)]
+    keys: Annotated[tuple[str, ...], Field(min_length=1, fail_fast=True)]
 
 
 class RemoveFlagged(_Strict):
@@ -51,7 +54,7 @@ class Queries(_Strict):
     dataset: Annotated[str, Field(min_length=1, max_length=200)] = Field(
         description="its captions are the true texts; a column `predicted` may hold what was predicted instead"
     )
-    candidates: Annotated[tuple[str, ...], Field(min_length=2)] | None = Field(
+    candidates: Annotated[tuple[str, ...], Field(min_length=2, fail_fast=True)] | None = Field(
         default=None, description="the texts that a query is classified among; default: all that the queries name"
     )
     loss: Literal["cross_entropy", "margin"] = "cross_entropy"
@@ -167,7 +170,7 @@ class JobSettings(_Strict):
     objective: Objective = Objective()
     fit: Fit | None = Field(default=Fit(), description="null takes the model as it is")
     influence: Influence = Influence()
-    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("ecif", "clip_score")
+    methods: Annotated[tuple[Method, ...], Field(min_length=1, fail_fast=True)] = ("ecif", "clip_score")
     flag: Flag = Flag()
     queries: Queries | None = Field(default=None, description="for `traceback`: what to explain")
     remove: RemoveKeys | RemoveFlagged | None = Field(default=None, description="for `removal`: which pairs leave")

@@ -68,6 +68,7 @@ class Dataset(Base):
         Index(None, "tenant", "created_at", "id"),
         Index("ix_datasets_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
         _with_shards("datasets"),
+        Index("ix_datasets_ingesting", "tenant", postgresql_where=text("status = 'ingesting'")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -83,6 +84,7 @@ class Dataset(Base):
     source: Mapped[str | None]  # where its bytes are fetched from, if they were not uploaded
     digest: Mapped[str | None]  # of the upload's bytes; null until they are fetched
     size_bytes: Mapped[int]
+    kept_bytes: Mapped[int] = mapped_column(server_default=text("0"))  # of what ingest made of the upload
     upload_blob: Mapped[str]
     pair_count: Mapped[int | None]
     rejected_count: Mapped[int | None]
@@ -258,6 +260,7 @@ class Job(Base):
     result_count: Mapped[int] = mapped_column(server_default=text("0"))
     results_apart: Mapped[int] = mapped_column(server_default=text("0"))  # the partition of its results; 0 is shared
     checkpoint_blob: Mapped[str | None]  # the edited model of a removal
+    kept_bytes: Mapped[int] = mapped_column(server_default=text("0"))  # of the blobs that its shards made
     flagged_count: Mapped[int | None]  # null where the task flags nothing
     error: Mapped[Json | None]
     summary: Mapped[Json | None]
@@ -317,6 +320,7 @@ class Shard(Base):
     total: Mapped[int] = mapped_column(server_default=text("0"))
     checkpoint: Mapped[Json | None]  # from which a next attempt goes on
     output: Mapped[Json | None]
+    kept_bytes: Mapped[int] = mapped_column(server_default=text("0"))  # of the blobs that it has left
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]  # of the current attempt
@@ -331,10 +335,12 @@ class Delivery(Base):
         _one_of("status", DeliveryStatus),
         Index(None, "job_id"),
         Index("ix_deliveries_waiting", "not_before", "id", postgresql_where=text("status = 'waiting'")),
+        Index("ix_deliveries_turns", "tenant", "not_before", "id", postgresql_where=text("status = 'waiting'")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)  # the webhook-id, the same each time it is sent
     job_id: Mapped[str]
+    tenant: Mapped[str] = mapped_column(server_default=text("''"))  # of its job; '' of an earlier version
     event: Mapped[str]
     url: Mapped[str]
     receiver: Mapped[str]  # host and port of the URL: how many are sent there at once is bounded
@@ -413,6 +419,19 @@ class Secret(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[bytes]
+
+
+class WebhookSecret(Base):
+    """What the notices of a tenant are signed with, from its first change of secrets on (`store/shared_secrets.py`)."""
+
+    __tablename__ = "webhook_secrets"
+    __table_args__ = (Index(None, "tenant"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    tenant: Mapped[str]
+    secret: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]  # null of the newest
 
 
 class ApiKey(Base):

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections import Counter
+from collections.abc import Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -10,29 +11,44 @@ from store import deliveries
 from store.database import Database
 from store.deliveries import Claimed
 from store.settings import Settings
-from store.shared_secrets import webhook_secret
+from store.shared_secrets import webhook_secrets
 from worker.sending import send
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 16
-_AT_ONCE_TO_ONE = 4
-"""So that a receiver that hangs holds up no other."""
+_AT_ONCE = 32
+_AT_ONCE_OF_A_TENANT = 8
+_AT_ONCE_TO_A_RECEIVER = 4  # of one tenant
+"""So that a receiver that hangs holds up no other, and a tenant whose receivers all hang no other tenant."""
 
 _LOOK_SECONDS = 1.0
 
 
-def claim(database: Database, busy: list[str]) -> Claimed | None:
-    """A notice to deliver now, if there is one."""
+def claim(database: Database, under_way: Sequence[Claimed]) -> Claimed | None:
+    """A notice to deliver now beside those that are under way, if there is one: of the tenant that has fewest of them,
+    and among equals of the one that has waited longest."""
+    of_tenant = Counter(sent.tenant for sent in under_way)
+    to_receiver = Counter((sent.tenant, sent.receiver) for sent in under_way)
     with database.transaction() as session:
-        return deliveries.claim(session, busy)
+        for tenant in sorted(deliveries.tenants_due(session), key=of_tenant.__getitem__):
+            if of_tenant[tenant] >= _AT_ONCE_OF_A_TENANT:
+                break  # and so have all that follow
+            busy = [
+                receiver
+                for (owner, receiver), count in to_receiver.items()
+                if owner == tenant and count >= _AT_ONCE_TO_A_RECEIVER
+            ]
+            claimed = deliveries.claim(session, tenant, busy)
+            if claimed is not None:
+                return claimed
+    return None
 
 
 def deliver(database: Database, settings: Settings, claimed: Claimed) -> None:
     """Send a notice and record how it went. If this process dies in between, it is sent again once its claim ends."""
     with database.transaction() as session:
-        secret = webhook_secret(session, claimed.tenant)
-    attempt = send(claimed, secret, private_too=settings.ecif_private_receivers)
+        secrets = [active.secret for active in webhook_secrets(session, claimed.tenant)]
+    attempt = send(claimed, secrets, private_too=settings.ecif_private_receivers)
     # The host alone: what follows in a URL may be a secret.
     logger.info(
         "%s: notice %s to %s: %s %s",
@@ -48,7 +64,7 @@ class Courier:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database, self._settings = database, settings
-        self._under_way: Counter[str] = Counter()  # by receiver
+        self._under_way: list[Claimed] = []
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
@@ -76,14 +92,14 @@ class Courier:
 
     def _begin_one(self) -> bool:
         with self._changed:
-            if self._closed or self._under_way.total() >= _AT_ONCE:
+            if self._closed or len(self._under_way) >= _AT_ONCE:
                 return False
-            busy = [receiver for receiver, count in self._under_way.items() if count >= _AT_ONCE_TO_ONE]
-        claimed = claim(self._database, busy)
+            under_way = list(self._under_way)
+        claimed = claim(self._database, under_way)
         if claimed is None:
             return False
         with self._changed:
-            self._under_way[claimed.receiver] += 1
+            self._under_way.append(claimed)
         threading.Thread(target=self._deliver, args=(claimed,), name=claimed.id, daemon=True).start()
         return True
 
@@ -94,5 +110,5 @@ class Courier:
             logger.exception("notice %s: not recorded, it is sent again", claimed.id)
         finally:
             with self._changed:
-                self._under_way[claimed.receiver] -= 1
+                self._under_way.remove(claimed)
                 self._changed.notify_all()

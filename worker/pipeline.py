@@ -1,7 +1,7 @@
 """The pipeline as one declared graph: each phase, what does its shards, and how it is cut into them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
@@ -71,8 +71,10 @@ _RUN: dict[Phase, Callable[[Task], Done]] = {
 
 
 def run(task: Task) -> Done:
-    """Do the work of one shard."""
-    return _RUN[task.claim.phase](task)
+    """Do the work of one shard. What it leaves in blobs is counted for its owner with the end of the shard."""
+    task = replace(task, blobs=task.blobs.counted())
+    done = _RUN[task.claim.phase](task)
+    return replace(done, kept_bytes=task.kept_bytes())
 
 
 def advance(session: Session, job: Job, finished: Phase) -> None:

@@ -40,6 +40,13 @@ class Task:
         round_ = f".{self.claim.round}" if self.claim.round else ""
         return f"{self.claim.phase}{round_}-{self.claim.index}.{self.claim.attempt}"
 
+    def kept_bytes(self) -> int:
+        """How much this attempt has put under its owner and leaves there; its `blobs` are a counted view."""
+        kind, _, _ = self.blob_name("").partition("/")
+        kept, passing = f"{kind}/{self.claim.owner}/", f"{passing_of(self.claim.owner)}/"
+        written = self.blobs.written or {}
+        return sum(size for name, size in written.items() if name.startswith(kept) and not name.startswith(passing))
+
 
 def passing_of(dataset_id: str) -> str:
     """The folder of what is deleted when a dataset's ingest has ended."""
@@ -55,10 +62,11 @@ class Done:
     """What a step made: `output` for the phases after it, and what to write in the transaction that ends it, with the
     shard's row held. `before_locks` runs in that transaction too, before any row is held: whoever needs a lock that
     others take before rows takes it there. What takes long is written by the step itself, in a transaction that ends
-    with `shards.fence`.
+    with `shards.fence`. `kept_bytes` are left in blobs of the owner.
     """
 
     output: Json = field(default_factory=dict)
     units: int = 0
     write: Callable[[Session], None] = _nothing
     before_locks: Callable[[Session], None] = _nothing
+    kept_bytes: int = 0

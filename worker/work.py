@@ -118,8 +118,10 @@ def _record(place: Workplace, claim: Claim, done: Done) -> Counter[Lane]:
         dataset = datasets.lock(session, claim.dataset_id) if last and claim.dataset_id else None
         if last and claim.model_id:
             models.lock(session, claim.model_id)
-        shards.complete(session, claim, _finite(done.output), units=done.units)
+        shards.complete(session, claim, _finite(done.output), units=done.units, kept_bytes=done.kept_bytes)
         done.write(session)
+        if last:
+            owners.keep(session, claim, shards.kept_bytes(session, claim))
         if job is not None:
             from worker import pipeline
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from service.context import ServiceDep
+from service.context import HeavyDep, Service, ServiceDep
 from service.problem_docs import problems
 from store import jobs
 from store.errors import ConflictError, NotFoundError
@@ -25,8 +25,14 @@ _SAFETENSORS = "application/octet-stream"
         **problems(404, 409),
     },
 )
-def get_checkpoint(job_id: str, service: ServiceDep) -> StreamingResponse:
+async def get_checkpoint(job_id: str, service: ServiceDep, heavy: HeavyDep) -> StreamingResponse:
     """The edited weights as safetensors, under open_clip's own names; of a dataset of embeddings, its two heads."""
+    blob = await heavy.run(_checkpoint_of, service, job_id)
+    headers = {"Content-Disposition": f'attachment; filename="{job_id}.safetensors"'}
+    return StreamingResponse(heavy.each(service.blobs.stream(blob)), media_type=_SAFETENSORS, headers=headers)
+
+
+def _checkpoint_of(service: Service, job_id: str) -> str:
     with service.database.transaction() as session:
         job = jobs.get(session, job_id)
         if job.task != "removal":
@@ -35,8 +41,6 @@ def get_checkpoint(job_id: str, service: ServiceDep) -> StreamingResponse:
             raise ConflictError(
                 "no_results", f"job {job_id} is {job.status}: its checkpoint is there once it succeeded"
             )
-        blob = job.checkpoint_blob
-    if blob is None:
-        raise NotFoundError("no_checkpoint", f"job {job_id} left no checkpoint")
-    headers = {"Content-Disposition": f'attachment; filename="{job_id}.safetensors"'}
-    return StreamingResponse(service.blobs.stream(blob), media_type=_SAFETENSORS, headers=headers)
+        if job.checkpoint_blob is None:
+            raise NotFoundError("no_checkpoint", f"job {job_id} left no checkpoint")
+        return job.checkpoint_blob

@@ -84,7 +84,7 @@ def _create(service: Service, form: Form, upload: Once) -> Response:
         return answered
     kept = keep_upload(service.blobs, form.files["file"], "file", *map(form.fields.get, _FIELDS))
     with kept.forgotten_on_error(service.blobs), service.database.transaction() as session:
-        service.limits.room_for_bytes(session, kept.upload.size_bytes)
+        service.limits.room_for_datasets(session, 1, kept.upload.size_bytes)
         answer = upload.answer(session, content, created(new_dataset(session, kept)))
     service.bell.ring(shards.opened(session))
     return answer

@@ -55,12 +55,16 @@ async def create_from_reference(request: Request, service: Service, once: Once) 
         ConflictError: the upload is a dataset already.
     """
     body = await read_body(request, MAX_FIELD_BYTES)
+    return await run_in_threadpool(_create, service, body, once)
+
+
+def _create(service: Service, body: bytes, once: Once) -> Response:
     asked = parse(body, DatasetReference, ("body",))
     content = asked.model_dump(exclude_none=True)
     if (answered := once.first_answer(content)) is not None:
         return answered
     make = _of_upload if asked.upload is not None else _of_uri
-    return await run_in_threadpool(make, service, asked, once)
+    return make(service, asked, once)
 
 
 def _of_uri(service: Service, asked: DatasetReference, once: Once) -> Response:
@@ -68,7 +72,7 @@ def _of_uri(service: Service, asked: DatasetReference, once: Once) -> Response:
     check_references(uri, service.settings, trusted=service.limits is UNLIMITED)
     dataset_id, filename = new_id("ds"), filename_of(uri)[:1000]
     with service.database.transaction() as session:
-        service.limits.room_for_bytes(session, 1)  # how many there are is known when they are fetched
+        service.limits.room_for_datasets(session, 1, 1)  # how many bytes is known when they are fetched
         dataset = datasets.create(
             session,
             dataset_id=dataset_id,
@@ -93,6 +97,7 @@ def _of_upload(service: Service, asked: DatasetReference, once: Once) -> Respons
     digest = digest_of(service.blobs, upload)
     filename = protocol.filename(upload.metadata_header)
     with service.database.transaction() as session:
+        service.limits.room_for_datasets(session, 1, 0)  # its bytes were promised with the upload
         upload = uploads.whole(session, upload_id, lock=True)
         dataset = datasets.create(
             session,

@@ -1,10 +1,12 @@
 """What the notice of a job's end looks like from outside."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from pydantic import BaseModel, Field
 
 from store.references import shown
+from store.shared_secrets import ActiveSecret
 from store.states import DeliveryStatus
 from store.tables import Delivery
 
@@ -30,10 +32,29 @@ class DeliveryOut(BaseModel):
     created_at: datetime
 
 
+class EndingSecretOut(BaseModel):
+    """A secret that a rotation has replaced."""
+
+    secret: str
+    expires_at: datetime
+
+
 class WebhookSecretOut(BaseModel):
     """What notices are signed with."""
 
     secret: str = Field(description="`whsec_` and base64, as the libraries of Standard Webhooks take it")
+    previous: EndingSecretOut | None = Field(
+        description="the one before, until it ends: notices carry a signature by each"
+    )
+
+
+def secret_out(active: Sequence[ActiveSecret]) -> WebhookSecretOut:
+    """The outside form of a tenant's active secrets, the newest first."""
+    newest, *before = active
+    previous = None
+    if before and before[0].expires_at is not None:
+        previous = EndingSecretOut(secret=before[0].secret, expires_at=before[0].expires_at)
+    return WebhookSecretOut(secret=newest.secret, previous=previous)
 
 
 def delivery_out(delivery: Delivery) -> DeliveryOut:

@@ -112,7 +112,7 @@ async def _events(service: Service, state: EventOut, seen: str | None) -> AsyncI
 
 def _look(service: Service, job_id: str) -> EventOut:
     with service.database.transaction() as session:
-        job = job_out(session, jobs.get(session, job_id))
+        job = job_out(session, jobs.glance(session, job_id))
         return EventOut(**{name: getattr(job, name) for name in EventOut.model_fields})
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from service.context import ServiceDep
+from service.context import HeavyDep, ServiceDep
 from service.exports.npy import npy_chunks
 from service.exports.parquet import parquet_chunks
 from service.exports.source import Keep, Source
@@ -55,17 +55,18 @@ _CONTENT: dict[str, Any] = {
         **problems(404, 409),
     },
 )
-def export_results(
+async def export_results(
     job_id: str,
     service: ServiceDep,
+    heavy: HeavyDep,
     form: Annotated[Format, Query(alias="format", description=_ABOUT_FORMATS)] = "csv",
     keep: Annotated[Keep, Query(description="all, only the flagged, or only those that are not")] = "all",
 ) -> StreamingResponse:
     """Every scored pair of a job that succeeded: its scores, and every column that it came with."""
-    source = Source.of(job_id, keep, service.database, service.blobs)
     written = _FORMATS[form]
+    chunks = await heavy.run(lambda: written.chunks(Source.of(job_id, keep, service.database, service.blobs)))
     return StreamingResponse(
-        written.chunks(source),
+        heavy.each(chunks),
         media_type=written.media_type,
         headers={
             "Content-Disposition": f'attachment; filename="{job_id}.{keep}.{written.suffix}"',

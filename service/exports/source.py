@@ -84,15 +84,19 @@ class Source:
         Raises:
             ConflictError: they are too many, or too long, to be the columns of one table.
         """
-        with self.database.transaction() as session:
-            found = exports.extra_names(session, self.dataset, most=_MOST_COLUMNS + 1, longest=_LONGEST_NAME + 1)
-        if len(found) > _MOST_COLUMNS or any(len(name) > _LONGEST_NAME for name in found):
-            raise ConflictError(
-                "too_many_columns",
-                f"its pairs came with more than {_MOST_COLUMNS} different columns, or with a name of more than "
-                f"{_LONGEST_NAME} characters: take format=jsonl, where each row names its own",
-            )
-        return found
+        found: set[str] = set()
+        for positions in self._stretches():
+            with self.database.transaction() as session:
+                found |= exports.extra_names(
+                    session, self.dataset, positions, most=_MOST_COLUMNS + 1, longest=_LONGEST_NAME + 1
+                )
+            if len(found) > _MOST_COLUMNS or any(len(name) > _LONGEST_NAME for name in found):
+                raise ConflictError(
+                    "too_many_columns",
+                    f"its pairs came with more than {_MOST_COLUMNS} different columns, or with a name of more than "
+                    f"{_LONGEST_NAME} characters: take format=jsonl, where each row names its own",
+                )
+        return sorted(found)
 
     def extra_columns(self) -> list[ExtraColumn]:
         """The same with what they hold.
@@ -100,9 +104,27 @@ class Source:
         Raises:
             ConflictError: they are too many, or too long, to be the columns of one table.
         """
-        self.extra_names()
+        found = {name: ExtraColumn(name) for name in self.extra_names()}
+        for positions in self._stretches():
+            with self.database.transaction() as session:
+                for column in exports.extra_columns(session, self.dataset, positions):
+                    found[column.name] = found[column.name].joined(column)
+        return list(found.values())
+
+    def uids(self) -> Iterator[list[str | None]]:
+        """The uids of the pairs in rank order, a piece at a time; null where a pair has none."""
+        after = 0
+        while True:
+            with self.database.transaction() as session:
+                found = exports.uids(session, self.job, self.dataset, flagged=self.flagged, after=after)
+            if not found:
+                return
+            after = found[-1].rank
+            yield [row.uid for row in found]
+
+    def _stretches(self) -> list[range]:
         with self.database.transaction() as session:
-            return exports.extra_columns(session, self.dataset)
+            return exports.stretches(session, self.dataset)
 
     def image_parts(self, what: str) -> dict[int, str]:
         """The blobs of the images, by part.

@@ -11,7 +11,8 @@ from service.exports.columns import RESULT_COLUMNS, as_object, cell, extra_of, o
 from service.exports.source import Source
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+# Linear: no two repetitions can share digits. ASCII only: a spreadsheet reads no other digits as a number.
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def safe(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """`/jobs`: submit, follow, cancel and delete jobs."""
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -59,20 +60,23 @@ _SOON, _LATER, _YOUNG_SECONDS = 1, 5, 60
 
 def job_out(session: Session, job: Job) -> JobOut:
     """The outside form of a job's row, with the progress of its present phase."""
-    return JobOut(
-        **{name: getattr(job, name) for name in JobOut.model_fields if name not in ("progress", "error", "phase")},
-        phase=_phase(job),
-        progress=_progress(session, job),
-        error=ErrorOut(**job.error) if job.error else None,
-    )
+    return jobs_out(session, [job])[0]
 
 
-def _without_histograms(job: JobOut) -> JobOut:
-    """For listings, which a page of distributions would drown."""
-    if job.summary is None:
-        return job
-    summary = {name: value for name, value in job.summary.items() if name != "scores"}
-    return job.model_copy(update={"summary": summary})
+def jobs_out(session: Session, found: Sequence[Job]) -> list[JobOut]:
+    """The same of each of them, with one query for the progress of all."""
+    phases = [_phases(job) for job in found]
+    progress = shards.progress(session, {phase for of_one in phases for phase in of_one})
+    made = ("progress", "error", "phase")
+    return [
+        JobOut(
+            **{name: getattr(job, name) for name in JobOut.model_fields if name not in made},
+            phase=_phase(job),
+            progress=_progress(job, [progress[phase] for phase in of_one if phase in progress]),
+            error=ErrorOut(**job.error) if job.error else None,
+        )
+        for job, of_one in zip(found, phases, strict=True)
+    ]
 
 
 def _phase(job: Job) -> str | None:
@@ -80,14 +84,18 @@ def _phase(job: Job) -> str | None:
     return Phase.INGEST if job.phase is None and job.status == JobStatus.QUEUED else job.phase
 
 
-def _progress(session: Session, job: Job) -> ProgressOut | None:
+def _phases(job: Job) -> list[tuple[str, str]]:
+    """Whose shards say how far a job is: its own, or those of the datasets that it waits for."""
+    phase = _phase(job)
+    if phase is None:
+        return []
+    return [(owner, phase) for owner in (job.named_datasets() if phase == Phase.INGEST else [job.id])]
+
+
+def _progress(job: Job, found: Sequence[shards.Progress]) -> ProgressOut | None:
     phase = _phase(job)
     if phase is None:
         return ProgressOut(done=job.result_count, total=job.result_count, unit="pairs") if job.result_count else None
-    owners: list[dict[str, str]] = [{"job_id": job.id}]
-    if phase == Phase.INGEST:
-        owners = [{"dataset_id": id_} for id_ in job.named_datasets()]
-    found = [shards.progress(session, phase, **owner) for owner in owners]
     return ProgressOut(
         done=sum(progress.done for progress in found),
         total=sum(progress.total for progress in found),
@@ -171,7 +179,8 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
         spec = JobSpec.model_validate(content)
         with service.database.transaction() as session:
             service.limits.room_for_job(session)
-            service.limits.room_for_bytes(session, sum(kept.upload.size_bytes for kept in kept_uploads))
+            size = sum(kept.upload.size_bytes for kept in kept_uploads)
+            service.limits.room_for_datasets(session, len(kept_uploads), size)
             for kept in kept_uploads:
                 new_dataset(session, kept)
             answer = _promise(service, session, spec, sent, submission)
@@ -183,10 +192,12 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
 def list_jobs(
     request: Request, response: Response, service: ServiceDep, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[JobOut]:
-    """Jobs, newest first, their summaries without the distributions of the scores."""
+    """Jobs, newest first, without their long parts: `summary` has neither `scores` nor `queries`, and an inline
+    `spec.model.architecture`, `spec.remove.keys` or `spec.queries.candidates` of more than 1,000 bytes is
+    `{"abridged": true, "bytes": n}`. `GET /jobs/{id}` has all of it."""
     with service.database.transaction() as session:
         found, following, total = newest_first(jobs, session, service.cursors, "jobs", limit, cursor)
-        items = [_without_histograms(job_out(session, job)) for job in found]
+        items = jobs_out(session, found)
     link_next(request, response, following)
     return Page(items=items, next_cursor=following, total=total)
 

@@ -126,6 +126,10 @@ def _given(service: Service, field: str | None) -> str | dict[str, Any] | None:
     given: str | dict[str, Any] = field
     if field.lstrip().startswith("{"):
         given = parse(field, RootModel[dict[str, Any]], ("body", "architecture")).root
+    elif len(field) > _MOST_NAME:
+        raise InvalidError(
+            "name_too_long", f"the name of an architecture has at most {_MOST_NAME} characters", "architecture"
+        )
     check_architecture(given, "architecture")
     check_size(given, service.settings.ecif_max_model_bytes, "architecture")
     return given
@@ -179,7 +183,8 @@ def _promised(session: Session, model: Model, content: dict[str, Any], request_o
 def list_models(
     request: Request, response: Response, service: ServiceDep, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[ModelOut]:
-    """Models, newest first."""
+    """Models, newest first. An inline `architecture` of more than 1,000 bytes is
+    `{"abridged": true, "bytes": n}`: `GET /models/{id}` has all of it."""
     with service.database.transaction() as session:
         found, following, total = newest_first(models, session, service.cursors, "models", limit, cursor)
         items = [model_out(model) for model in found]

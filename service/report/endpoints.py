@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from service.context import ServiceDep
+from service.context import HeavyDep, Service, ServiceDep
 from service.problem_docs import headers, problems
 from service.report import numbers
 from service.report.content import Report, gather
@@ -40,19 +40,13 @@ _pages.filters |= {"number": numbers.number, "count": numbers.count, "share": nu
     response_class=HTMLResponse,
     responses={200: {"headers": headers(Content_Security_Policy="nothing is loaded or run")}, **problems(404, 409)},
 )
-def get_report(job_id: str, request: Request, service: ServiceDep) -> HTMLResponse:
+async def get_report(job_id: str, request: Request, service: ServiceDep, heavy: HeavyDep) -> HTMLResponse:
     """The pairs at both ends of the ranking as pictures, the scores, what to be warned of, and what to do next.
 
     One file that needs nothing else, so it can be kept and sent on.
     """
-    report = gather(job_id, service.database, service.blobs)
-    page = _pages.get_template("page.html").render(
-        report=report,
-        commands=_commands(report, str(request.base_url).rstrip("/"), "authorization" in request.headers),
-        specification=json.dumps(report.job.spec, indent=2, ensure_ascii=False),
-        style=_STYLE,
-        policy=_POLICY.rpartition("; frame")[0],  # of which a page cannot say this itself
-    )
+    base, with_key = str(request.base_url).rstrip("/"), "authorization" in request.headers
+    page = await heavy.run(_page, job_id, service, base, with_key)
     return HTMLResponse(
         page,
         headers={
@@ -61,6 +55,17 @@ def get_report(job_id: str, request: Request, service: ServiceDep) -> HTMLRespon
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "private, no-store",
         },
+    )
+
+
+def _page(job_id: str, service: Service, base: str, with_key: bool) -> str:
+    report = gather(job_id, service.database, service.blobs)
+    return _pages.get_template("page.html").render(
+        report=report,
+        commands=_commands(report, base, with_key),
+        specification=json.dumps(report.job.spec, indent=2, ensure_ascii=False),
+        style=_STYLE,
+        policy=_POLICY.rpartition("; frame")[0],  # of which a page cannot say this itself
     )
 
 

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from service.context import Service
 from service.problems import ChecksumError, MalformedError, StalledError, TooLargeError
 from service.resumable.protocol import Checksum
-from service.uploads import chunks
+from service.uploads import chunks, declared_length
 from store import uploads
 from store.errors import DomainError
 from store.tables import Upload
@@ -36,6 +36,8 @@ class _Patch:
             raise
 
     def _write(self, piece: bytes) -> None:
+        if self.checksum is not None:
+            self.checksum.update(piece)
         with self.service.database.transaction() as session:
             upload = uploads.locked_for(session, self.upload.id, self.upload.writer or "")
             if piece:
@@ -74,8 +76,7 @@ async def receive(request: Request, service: Service, upload_id: str, offset: in
         OSError: there is no room; what was acknowledged is kept.
     """
     upload = await run_in_threadpool(_begin, service, upload_id, offset)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > upload.length - offset:
+    if declared_length(request) > upload.length - offset:
         raise _too_long(upload)
     patch = _Patch(service, upload, checksum, offset)
     pending = bytearray()
@@ -84,8 +85,6 @@ async def receive(request: Request, service: Service, upload_id: str, offset: in
             if patch.written + len(pending) + len(chunk) > upload.length:
                 raise _too_long(upload)
             pending += chunk
-            if checksum is not None:
-                checksum.update(chunk)
             if len(pending) >= service.blobs.piece_bytes:
                 await run_in_threadpool(patch.write, bytes(pending))
                 pending.clear()

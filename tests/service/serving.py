@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,3 +63,44 @@ def in_a_process(
     finally:
         process.kill()
         process.wait()
+
+
+class Watch:
+    """What a process does to others while it works: how long `/healthz` waited at most, and how its memory grew."""
+
+    def __init__(self, url: str, process: "subprocess.Popen[bytes]") -> None:
+        self.slowest = 0.0  # seconds
+        self.looks = 0
+        self._url, self._pid = url, process.pid
+        self._before = self._peak = self._resident()
+
+    @property
+    def grown(self) -> int:
+        """Bytes of memory at most beyond those at the beginning."""
+        return self._peak - self._before
+
+    def _resident(self) -> int:
+        pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def look(self, over: threading.Event) -> None:
+        with httpx.Client(base_url=self._url, trust_env=False, timeout=60) as client:
+            while not over.wait(0.02):
+                began = time.monotonic()
+                assert client.get("/healthz").status_code == 200
+                self.slowest = max(self.slowest, time.monotonic() - began)
+                self._peak = max(self._peak, self._resident())
+                self.looks += 1
+
+
+@contextmanager
+def watched(url: str, process: "subprocess.Popen[bytes]") -> Iterator[Watch]:
+    """Watch a server while the block lasts."""
+    watch, over = Watch(url, process), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(watch.look, over)
+        try:
+            yield watch
+        finally:
+            over.set()
+        looking.result()

@@ -73,10 +73,30 @@ def test_without_keys_others_are_answered_where_the_settings_say_so(asking):
         {"Origin": "https://elsewhere.example"},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:9999"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
     ],
 )
 def test_without_keys_pages_of_other_sites_cannot_use_the_browser_of_this_machine(asking, problem_of, headers):
     assert problem_of(asking().post("/jobs", json={}, headers=headers))["status"] == 403
+    assert problem_of(asking().get("/jobs", headers=headers))["status"] == 403
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_without_keys_what_a_browser_opens_itself_is_answered(asking, site):
+    assert asking().get("/jobs", headers={"Sec-Fetch-Site": site}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header", ["Via", "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Anything", "X-Real-IP"]
+)
+def test_without_keys_nobody_behind_a_proxy_on_this_machine_is_answered(asking, key, problem_of, header):
+    client, headers = asking(), {header: "127.0.0.1"}
+    problem = problem_of(client.get("/jobs", headers=headers))
+    assert (problem["status"], problem["code"]) == (401, "no_keys_yet")
+    assert header.lower() in problem["detail"]
+    assert asking(ecif_open=True).get("/jobs", headers=headers).status_code == 200
+    assert client.get("/jobs", headers=headers | bearer(key())).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000", "ecif.localhost"])

@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 from schemathesis.schemas import BaseSchema
-from starlette.types import Receive, Scope, Send
 
 from store import api_keys
+from tests.service.serving import in_a_process, watched
 
 CONFIG = {
     "seed": 1,
@@ -36,21 +38,6 @@ CONFIG = {
     ],
 }
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
-
-
-class Started:
-    """An application whose lifespan somebody else takes care of."""
-
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            for kind in ("startup", "shutdown"):
-                await receive()
-                await send({"type": f"lifespan.{kind}.complete"})
-            return
-        await self.app(scope, receive, send)
 
 
 def failed_checks(recorder: ScenarioRecorder) -> Iterator[str]:
@@ -84,27 +71,96 @@ def settings(settings):
 
 
 @pytest.fixture
-def load(client, database):
-    """The document, as schemathesis reads it; its requests show a key."""
+def served(settings):
+    """A server of its own process: whoever sends must not hold up whoever answers."""
+    with in_a_process(settings) as (url, process):
+        yield url, process
 
-    def make(**config):
+
+@pytest.fixture
+def new_key(database):
+    """Headers with a key; from the first on everybody needs one."""
+
+    def make():
         with database.transaction() as session:
-            secret = api_keys.create(session, "default", None)[1]
-        told = SchemathesisConfig.from_dict({**CONFIG, **config, "headers": {"Authorization": f"Bearer {secret}"}})
-        return schemathesis.openapi.from_asgi("/openapi.json", Started(client.app), config=told)
+            return {"Authorization": f"Bearer {api_keys.create(session, 'default', None)[1]}"}
 
     return make
 
 
-def test_the_document_and_the_service_agree_whatever_is_sent(load, upload, image_zip, work):
+@pytest.fixture
+def load(served, new_key):
+    """The document, as schemathesis reads it; its requests show a key."""
+
+    def make(**config):
+        told = SchemathesisConfig.from_dict({**CONFIG, **config, "headers": new_key()})
+        return schemathesis.openapi.from_url(f"{served[0]}/openapi.json", config=told)
+
+    return make
+
+
+def judge(watch):
+    print(
+        f"/healthz waited {watch.slowest:.2f} s at most, memory grew by {watch.grown >> 20} MiB"
+    )  # shown by pytest -s
+    assert watch.looks > 10
+    assert watch.slowest < 1
+    assert watch.grown < 256 << 20
+
+
+def test_the_document_and_the_service_agree_whatever_is_sent(served, load, upload, image_zip, work):
     upload(image_zip(3))
     work()
     schema = load()
-    cases, failures = disagreements(schema)
+    with watched(*served) as watch:
+        cases, failures = disagreements(schema)
     assert not failures, f"{len(failures)} failures\n" + "\n".join(failures[:40])
     operations = {f"{method.upper()} {path}" for path, item in schema.raw_schema["paths"].items() for method in item}
     assert operations <= set(cases)
     assert sum(cases.values()) > 20 * len(operations)
+    judge(watch)
+
+
+def filled(begin, item, end):
+    return begin + ",".join([item] * ((MEBIBYTE - len(begin) - len(end)) // (len(item) + 1))) + end
+
+
+MEBIBYTE = 1 << 20
+BODIES = [
+    filled('{"task":"misalignment","dataset":"ds","methods":[', "0", "]}"),
+    filled('{"task":"removal","dataset":"ds","remove":{"keys":[', "[]", "]}}"),
+    filled('{"uri":[', "{}", "]}"),
+    "{" + ",".join(f'"{n}":0' for n in range(90_000)) + ',"89999":0}',
+    '{"model":' + filled("[", "{" + ",".join(f'"{n}":0' for n in range(900)) + ',"899":0}', "]") + "}",
+    "[" * (MEBIBYTE - 1),
+    "9" * (MEBIBYTE - 1),
+    '{"name":"' + "\\u0000" * (MEBIBYTE // 6 - 10) + '"}',
+    '{"caption_template":"' + "{label" * (MEBIBYTE // 6 - 10) + '","uri":"https://h/x"}',
+    '{"uri":"https://h/' + "{a," * 1000 + "}" * 1000 + '"}',
+    '{"uri":"https://h/{0..9999}' + "%2525" * 700 + '"}',
+    '{"model":{"architecture":{' + ",".join(f'"k{n}":"' + "x" * 1000 + '"' for n in range(900)) + "}}}",
+]
+
+
+def test_bodies_that_are_built_to_take_long_hold_up_nobody(served, new_key):
+    url, process = served
+    key = new_key()
+    with httpx.Client(base_url=url, headers=key, trust_env=False, timeout=60) as client, ThreadPoolExecutor(4) as pool:
+
+        def post(sent):
+            path, body = sent
+            return client.post(path, content=body, headers={"content-type": "application/json"})
+
+        def post_form(body):
+            return client.post("/jobs", files={"dataset": ("x.zip", b"x")}, data={"spec": body})
+
+        paths = ("/jobs", "/datasets", "/models")
+        with watched(url, process) as watch:
+            answers = list(pool.map(post, [(path, body) for body in BODIES for path in paths]))
+            answers += pool.map(post_form, BODIES)
+    assert {answer.status_code for answer in answers} <= {201, 400, 413, 422}  # ten thousand files are a dataset
+    assert max(len(answer.content) for answer in answers) < 1 << 20
+    judge(watch)
 
 
 @pytest.mark.parametrize("holds", ["images", "embeddings"])

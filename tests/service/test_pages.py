@@ -1,6 +1,10 @@
 """The pages for people come whole from this service: nothing is loaded from elsewhere."""
 
+import base64
+import hashlib
 import re
+
+from fastapi.responses import HTMLResponse
 
 
 def test_the_documentation_needs_no_other_host(client):
@@ -17,11 +21,27 @@ def test_the_documentation_needs_no_other_host(client):
         assert len(answer.content) > 500
 
 
-def test_a_listing_of_jobs_leaves_the_distributions_out(client, upload, embedding_zip, work):
-    dataset = upload(embedding_zip(10))
-    job = client.post("/jobs", json={"task": "misalignment", "dataset": dataset["id"]}).json()
-    work()
-    (listed,) = client.get("/jobs").json()["items"]
-    whole = client.get(f"/jobs/{job['id']}").json()
-    assert "scores" in whole["summary"]
-    assert listed["summary"] == {name: value for name, value in whole["summary"].items() if name != "scores"}
+def policy_of(answer):
+    directives = (directive.split() for directive in answer.headers["content-security-policy"].split(";"))
+    return {name: values for name, *values in directives}
+
+
+def test_the_documentation_runs_its_own_scripts_and_no_others(client):
+    page = client.get("/docs")
+    policy = policy_of(page)
+    (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy["script-src"] == ["'self'", f"'sha256-{digest}'"]
+    assert policy["connect-src"] == ["'self'"]
+    for nothing in ("default-src", "base-uri", "form-action", "frame-ancestors"):
+        assert policy[nothing] == ["'none'"]
+    assert not re.search(r"\son\w+=|javascript:", page.text)
+
+
+def test_a_page_that_says_nothing_may_do_nothing(client):
+    client.app.add_api_route("/page", lambda: HTMLResponse("<script>alert(1)</script>"))
+    answer = client.get("/page")
+    assert policy_of(answer)["default-src"] == ["'none'"]
+    assert "script-src" not in policy_of(answer)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "content-security-policy" not in client.get("/jobs").headers

@@ -89,7 +89,7 @@ def test_the_last_shard_of_a_phase_knows_that_it_is_the_last(database, queued):
     assert last == [False, True]
     with database.transaction() as session:
         assert shards.outputs(session, Phase.SCORE, job_id=queued) == [{"n": 0}, {"n": 1}]
-        assert shards.progress(session, Phase.SCORE, job_id=queued) == shards.Progress(20, 20)
+        assert shards.progress(session, [(queued, Phase.SCORE)]) == {(queued, Phase.SCORE): shards.Progress(20, 20)}
 
 
 def test_a_cancelled_job_is_told_at_the_next_renewal_and_ends_when_nothing_runs(database, queued):

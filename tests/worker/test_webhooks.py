@@ -11,17 +11,18 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, update
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from store import deliveries
 from store.deliveries import PAUSES_SECONDS
-from store.shared_secrets import webhook_secret
-from store.tables import Delivery
+from store.shared_secrets import webhook_secrets
+from store.tables import Delivery, Job, WebhookSecret
 from tests.receiving import receiver as a_receiver
 from worker import courier, sending
 from worker.courier import Courier
@@ -163,9 +164,69 @@ def test_the_signature_is_that_of_the_specification(ended, deliver, receiver, se
 
 def test_every_tenant_has_a_secret_of_its_own(client, database, secret):
     with database.transaction() as session:
-        assert webhook_secret(session, "default") == secret
-        assert webhook_secret(session, "other") != secret
+        assert [active.secret for active in webhook_secrets(session, "default")] == [secret]
+        assert [active.secret for active in webhook_secrets(session, "other")] != [secret]
     assert client.get("/webhook-secret").headers["cache-control"] == "no-store"
+
+
+def test_after_a_rotation_both_secrets_verify_until_the_old_one_ends(
+    client, ended, deliver, receiver, secret, database
+):
+    rotated = client.post("/webhook-secret/rotate", headers={"Idempotency-Key": "1"})
+    assert (rotated.status_code, rotated.headers["cache-control"]) == (201, "no-store")
+    new = rotated.json()["secret"]
+    assert new != secret
+    assert len(base64.b64decode(new.removeprefix("whsec_"))) == 32
+    assert rotated.json()["previous"]["secret"] == secret
+    assert client.get("/webhook-secret").json() == rotated.json()
+    assert client.post("/webhook-secret/rotate", headers={"Idempotency-Key": "1"}).json() == rotated.json()
+    ended(receiver.url)
+    deliver()
+    (told,) = receiver.received
+    assert len(told.headers["webhook-signature"].split(" ")) == 2
+    for active in (secret, new):
+        assert Webhook(active).verify(told.body, told.headers)["type"] == "job.cancelled"
+    with database.transaction() as session:
+        session.execute(
+            update(WebhookSecret).where(WebhookSecret.expires_at.is_not(None)).values(expires_at=func.now())
+        )
+    assert client.get("/webhook-secret").json() == {"secret": new, "previous": None}
+    ended(receiver.url)
+    deliver()
+    told = receiver.received[-1]
+    assert Webhook(new).verify(told.body, told.headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret).verify(told.body, told.headers)
+
+
+def test_two_secrets_at_most_are_active_and_one_may_end_at_once(client, secret):
+    first = client.post("/webhook-secret/rotate").json()["secret"]
+    second = client.post("/webhook-secret/rotate").json()
+    assert second["previous"]["secret"] == first
+    third = client.post("/webhook-secret/rotate?keep_seconds=0").json()
+    assert third["previous"] is None
+    assert len({secret, first, second["secret"], third["secret"]}) == 4
+    assert client.post("/webhook-secret/rotate?keep_seconds=-1").status_code == 422
+
+
+def test_a_resolver_that_hangs_ends_with_the_delivery(ended, deliver, delivery, monkeypatch):
+    monkeypatch.setattr(sending, "_SECONDS", 0.4)
+    over, resolved = threading.Event(), threading.Event()
+
+    def hang(*_, **__):
+        over.wait(60)
+        resolved.set()
+        raise OSError("no answer from the name server")
+
+    monkeypatch.setattr("worker.fetching.public.socket.getaddrinfo", hang)
+    job = ended("https://hooks.example.org/x")
+    began = time.monotonic()
+    deliver()
+    took = time.monotonic() - began
+    over.set()
+    assert resolved.wait(10)
+    assert took < 3
+    assert delivery(job)["attempts"][0]["error"] == "no answer within 0.4 seconds"
 
 
 def test_a_receiver_that_fails_is_told_again_after_growing_pauses(ended, deliver, delivery, later, receiver, secret):
@@ -382,6 +443,57 @@ def test_a_receiver_that_hangs_delays_no_other(ended, delivery, database, settin
             over.set()
             made.close()
     assert len(hanging.received) == 5
+
+
+def test_a_tenant_whose_receivers_all_hang_delays_no_other_tenant(ended, delivery, database, settings, receiver):
+    """Five receivers that hang, four notices each: with all places shared, sixteen of them took every one."""
+    over = threading.Event()
+    with ExitStack() as open_ones:
+        hanging = [open_ones.enter_context(a_receiver()) for _ in range(5)]
+        for each in hanging:
+            each.meanwhile = lambda: over.wait(20)
+            for _ in range(4):
+                ended(each.url)
+        other = ended(receiver.url)
+        with database.transaction() as session:
+            session.execute(update(Job).where(Job.id == other).values(tenant="other"))
+            session.execute(update(Delivery).where(Delivery.job_id == other).values(tenant="other"))
+        made = Courier(database, settings)
+        try:
+            _until(lambda: receiver.received)
+            _until(lambda: sum(len(each.received) for each in hanging) == 8)
+            with database.transaction() as session:
+                (waiting,) = deliveries.tenants_due(session)
+            assert waiting == "default"
+        finally:
+            over.set()
+            made.close()
+
+
+def test_claims_go_to_the_tenant_with_fewest_under_way(database):
+    def claimed_with(*under_way):
+        claimed = courier.claim(database, [_under_way(*each) for each in under_way])
+        return claimed and (claimed.tenant, claimed.receiver)
+
+    with database.transaction() as session:
+        for n, (tenant, receiver) in enumerate([*[("a", "slow")] * 9, ("a", "quick"), ("b", "slow")]):
+            session.add(
+                Delivery(
+                    id=f"msg_{n:02d}", job_id="job", tenant=tenant, event="job.failed", url=f"https://{receiver}/",
+                    receiver=receiver, body="", status="waiting",
+                    not_before=datetime.now(UTC) - timedelta(seconds=60 - n),
+                )
+            )  # fmt: skip
+    assert claimed_with() == ("a", "slow")
+    assert claimed_with(("a", "slow")) == ("b", "slow")
+    assert claimed_with(*[("a", "slow")] * 4) == ("a", "quick")
+    assert claimed_with(*[("a", "slow")] * 4) is None
+    assert claimed_with(*[("a", "other")] * 8) is None
+    assert claimed_with(*[("a", "other")] * 7) == ("a", "slow")
+
+
+def _under_way(tenant, receiver):
+    return deliveries.Claimed("msg", 1, tenant, "job", f"https://{receiver}/", receiver, "")
 
 
 def _until(true):
