@@ -16,8 +16,9 @@ from chaos.records import UNENDED, Records
 
 _TIMEOUT_SECONDS = 10.0
 _PAUSE_SECONDS = 0.3
-_TO_BE_SENT_AGAIN = (httpx.codes.CONFLICT, httpx.codes.SERVICE_UNAVAILABLE)
-"""The first is still being worked on; the database is away. Anything else that is no success breaks a promise."""
+_TO_BE_SENT_AGAIN = (httpx.codes.CONFLICT, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.INSUFFICIENT_STORAGE)
+"""The first is still being worked on; the database is away; the disk is full. Anything else that is no success breaks a
+promise."""
 
 
 class UnexpectedAnswerError(Exception):

@@ -1,6 +1,7 @@
 """What can go wrong, each fault with what it hits and when its effect is over."""
 
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,11 +12,14 @@ import redis
 
 from chaos.link import Link
 from chaos.records import Held, Records
-from chaos.world import World, kill_process
+from chaos.world import World, kill_process, signal_process
 
 _WAIT_FOR_A_BUSY_CHILD_SECONDS = 5.0
 _HELD_SECONDS = 6.0
 _SLOW_SECONDS = 6.0
+_FROZEN_SECONDS = 45.0
+"""Longer than a lease: what a frozen process held is another's when it goes on."""
+_WAIT_FOR_A_COPY_SECONDS = 10.0
 _DELAYS = {"redis": 0.3, "postgres": 0.02}  # each way, for every message of many in a transaction
 
 
@@ -40,6 +44,8 @@ class Faults:
 
     KINDS = (
         "kill-pool-child",
+        "kill-in-copy",
+        "freeze-pool-child",
         "kill-worker",
         "kill-api",
         "kill-sweeper",
@@ -52,6 +58,8 @@ class Faults:
         "slow-postgres",
         "hold-postgres",
         "cut-postgres",
+        "kill-postgres",
+        "fill-disk",
     )
 
     def __init__(self, world: World, records: Records, draw: random.Random) -> None:
@@ -59,6 +67,7 @@ class Faults:
         self._records = records
         self._draw = draw
         self._timers: list[threading.Timer] = []
+        self._frozen: set[int] = set()
 
     def inflict(self, kind: str) -> Fault:
         """Do it now."""
@@ -71,17 +80,44 @@ class Faults:
         for link in (self._world.redis_link, self._world.postgres_link):
             link.slow(0)
             link.release()
+        for pid in self._frozen:
+            signal_process(pid, signal.SIGCONT)
+        self._world.empty_disk()
 
     def kill_pool_child(self) -> Fault:
+        lost, at = self._busy(), time.time()
+        if lost is None:
+            return Fault("kill-pool-child", "nobody: no process held a shard", at)
+        kill_process(lost.pid)
+        return Fault("kill-pool-child", f"process {lost.pid}, at work on shard {lost.shard}", at, [lost])
+
+    def freeze_pool_child(self) -> Fault:
+        lost, at = self._busy(), time.time()
+        if lost is None:
+            return Fault("freeze-pool-child", "nobody: no process held a shard", at)
+        signal_process(lost.pid, signal.SIGSTOP)
+        self._frozen.add(lost.pid)
+        self._after(_FROZEN_SECONDS, lambda: signal_process(lost.pid, signal.SIGCONT))
+        hit = f"process {lost.pid}, at work on shard {lost.shard}, for {_FROZEN_SECONDS:g} s"
+        return Fault("freeze-pool-child", hit, at, [lost])
+
+    def kill_in_copy(self) -> Fault:
+        with self._world.copies_held():
+            deadline = time.monotonic() + _WAIT_FOR_A_COPY_SECONDS
+            while (pid := self._records.copying()) is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            at = time.time()
+            if pid is None:
+                return Fault("kill-in-copy", "nobody: no process copied results", at)
+            lost = [held for held in self._records.held() if held.pid == pid]
+            kill_process(pid)
+        return Fault("kill-in-copy", f"process {pid}, in the middle of a COPY", at, lost)
+
+    def _busy(self) -> Held | None:
         deadline = time.monotonic() + _WAIT_FOR_A_BUSY_CHILD_SECONDS
         while not (held := self._records.held()) and time.monotonic() < deadline:
             time.sleep(0.01)
-        if not held:
-            return Fault("kill-pool-child", "nobody: no process held a shard", time.time())
-        lost = self._draw.choice(held)
-        at = time.time()
-        kill_process(lost.pid)
-        return Fault("kill-pool-child", f"process {lost.pid}, at work on shard {lost.shard}", at, [lost])
+        return self._draw.choice(held) if held else None
 
     def kill_worker(self) -> Fault:
         at, lost = time.time(), self._records.held()
@@ -101,6 +137,18 @@ class Faults:
     def kill_redis(self) -> Fault:
         at, pid = time.time(), self._world.kill("redis")
         return Fault("kill-redis", f"process {pid}", at, (), self._another("redis", pid))
+
+    def kill_postgres(self) -> Fault:
+        at, lost = time.time(), self._records.held()
+        pid = self._world.kill("postgres")
+        return Fault("kill-postgres", f"process {pid}, {_shards(lost)}", at, lost, self._another("postgres", pid))
+
+    def fill_disk(self) -> Fault:
+        at = time.time()
+        if not self._world.fill_disk():
+            return Fault("fill-disk", "nothing: no small file system can be mounted here", at)
+        self._after(_HELD_SECONDS, self._world.empty_disk)
+        return Fault("fill-disk", f"no room for blobs for {_HELD_SECONDS:g} s", at)
 
     def flush_redis(self) -> Fault:
         at = time.time()

@@ -32,9 +32,11 @@ class Recipe:
         return {**self.settings, "dataset": dataset_id}
 
 
-def recipes(number: int) -> list[Recipe]:
-    """`number` different jobs over embeddings of their own; a few hundred milliseconds of work each."""
-    return [Recipe(f"recipe-{n}", _settings(n), _embeddings(n)) for n in range(number)]
+def recipes(number: int, receiver: str) -> list[Recipe]:
+    """`number` different jobs over embeddings of their own; a few hundred milliseconds of work each. `receiver` is told
+    of the end of each."""
+    told = {"notify": {"url": receiver}}
+    return [Recipe(f"recipe-{n}", _settings(n) | told, _embeddings(n)) for n in range(number)]
 
 
 def _settings(number: int) -> dict[str, Any]:

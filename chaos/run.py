@@ -12,7 +12,7 @@ from pathlib import Path
 from chaos.clients import Client, Crowd, Order, Room
 from chaos.faults import Fault, Faults
 from chaos.recipes import Recipe, recipes
-from chaos.records import UNENDED, Records
+from chaos.records import UNENDED, UNTOLD, Records
 from chaos.verdict import Outcome, Rows, Verdict, judge, outcome
 from chaos.watch import Watch
 from chaos.world import World
@@ -48,12 +48,14 @@ def run(plan: Plan, home: Path, say: Callable[[str], None]) -> Verdict:
         closing(Records(world.database_url)) as records,
     ):
         client_until = partial(Client, world.stack.url, world.key)
-        known = recipes(plan.recipes)
+        known = recipes(plan.recipes, world.receiver.url)
         say("undisturbed: each job once")
         with closing(client_until(time.monotonic() + plan.seconds)) as client:
+            world.receiver.secret = client.ask("GET", "/webhook-secret").json()["secret"]
             datasets = [client.upload(recipe, f"data of {recipe.name}") for recipe in known]
             undisturbed = _undisturbed(client, records, known, datasets, plan.seconds)
         before = Rows.counted(records)
+        lost_undisturbed = records.lost_leases()
         # Half of them bring their own data, half name data that are there.
         orders = [
             Order(known[n % len(known)], f"order {n}", datasets[n % len(known)] if n // len(known) % 2 else None)
@@ -67,9 +69,20 @@ def run(plan: Plan, home: Path, say: Callable[[str], None]) -> Verdict:
         ):
             faults = _inflict(plan, world, records, room, deadline, say)
             _wait(lambda: crowd.done and not records.count("jobs", UNENDED), deadline)
+            _wait(lambda: not records.count("deliveries", UNTOLD), deadline)
         with closing(client_until(time.monotonic() + plan.seconds)) as reader:
             return judge(
-                reader, records, orders, crowd, undisturbed, before, faults, world.leaks(), plan.allowed_seconds
+                reader,
+                records,
+                orders,
+                crowd,
+                undisturbed,
+                before,
+                lost_undisturbed,
+                faults,
+                world.receiver,
+                world.leaks(),
+                plan.allowed_seconds,
             )
 
 

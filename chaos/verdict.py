@@ -8,6 +8,7 @@ from typing import Any
 
 from chaos.clients import Client, Crowd, Order
 from chaos.faults import Fault
+from chaos.receiver import Receiver
 from chaos.records import Records
 
 
@@ -68,6 +69,9 @@ class Verdict:
     missing_rows: int
     duplicate_rows: int
     equal: int
+    lost_undisturbed: int
+    told: int
+    told_otherwise: int
     faults: Sequence[Fault]
     leaks: Sequence[str]
     allowed_seconds: float
@@ -88,6 +92,9 @@ class Verdict:
             "one key makes one dataset": self.datasets_off == 0,
             "no row is missing": self.missing_rows == 0,
             "no row is there twice": self.duplicate_rows == 0,
+            "no lease is lost without a fault": self.lost_undisturbed == 0,
+            "of every end its receiver is told": self.told == self.ended,
+            "under one id and with a signature that holds": self.told_otherwise == 0,
             "results are those of an undisturbed run, bit for bit": self.equal == self.succeeded,
             f"work goes on within {self.allowed_seconds:g} s": longest < self.allowed_seconds
             and all(fault.recovered_after is not None for fault in self.faults),
@@ -107,6 +114,9 @@ class Verdict:
             "missing rows": self.missing_rows,
             "duplicate rows": self.duplicate_rows,
             "equal to the undisturbed run, bit for bit": f"{self.equal} of {self.succeeded}",
+            "leases lost before the first fault": self.lost_undisturbed,
+            "ends that the receiver was told of": f"{self.told} of {self.ended}",
+            "under several ids, or with a wrong signature": self.told_otherwise,
             "faults": len(self.faults),
             "longest recovery": longest,
             "logs that show a password or a key": ", ".join(self.leaks) or 0,
@@ -121,12 +131,15 @@ def judge(
     crowd: Crowd,
     undisturbed: dict[str, Outcome],
     before: Rows,
+    lost_undisturbed: int,
     faults: Sequence[Fault],
+    receiver: Receiver,
     leaks: Sequence[str],
     allowed_seconds: float,
 ) -> Verdict:
-    """Read everything back. `undisturbed` holds the outcome of each recipe without faults, `before` what there was
-    when the first order was sent; a fault may be felt for `allowed_seconds`."""
+    """Read everything back. `undisturbed` holds the outcome of each recipe without faults and `lost_undisturbed` the
+    leases that were lost meanwhile, `before` what there was when the first order was sent; a fault may be felt for
+    `allowed_seconds`."""
     accepted = crowd.accepted
     outcomes = {job.id: outcome(client, job.id) for job in accepted}
     succeeded = [job for job in accepted if outcomes[job.id].status == "succeeded"]
@@ -143,6 +156,9 @@ def judge(
         missing_rows=sum(found.missing for found in outcomes.values()),
         duplicate_rows=sum(found.duplicates for found in outcomes.values()),
         equal=sum(outcomes[job.id].digest == undisturbed[job.recipe.name].digest for job in succeeded),
+        lost_undisturbed=lost_undisturbed,
+        told=sum(job.id in receiver.told for job in accepted),
+        told_otherwise=receiver.forged + sum(len(ids) > 1 for ids in receiver.told.values()),
         faults=faults,
         leaks=leaks,
         allowed_seconds=allowed_seconds,

@@ -1,7 +1,7 @@
 """Results of a job, which is named by its number: loaded once with COPY, read in keyset pages by any score.
 
 The results of a large job lie in a partition of their own, so that deleting them is dropping a table; those of all
-others share one, because a table for each would make every plan slow (docs/decisions/0019-retention.md).
+others share one, because a table for each would make every plan slow (docs/decisions/0020-retention.md).
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,10 +3,24 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, func, insert, literal, or_, select, text, true, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    ScalarSelect,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    true,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import LostLeaseError, WorkCancelledError
@@ -164,15 +178,15 @@ def claim(
     *,
     worker: str,
     lease_seconds: float,
-    lanes: Collection[Lane] = tuple(Lane),
+    lanes: Sequence[Lane] = tuple(Lane),
     most_of_a_tenant: int = 0,
 ) -> Claim | None:
     """Take a shard that nobody holds, or nothing.
 
-    Tenants take turns: first comes the one that holds the fewest workers in a lane, and among equals the one that was
-    served longest ago. One that holds `most_of_a_tenant` (0: any number) is left out; claims of the same moment may
-    exceed that by as many as they are. Of one tenant's shards the lowest turn comes first. Shards of a phase or a
-    specification that this worker is too old to know are left to a newer one.
+    Tenants take turns: first comes the one that holds the fewest workers in these lanes, and among equals the one that
+    was served longest ago; then its lane that was. One that holds `most_of_a_tenant` (0: any number) is left out;
+    claims of the same moment may exceed that by as many as they are. Of one tenant's shards the lowest turn comes
+    first. Shards of a phase or a specification that this worker is too old to know are left to a newer one.
     """
     for lane, tenant in _tenants_in_turn(session, lanes, most_of_a_tenant):
         held = _claim_of(session, lane, tenant, worker=worker, lease_seconds=lease_seconds)
@@ -181,7 +195,7 @@ def claim(
     return None
 
 
-def _tenants_in_turn(session: Session, lanes: Collection[Lane], most_of_a_tenant: int) -> list[tuple[str, str]]:
+def _tenants_in_turn(session: Session, lanes: Sequence[Lane], most_of_a_tenant: int) -> list[tuple[str, str]]:
     queued = Shard.state == ShardState.QUEUED
     # A walk over the index from one tenant to the next, however many shards each has.
     first = select(Shard.lane, Shard.tenant).where(queued).order_by(Shard.lane, Shard.tenant).limit(1)
@@ -202,20 +216,29 @@ def _tenants_in_turn(session: Session, lanes: Collection[Lane], most_of_a_tenant
         .group_by(Shard.tenant, Shard.lane)
         .cte("held")
     )
-    in_lane = func.coalesce(
-        select(held.c.count).where(held.c.tenant == waiting.c.tenant, held.c.lane == waiting.c.lane).scalar_subquery(),
-        0,
-    )
-    in_all = func.coalesce(select(func.sum(held.c.count)).where(held.c.tenant == waiting.c.tenant).scalar_subquery(), 0)
-    served = (
-        select(func.max(Shard.started_at))
-        .where(Shard.lane == waiting.c.lane, Shard.tenant == waiting.c.tenant)
-        .scalar_subquery()
-    )
+    all_held = select(func.sum(held.c.count)).where(held.c.tenant == waiting.c.tenant)
+    in_all = func.coalesce(all_held.scalar_subquery(), 0)
+    in_these = func.coalesce(all_held.where(held.c.lane.in_(lanes)).scalar_subquery(), 0)
+
+    def served(lane: Any) -> ScalarSelect[datetime | None]:
+        return (
+            select(func.max(Shard.started_at))
+            .where(Shard.lane == lane, Shard.tenant == waiting.c.tenant)
+            .scalar_subquery()
+        )
+
+    # GREATEST leaves out nulls: a lane in which the tenant was never served.
+    in_any_of_these = func.greatest(*(served(lane) for lane in lanes))
     query = (
         select(waiting.c.lane, waiting.c.tenant)
-        .where(waiting.c.lane.in_(list(lanes)))
-        .order_by(in_lane, served.nulls_first(), waiting.c.lane, waiting.c.tenant)
+        .where(waiting.c.lane.in_(lanes))
+        .order_by(
+            in_these,
+            in_any_of_these.nulls_first(),
+            waiting.c.tenant,
+            served(waiting.c.lane).nulls_first(),
+            waiting.c.lane,
+        )
     )
     if most_of_a_tenant:
         query = query.where(in_all < most_of_a_tenant)

@@ -1,0 +1,71 @@
+"""Two releases at once: the API and the schema are new already, and some workers are still of the release before.
+
+The old worker is this one with what is new taken away; the new release, what this one does not know added.
+"""
+
+import pytest
+from sqlalchemy import text
+
+from store import shards
+from store.specification import SPECIFICATION_VERSION
+from worker.work import Workplace, work_once
+
+
+@pytest.fixture
+def job(client, upload, embedding_zip, work):
+    dataset = upload(embedding_zip(20))["id"]
+    work()
+    spec = {"task": "misalignment", "dataset": dataset, "fit": None, "methods": ["clip_score"]}
+    return client.post("/jobs", json=spec).json()["id"]
+
+
+def test_a_worker_that_lacks_a_phase_leaves_it_to_a_newer_one(
+    client, job, settings, database, blobs, work, monkeypatch
+):
+    while client.get(f"/jobs/{job}").json()["phase"] != "rank":
+        assert work_once(Workplace(settings, database, blobs)) is not None
+    old = {phase: version for phase, version in shards.PHASE_VERSIONS.items() if phase != "rank"}
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "PHASE_VERSIONS", old)
+        work()
+    stopped = client.get(f"/jobs/{job}").json()
+    assert (stopped["status"], stopped["phase"], stopped["error"]) == ("running", "rank", None)
+    work()
+    assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
+
+
+def test_a_worker_that_lacks_fields_of_a_specification_leaves_the_job_alone(client, job, work, database, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "SPECIFICATION_VERSION", SPECIFICATION_VERSION - 1)
+        work()
+        waiting = client.get(f"/jobs/{job}").json()
+        assert (waiting["status"], waiting["error"]) == ("queued", None)
+    work()
+    assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
+
+
+def test_a_schema_that_has_grown_changes_nothing_for_this_release(
+    client, upload, embedding_zip, settings, database, blobs, work
+):
+    """What the next release's first migration may do: columns and indexes more, and rows that use them."""
+    with database.engine.begin() as connection:
+        for table in ("shards", "jobs", "datasets", "results"):
+            connection.execute(text(f"ALTER TABLE {table} ADD COLUMN tomorrow text DEFAULT 'x' NOT NULL"))
+        connection.execute(text("CREATE INDEX ON shards (tomorrow, phase)"))
+    dataset = upload(embedding_zip(20))["id"]
+    with database.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO shards (dataset_id, tenant, lane, turn, phase, index, payload, state, tomorrow) "
+                "VALUES ('ds_newer', 'default', 'ingest', -5, 'transcribe', 0, '{}', 'queued', 'y')"
+            )
+        )
+    while work_once(Workplace(settings, database, blobs)) is not None:
+        pass
+    spec = {"task": "misalignment", "dataset": dataset, "methods": ["clip_score"], "fit": None}
+    job = client.post("/jobs", json=spec).json()["id"]
+    work()
+    assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
+    with database.engine.connect() as connection:
+        left = connection.execute(text("SELECT state, attempt FROM shards WHERE phase = 'transcribe'")).one()
+    assert tuple(left) == ("queued", 0)
