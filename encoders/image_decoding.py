@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from io import BytesIO
 from typing import Final
 
@@ -24,6 +25,7 @@ _DRAFT: Final = 256  # pixels of the longer side: with fewer, too little of a JP
 _STANDS_FOR_ITSELF: Final = 64 << 10  # bytes: an image of more has a thumbnail however few pixels it has
 _SHOWN_BY_BROWSERS: Final = frozenset(FORMATS) - {"TIFF"}
 _THUMBNAIL_QUALITY: Final = 75
+_MODULES: Final = {"WEBP": "WebP"}  # of Pillow, where the name is not `Png` for `PNG`
 _ORIENTATION_TAG: Final = 0x0112
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,6 +44,12 @@ class ImageRefused(Exception):  # noqa: N818 (a refusal is an answer about the u
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def load_formats() -> None:
+    """Import what opens each of `FORMATS` now: a process that gives up its files cannot later."""
+    for name in (*FORMATS, "MPO"):
+        import_module(f"PIL.{_MODULES.get(name, name.title())}ImagePlugin")
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

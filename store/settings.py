@@ -7,6 +7,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from store.private_memory import keep_memory_private
+
 MiB = 1024 * 1024
 GiB = 1024 * MiB
 
@@ -78,7 +80,10 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """Return the settings of this process, read from its environment the first time.
 
+    They hold passwords, so whoever reads them keeps its memory and environment from other processes.
+
     Raises:
         pydantic.ValidationError: a variable has a value that its field refuses.
     """
+    keep_memory_private()
     return Settings()

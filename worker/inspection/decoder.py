@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from encoders import Inspected
-from worker.confined import confined_environment
+from worker.confined import confined_environment, warn_of_missing
 from worker.inspection.limits import DecoderLimits
 
 _PROGRAM = "import sys; from worker.inspection.program import answer; answer(sys.stdin.buffer, sys.stdout.buffer)"
@@ -98,8 +98,8 @@ class Decoder:
         told = {"fd": file, "memory_bytes": limits.memory_bytes, "seconds": limits.seconds}
         try:
             self._say(process, {**told, "max_pixels": limits.max_pixels, "thumbnails": limits.thumbnails})
-            self._line(process, _START_SECONDS)
-        except _BrokenError as error:
+            warn_of_missing(*json.loads(self._line(process, _START_SECONDS)))
+        except (_BrokenError, ValueError) as error:
             self._end()
             raise DecoderNotStartedError(f"the image decoder does not start: {error}") from None
         return process

@@ -1,9 +1,9 @@
 """The program that decodes images, in a process of its own with upper bounds on memory and time.
 
-It reads its limits as a line of JSON and answers with an empty line: it is ready. Every further line is a batch: the
-lengths of the images that lie one after another in the file `fd`, and which of them to begin with. It answers each
-image with a line: the reason why not, or `[width, height, format, pixels, lengths]`, after which the thumbnails follow,
-bytes of these lengths.
+It reads its limits as a line of JSON and answers with a line that lists the layers of its confinement that are missing.
+Every further line is a batch: the lengths of the images that lie one after another in the file `fd`, and which of them
+to begin with. It answers each image with a line: the reason why not, or `[width, height, format, pixels, lengths]`,
+after which the thumbnails follow, bytes of these lengths.
 """
 
 import json
@@ -12,7 +12,8 @@ import resource
 import time
 from typing import IO
 
-from encoders.image_decoding import ImageRefused, inspect_image
+from encoders.image_decoding import ImageRefused, inspect_image, load_formats
+from worker.confined import confine
 
 
 def answer(asked: IO[bytes], out: IO[bytes]) -> None:
@@ -20,7 +21,8 @@ def answer(asked: IO[bytes], out: IO[bytes]) -> None:
     told = json.loads(asked.readline())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (told["memory_bytes"], told["memory_bytes"]))
-    _say(out, b"")
+    load_formats()
+    _say(out, json.dumps(confine()).encode())
     for line in asked:
         first, lengths = json.loads(line)
         at = sum(lengths[:first])
