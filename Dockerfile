@@ -63,8 +63,9 @@ FROM run AS worker
 # Where model weights are kept once they were fetched.
 ENV HF_HOME=/data/models
 COPY --from=build-worker /opt/ecif /opt/ecif
-# A prefork worker answers while its children work. The URL is enough to ask it: nothing of ours is imported.
+# A prefork worker answers while its children work. The URL is enough to ask it, in no argument: nothing of ours is
+# imported.
 HEALTHCHECK --interval=60s --timeout=30s --start-period=120s CMD ["sh", "-c", \
-    "celery --broker \"$REDIS_URL\" inspect ping --destination \"celery@$HOSTNAME\" --timeout 10"]
+    "CELERY_BROKER_URL=\"$REDIS_URL\" celery inspect ping --destination \"celery@$HOSTNAME\" --timeout 10"]
 CMD ["celery", "-A", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1", "--loglevel", "INFO", \
      "--without-gossip", "--without-mingle", "--without-heartbeat"]

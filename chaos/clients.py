@@ -136,6 +136,7 @@ class Crowd:
         self.accepted: list[Accepted] = []
         self.refused: list[str] = []
         self._client, self._deadline, self._room = client, deadline, room
+        self._closed = False
         self._orders: SimpleQueue[Order] = SimpleQueue()
         for order in orders:
             self._orders.put(order)
@@ -148,6 +149,7 @@ class Crowd:
         return all(each.done() for each in self._running)
 
     def close(self) -> None:
+        self._closed = True
         self._pool.shutdown()
 
     def _work_off(self) -> None:
@@ -159,7 +161,7 @@ class Crowd:
                     self.refused.append(f"{order.key}: {error}")
 
     def _next(self) -> Order | None:
-        while not self._orders.empty() and time.monotonic() < self._deadline:
+        while not self._orders.empty() and time.monotonic() < self._deadline and not self._closed:
             if not self._room.take():
                 time.sleep(_PAUSE_SECONDS)
                 continue

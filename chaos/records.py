@@ -13,7 +13,7 @@ _LOST = "(id, attempt) IN (SELECT unnest(%s::bigint[]), unnest(%s::bigint[]))"
 _STILL = f"SELECT count(*) FROM shards WHERE state IN ('queued', 'running') AND {_LOST}"  # noqa: S608
 _MOVED = "SELECT max(greatest(started_at, finished_at)) > to_timestamp(%s::float8) FROM shards"
 _COPYING = (
-    "SELECT split_part(application_name, ':', 2)::int FROM pg_stat_activity "
+    "SELECT substring(application_name from ':([0-9]+):')::int FROM pg_stat_activity "
     "WHERE query LIKE 'COPY \"results\"%' AND wait_event_type = 'Lock' AND wait_event = 'advisory'"
 )
 _AWAY_SECONDS = 60.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from io import BytesIO
 from typing import Final
 
@@ -19,7 +21,11 @@ MAX_ASPECT: Final = 200
 """Longer side over shorter. Preprocessing scales the *shorter* side up to the model's, so an image of
 1 × 60,000 pixels, small by itself, would become one of three thousand million."""
 
-_WORTH_A_DRAFT: Final = 256  # smaller JPEGs are decoded whole: at an eighth too little of them is left to compare
+_DRAFT: Final = 256  # pixels of the longer side: with fewer, too little of a JPEG is left to compare
+_STANDS_FOR_ITSELF: Final = 64 << 10  # bytes: an image of more has a thumbnail however few pixels it has
+_SHOWN_BY_BROWSERS: Final = frozenset(FORMATS) - {"TIFF"}
+_THUMBNAIL_QUALITY: Final = 75
+_MODULES: Final = {"WEBP": "WebP"}  # of Pillow, where the name is not `Png` for `PNG`
 _ORIENTATION_TAG: Final = 0x0112
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,6 +46,12 @@ class ImageRefused(Exception):  # noqa: N818 (a refusal is an answer about the u
         self.reason = reason
 
 
+def load_formats() -> None:
+    """Import what opens each of `FORMATS` now: a process that gives up its files cannot later."""
+    for name in (*FORMATS, "MPO"):
+        import_module(f"PIL.{_MODULES.get(name, name.title())}ImagePlugin")
+
+
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image as people see it: RGB, 8 bits, turned upright by its EXIF tag, transparency on white.
 
@@ -58,37 +70,64 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 @dataclass(frozen=True)
 class Inspected:
-    """Size and format of an image, and a hash of its pixels: 8 bytes of BLAKE2b, upright and in RGB."""
+    """Size and format of an image, and a hash of its pixels: 8 bytes of BLAKE2b, upright and in RGB.
+
+    `thumbnails` are JPEGs, one for each size that was given: the image fitted into that many pixels each way, upright,
+    on white. Empty bytes where the image itself is as small, takes few bytes and is shown by browsers.
+    """
 
     width: int
     height: int
     format: str
     pixels: bytes
+    thumbnails: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
 
 
-def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Inspected:
+def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS, thumbnails: Sequence[int] = ()) -> Inspected:
     """What an image that decodes to its last byte is; width and height as people see it.
 
-    Refuses what `decode_image` refuses, in less time: a JPEG of 256 pixels or more each way is decoded at an eighth
-    of its size, which still reads every byte of it, and its hash is of that. Raises ImageRefused, and nothing else.
+    Refuses what `decode_image` refuses, in less time: a JPEG of 512 pixels or more is decoded at a half, a quarter or
+    an eighth of its size, its longer side no shorter than 256 pixels. That still reads every byte of it; its hash is of
+    that. `thumbnails` are the sizes to make, in pixels, ascending, 256 at most. Raises ImageRefused, and nothing else.
     """
     try:
         image = _open(data, max_pixels)
         width, height = image.size
         image_format = _format(image)
-        if image_format == "JPEG" and min(width, height) >= _WORTH_A_DRAFT:
-            image.draft(None, (1, 1))
+        if image_format == "JPEG":
+            image.draft(None, _fitted(width, height, _DRAFT))
         image.load()
         turn = _UPRIGHT.get(_orientation(image))
         rgb = to_rgb(image)
         upright = rgb if turn is None else rgb.transpose(turn)
         if _orientation(image) in (5, 6, 7, 8):
             width, height = height, width
+        hashed = hashlib.blake2b(f"{width} {height} {upright.width} ".encode(), digest_size=8)
+        hashed.update(upright.tobytes())
+        small = len(data) <= _STANDS_FOR_ITSELF and image_format in _SHOWN_BY_BROWSERS
+        needed = [size for size in thumbnails if not small or max(width, height) > size]
+        made = _made_small(upright, needed)
     except Exception as error:
         raise _refusal(error) from error
-    hashed = hashlib.blake2b(f"{width} {height} {upright.width} ".encode(), digest_size=8)
-    hashed.update(upright.tobytes())
-    return Inspected(width, height, image_format, hashed.digest())
+    return Inspected(width, height, image_format, hashed.digest(), tuple(made.get(size, b"") for size in thumbnails))
+
+
+def _made_small(image: Image.Image, sizes: Sequence[int]) -> dict[int, bytes]:
+    """An RGB image as JPEGs of at most these sizes, which ascend: each is made from the next larger one."""
+    made: dict[int, bytes] = {}
+    for size in reversed(sizes):
+        if max(image.size) > size:
+            image = image.resize(_fitted(*image.size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        out = BytesIO()
+        image.save(out, "JPEG", quality=_THUMBNAIL_QUALITY)
+        made[size] = out.getvalue()
+    return made
+
+
+def _fitted(width: int, height: int, longest: int) -> tuple[int, int]:
+    """Width and height, both at least 1, of an image whose longer side is made `longest`."""
+    scale = longest / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

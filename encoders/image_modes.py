@@ -9,6 +9,7 @@ from PIL import Image
 _OPAQUE: Final = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"})
 _TRANSPARENT: Final = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _SIXTEEN_BITS: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_EIGHT_BITS: Final = [round(value / 257) for value in range(1 << 16)]
 
 
 def readable_mode(image: Image.Image) -> bool:
@@ -19,10 +20,7 @@ def readable_mode(image: Image.Image) -> bool:
 def to_rgb(image: Image.Image) -> Image.Image:
     """A loaded image with a readable mode → mode RGB, same size. 16-bit values are divided by 257."""
     if image.mode in _SIXTEEN_BITS or _is_sixteen_bit_png(image):
-        import numpy as np  # here, so that a process that only looks at images starts quickly
-
-        values = np.asarray(image, dtype=np.float64) / 257
-        return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
+        return image.convert("I").point(_EIGHT_BITS, "L").convert("RGB")
     if image.mode in _TRANSPARENT or image.has_transparency_data:
         return _on_white(image)
     return image.convert("RGB")

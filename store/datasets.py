@@ -234,9 +234,9 @@ def purge(session: Session, dataset: Dataset, rows: int) -> bool:
     return True
 
 
-def part_blob(session: Session, dataset_id: str, part: int | None) -> str | None:
-    """The blob that holds a part."""
-    return session.scalar(select(Part.blob).where(Part.dataset_id == dataset_id, Part.part == part))
+def part(session: Session, dataset_id: str, number: int | None) -> Part | None:
+    """One part of a dataset."""
+    return session.scalar(select(Part).where(Part.dataset_id == dataset_id, Part.part == number))
 
 
 def number(session: Session, dataset_id: str) -> int:

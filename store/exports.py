@@ -33,8 +33,8 @@ _FETCHED = 200  # rows at a time from the server-side cursor: each may hold a me
 _UID = "^[0-9a-fA-F]{32}$"
 
 Exported = Row[Any]
-"""rank, query, key, caption, flagged, each score, extra (JSON text) and where the image lies: part, image_format,
-image_offset, image_length."""
+"""rank, query, key, caption, flagged, each score, extra (JSON text) and where the image lies: part, row, width,
+height, image_format, image_offset, image_length."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,9 @@ def _exported(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> 
             Result.flagged,
             cast(Pair.extra, Text).label("extra"),
             cast(Pair.part, Integer).label("part"),
+            Pair.row,
+            Pair.width,
+            Pair.height,
             Pair.image_format,
             Pair.image_offset,
             Pair.image_length,

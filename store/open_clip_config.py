@@ -7,7 +7,7 @@ to a plain name. The fields are those of open_clip's own dataclasses; a test hol
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -219,6 +219,14 @@ def weights_in(given: Mapping[str, Any]) -> int:
 
 def _blocks(width: int, layers: int, mlp_ratio: float) -> int:
     return round(layers * (4 + 2 * mlp_ratio) * width**2)
+
+
+def hub_names(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a checked configuration fetches from the hub: the field below the configuration, and the repository."""
+    prefix, model = ("model_cfg.", config["model_cfg"]) if "model_cfg" in config else ("", config)
+    for name in ("hf_model_name", "hf_tokenizer_name"):
+        if value := model["text_cfg"].get(name):
+            yield f"{prefix}text_cfg.{name}", value
 
 
 def is_hub_repository(name: str) -> bool:

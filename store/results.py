@@ -54,10 +54,7 @@ def make_room(session: Session, job: Job, count: int, apart_from: int) -> None:
     """
     if count < apart_from or job.results_apart:
         return
-    table = _partition(job.number)
-    session.execute(text(f"CREATE TABLE {table} (LIKE results INCLUDING DEFAULTS)"))
-    session.execute(text(f"ALTER TABLE {table} ADD CONSTRAINT own CHECK (apart = {job.number:d})"))
-    session.execute(text(f"ALTER TABLE results ATTACH PARTITION {table} FOR VALUES IN ({job.number:d})"))
+    session.execute(text("SELECT set_results_apart(:job)"), {"job": job.number})
     job.results_apart = job.number
     session.flush()
 
@@ -72,16 +69,12 @@ def purge(session: Session, job: Job, rows: int) -> bool:
     """Delete up to `rows` results of a deleted job, or all at once where they lie apart; true when none is left."""
     if job.results_apart:
         session.execute(text("SET LOCAL lock_timeout = '200ms'"))  # readers are not to queue up behind it
-        session.execute(text(f"DROP TABLE IF EXISTS {_partition(job.number)}"))
+        session.execute(text("SELECT drop_results_apart(:job)"), {"job": job.number})
         return True
     mine = (Result.apart == 0, Result.job == job.number)
     doomed = select(Result.rank).where(*mine).limit(rows)
     gone = session.execute(delete(Result).where(*mine, Result.rank.in_(doomed)))
     return bool(gone.rowcount < rows)  # type: ignore[attr-defined]
-
-
-def _partition(job: int) -> str:
-    return f"results_{job:d}"
 
 
 def page(

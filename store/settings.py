@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from store.private_memory import keep_memory_private
 from store.sources import Source
 from store.states import Lane
 
@@ -52,6 +53,23 @@ class Settings(BaseSettings):
     ecif_feature_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         default=50 * GiB,
         description="of what models have made of datasets; beyond, what was used longest ago and no job works on goes",
+    )
+    ecif_hub_repositories: str = Field(
+        default="",
+        description="organisations and repositories of the Hugging Face hub, separated by spaces, that models may be "
+        "fetched from by `hf-hub:` and by text towers in a configuration. Where empty: any as long as there are no API "
+        "keys, and none with them",
+    )
+    ecif_hub_token: bool = Field(
+        default=False,
+        description="while there are API keys, show the hub the worker's own token (HF_TOKEN), too: every tenant can "
+        "then use what it opens",
+    )
+    ecif_hub_model_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=20 * GiB, description="of the weights of one `hf-hub:` model; a larger one is not downloaded"
+    )
+    ecif_hub_cache_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=100 * GiB, description="of all `hf-hub:` models on this disk; beyond, what was used longest ago goes"
     )
     ecif_max_image_pixels: Annotated[int, Field(gt=0)] = 64_000_000
     ecif_max_streams: Annotated[int, Field(gt=0)] = 100  # of events: open at once, for each tenant in each process
@@ -135,7 +153,10 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """Return the settings of this process, read from its environment the first time.
 
+    They hold passwords, so whoever reads them keeps its memory and environment from other processes.
+
     Raises:
         pydantic.ValidationError: a variable has a value that its field refuses.
     """
+    keep_memory_private()
     return Settings()

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.states import DuplicateKind
+from store.thumbnails import name_of, packed
 from worker.content_hash import content_hash, row_hashes
 from worker.equals import Fingerprints
 from worker.formats import EmbeddingBlock, RejectedPair
@@ -41,6 +42,8 @@ class PartWriter:
     _told: list[Told] = field(default_factory=list)
     _images: bytearray = field(default_factory=bytearray)
     _offsets: dict[int, int] = field(default_factory=dict)  # of images in the part, by their hash
+    _thumbnails: list[tuple[bytes, ...]] = field(default_factory=list)  # of each row
+    _thumbnail_bytes: int = 0
     _blocks: list[EmbeddingBlock] = field(default_factory=list)
     _hashes: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = field(default_factory=list)
     _numbered: int | None = None  # the first row, where the part is one block that nothing describes
@@ -54,7 +57,8 @@ class PartWriter:
             self._take_image(item)
         settings = self.task.settings
         pending = self.items - self._first_item
-        if pending >= settings.ecif_shard_pairs or len(self._images) >= settings.ecif_shard_bytes:
+        held = len(self._images) + self._thumbnail_bytes
+        if pending >= settings.ecif_shard_pairs or held >= settings.ecif_shard_bytes:
             self.flush()
 
     def _tell(self, told: Told) -> None:
@@ -75,6 +79,8 @@ class PartWriter:
         if hashed not in self._offsets:  # several captions of one image: its bytes are kept once a part
             self._offsets[hashed] = len(self._images)
             self._images += pair.image
+            self._thumbnail_bytes += sum(map(len, image.thumbnails))
+        self._thumbnails.append(image.thumbnails)
         place = (image.format, self._offsets[hashed], len(pair.image))
         self._tell((pair.key, pair.caption, image.width, image.height, *place, pair.extra, None))
         self.fingerprints.add(
@@ -128,11 +134,14 @@ class PartWriter:
         name, found_name = self.task.blob_name(number), self.task.passing_name(number)
         if count:
             self.task.blobs.put(name, self._content())
+            if (small := packed(self._thumbnails)) is not None:
+                self.task.blobs.put(name_of(name), small)
         found = numbered(self._numbered) if self._numbered is not None else described(self._told)
         self.task.blobs.put(found_name, found)
         self.parts.append(FoundPart(name if count else None, found_name, items, count))
         self._first_item, self._first_row, self._numbered = self.items, self.rows, None
         self._told, self._images, self._offsets, self._blocks, self._hashes = [], bytearray(), {}, [], []
+        self._thumbnails, self._thumbnail_bytes = [], 0
 
     def _content(self) -> memoryview:
         if not self._blocks:

@@ -36,6 +36,24 @@ _RESULTS = {  # by name: columns, condition
     **{score: (f"job, {score}, rank", f"WHERE {score} IS NOT NULL") for score in _SCORES},
 }
 
+# The service's role need not own the tables: these two do the only thing for which it would have to.
+_FUNCTIONS = """
+CREATE FUNCTION set_results_apart(job bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    partition text := 'results_' || job;
+BEGIN
+    EXECUTE format('CREATE TABLE public.%I (LIKE public.results INCLUDING DEFAULTS)', partition);
+    EXECUTE format('ALTER TABLE public.%I ADD CONSTRAINT own CHECK (apart = %s)', partition, job);
+    EXECUTE format('ALTER TABLE public.results ATTACH PARTITION public.%I FOR VALUES IN (%s)', partition, job);
+END $$;
+CREATE FUNCTION drop_results_apart(job bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    EXECUTE format('DROP TABLE IF EXISTS public.%I', 'results_' || job);
+END $$;
+"""
+
 
 def upgrade() -> None:
     op.execute("ALTER TABLE results DROP CONSTRAINT pk_results")
@@ -48,9 +66,11 @@ def upgrade() -> None:
     for name, (key, condition) in _RESULTS.items():
         op.execute(f"CREATE INDEX ix_results_{name} ON results ({key}) {condition}")
     op.execute("ALTER TABLE results ATTACH PARTITION results_shared FOR VALUES IN (0)")
+    op.execute(_FUNCTIONS)
 
 
 def downgrade() -> None:
+    op.execute("DROP FUNCTION set_results_apart, drop_results_apart")
     op.execute("ALTER TABLE results DETACH PARTITION results_shared")
     op.execute("ALTER TABLE results_shared DROP CONSTRAINT shared")
     op.execute("INSERT INTO results_shared SELECT * FROM results")

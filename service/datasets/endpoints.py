@@ -7,7 +7,7 @@ from fastapi.responses import Response as RawResponse
 from starlette.concurrency import run_in_threadpool
 
 from service.context import Service, ServiceDep
-from service.datasets import thumbnails
+from service.datasets.images import shown
 from service.datasets.keeping import keep_upload, new_dataset
 from service.datasets.references import create_from_reference
 from service.datasets.schemas import MAX_TEMPLATE, DatasetOut, PairOut, created, dataset_out
@@ -18,7 +18,7 @@ from service.problem_docs import headers, problems
 from service.repeats import REPLAYED, IdempotencyKey, Once, once
 from service.uploads import Form
 from store import datasets, duplicates, pairs, shards
-from store.errors import InvalidError, NotFoundError
+from store.errors import InvalidError
 from store.states import DuplicateKind
 
 router = APIRouter(tags=["datasets"])
@@ -186,19 +186,20 @@ def get_image(
     dataset_id: str,
     key: str,
     service: ServiceDep,
-    size: Annotated[int | None, Query(ge=8, le=1024, description="fit into this many pixels square")] = None,
+    size: Annotated[
+        int | None,
+        Query(ge=8, le=1024, description="the thumbnail that fits into this many pixels square: of 64 or of 256"),
+    ] = None,
 ) -> RawResponse:
-    """The image as it came, or a thumbnail of it."""
+    """The image as it came, or a thumbnail of it: a JPEG that ingest made.
+
+    An image that is as small comes as it came, and so does one ingested before thumbnails were made.
+    """
     with service.database.transaction() as session:
         dataset = datasets.get(session, dataset_id)
         pair = pairs.by_key(session, dataset.number, key)
-        blob = datasets.part_blob(session, dataset_id, pair.part)
-    if pair.image_length is None or pair.image_offset is None or pair.image_format is None or blob is None:
-        raise NotFoundError("no_image", f"pair {key!r} has no image: its dataset is one of embeddings")
-    content = service.blobs.get_range(blob, pair.image_offset, pair.image_length)
-    media_type = f"image/{pair.image_format.lower()}"
-    if size is not None:
-        content, media_type = thumbnails.make(content, size, pair.image_format)
+        part = datasets.part(session, dataset_id, pair.part)
+    content, media_type = shown(service.blobs, part, pair, size)
     guarded = {
         "Cache-Control": "private, max-age=31536000, immutable",
         "X-Content-Type-Options": "nosniff",

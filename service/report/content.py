@@ -14,7 +14,7 @@ from store.blobs import Blobs
 from store.database import Database
 from store.errors import ConflictError, NotFoundError
 from store.states import JobStatus
-from store.tables import SCORES, Dataset, Job
+from store.tables import SCORES, Dataset, Job, Part
 
 Json = dict[str, Any]
 
@@ -102,9 +102,7 @@ def gather(job_id: str, database: Database, blobs: Blobs) -> Report:
                 true=shortened(query["true"]),
                 predicted=shortened(query["predicted"]) if query["predicted"] is not None else None,
                 loss=number(query["loss"]),
-                picture=picture(
-                    blobs, query_parts.get(pair.part), pair.image_format, pair.image_offset, pair.image_length
-                )
+                picture=picture(blobs, query_parts.get(pair.part), pair)
                 if pair is not None and pair.part is not None
                 else None,
                 pairs=[replace(by_rank[rank], rank=place) for place, rank in enumerate(ranks, start=1)],
@@ -122,11 +120,11 @@ def _shows_images(dataset: Dataset) -> bool:
     return dataset.kind == "images" and dataset.deleted_at is None
 
 
-def _parts(session: Session, dataset: Dataset) -> dict[int, str]:
-    return exports.part_blobs(session, dataset.id) if _shows_images(dataset) else {}
+def _parts(session: Session, dataset: Dataset) -> dict[int, Part]:
+    return {part.part: part for part in datasets.parts(session, dataset.id)} if _shows_images(dataset) else {}
 
 
-def _query_parts(session: Session, job: Job) -> dict[int, str]:
+def _query_parts(session: Session, job: Job) -> dict[int, Part]:
     if job.queries_dataset_id is None:
         return {}
     return _parts(session, datasets.even_deleted(session, job.queries_dataset_id))

@@ -1,16 +1,18 @@
 """Pairs as the page shows them, their images inside it."""
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from service.datasets import thumbnails
+from service.datasets.images import shown
 from service.report.numbers import number
 from store.blobs import Blobs
-from store.errors import InvalidError
+from store.errors import NotFoundError
 from store.exports import Exported
+from store.tables import Pair, Part
 
-_PIXELS = 224
+_PIXELS = 256
+_MOST_BYTES = 256 << 10  # of one image inside the page: an image ingested without a thumbnail may have millions
 _SMALL = 112  # pixels: an image of so few is enlarged as it is, without blur
 _CAPTION = 300  # characters
 
@@ -35,8 +37,8 @@ class Card:
     picture: Picture | None
 
 
-def cards(rows: Iterable[Exported], scores: Sequence[str], blobs: Blobs, parts: dict[int, str]) -> list[Card]:
-    """The pairs with some of their scores. `parts` are the blobs of the images; none where there are none."""
+def cards(rows: Iterable[Exported], scores: Sequence[str], blobs: Blobs, parts: Mapping[int, Part]) -> list[Card]:
+    """The pairs with some of their scores. `parts` hold the images; none where there are none."""
     return [
         Card(
             rank=row.rank,
@@ -44,7 +46,7 @@ def cards(rows: Iterable[Exported], scores: Sequence[str], blobs: Blobs, parts: 
             caption=shortened(row.caption or ""),
             flagged=bool(row.flagged),
             scores=[(name, number(getattr(row, name))) for name in scores if getattr(row, name) is not None],
-            picture=picture(blobs, parts.get(row.part), row.image_format, row.image_offset, row.image_length),
+            picture=picture(blobs, parts.get(row.part), row),
         )
         for row in rows
     ]
@@ -54,16 +56,11 @@ def shortened(text: str) -> str:
     return text if len(text) <= _CAPTION else text[: _CAPTION - 1].rstrip() + "…"
 
 
-def picture(
-    blobs: Blobs, blob: str | None, image_format: str | None, offset: int | None, length: int | None
-) -> Picture | None:
-    """An image, made small; `None` where there is none, or none that can be shown."""
-    if blob is None or image_format is None or offset is None or length is None:
-        return None
+def picture(blobs: Blobs, part: Part | None, pair: Pair | Exported) -> Picture | None:
+    """The image of a pair, small; `None` where there is none, or only one of too many bytes."""
     try:
-        made = thumbnails.make(blobs.get_range(blob, offset, length), _PIXELS, image_format)
-    except (InvalidError, FileNotFoundError):
+        content, media_type = shown(blobs, part, pair, _PIXELS, _MOST_BYTES)
+    except NotFoundError:
         return None
-    content, media_type = made
-    width, height = thumbnails.size_of(content)
-    return Picture(f"data:{media_type};base64,{base64.b64encode(content).decode()}", max(width, height) <= _SMALL)
+    small = max(pair.width or 0, pair.height or 0) <= _SMALL
+    return Picture(f"data:{media_type};base64,{base64.b64encode(content).decode()}", small)

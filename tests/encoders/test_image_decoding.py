@@ -6,6 +6,7 @@ import contextlib
 import struct
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -177,3 +178,48 @@ def test_a_jpeg_that_only_lost_its_exif_has_the_same_pixels(saved: Save, side: i
     with_exif, plain = saved(one, "JPEG", exif=exif), saved(one, "JPEG")
     assert with_exif != plain
     assert inspect_image(with_exif).pixels == inspect_image(plain).pixels != inspect_image(saved(other, "JPEG")).pixels
+
+
+def thumbnails_of(data: bytes) -> list[Image.Image | None]:
+    made = inspect_image(data, thumbnails=(64, 256)).thumbnails
+    return [Image.open(BytesIO(thumbnail)) if thumbnail else None for thumbnail in made]
+
+
+@pytest.mark.parametrize(
+    ("size", "image_format", "sizes"),
+    [
+        ((64, 40), "PNG", [None, None]),  # is its own thumbnail
+        ((65, 40), "PNG", [(64, 39), None]),
+        ((256, 40), "JPEG", [(64, 10), None]),
+        ((257, 40), "WEBP", [(64, 10), (256, 40)]),
+        ((600, 1200), "JPEG", [(32, 64), (128, 256)]),
+        ((2000, 10), "PNG", [(64, 1), (256, 1)]),
+        ((64, 40), "TIFF", [(64, 40), (64, 40)]),  # no browser shows it
+    ],
+)
+def test_thumbnails_are_made_where_the_image_is_none(
+    saved: Save, size: tuple[int, int], image_format: str, sizes: list[tuple[int, int] | None]
+) -> None:
+    made = thumbnails_of(saved(Image.new("RGB", size, "red"), image_format))
+    assert [None if image is None else image.size for image in made] == sizes
+    assert {image.format for image in made if image is not None} <= {"JPEG"}
+
+
+def test_an_image_of_few_pixels_and_many_bytes_has_thumbnails(saved: Save) -> None:
+    data = saved(Image.new("RGB", (32, 32), "red"), "JPEG", comment=bytes(60_000))
+    assert thumbnails_of(data) == [None, None]
+    data = saved(Image.new("RGB", (32, 32), "red"), "JPEG", comment=bytes(60_000), icc_profile=bytes(9_000))
+    assert [image.size for image in thumbnails_of(data) if image] == [(32, 32), (32, 32)]
+
+
+def test_thumbnails_are_upright_and_on_white(saved: Save) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    large = Image.new("RGB", (600, 300), "red")
+    small, medium = thumbnails_of(saved(large, "JPEG", exif=turned.tobytes()))
+    assert small is not None
+    assert medium is not None
+    assert (small.size, medium.size) == ((32, 64), (128, 256))
+    clear = thumbnails_of(saved(Image.new("RGBA", (300, 300)), "PNG"))[0]
+    assert clear is not None
+    assert clear.getpixel((5, 5)) == (255, 255, 255)

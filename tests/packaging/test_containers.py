@@ -6,13 +6,29 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import packages_distributions
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ProgrammingError
+
+from doorbell.application import celery_application
+from doorbell.bell import Bell
+from migrations.upgrade import upgrade
+from service.app import create_app
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
+from worker.sweeper import sweep
+from worker.work import Workplace, work_once
 
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
@@ -145,9 +161,87 @@ def test_the_final_images_run_without_rights_and_say_how_they_are() -> None:
 
 def test_no_secret_stands_in_the_compose_file() -> None:
     text = (_ROOT / "docker-compose.yml").read_text()
-    for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD"):
+    for name in ("POSTGRES_PASSWORD", "POSTGRES_OWNER_PASSWORD", "REDIS_PASSWORD"):
         assert f"${{{name}:?" in text
         assert not re.search(rf"{name}: (?!\$\{{)", text)
+
+
+def test_no_secret_stands_in_an_argument() -> None:
+    """Every user of the host reads the arguments of its processes, those of health checks too."""
+    arguments = [
+        words for name in _IMAGES for words in re.findall(r"(?:CMD|RUN) (.*)", _stage(name).replace("\\\n", ""))
+    ]
+    for service in _compose()["services"].values():
+        arguments += [str(service.get("command")), str(service.get("healthcheck"))]
+    for each in arguments:
+        assert "PASSWORD" not in each
+        assert not re.search(r"(?<!CELERY_BROKER_URL=\\\")\$\{?[A-Z]*_URL", each), each
+
+
+def test_every_service_has_a_bound_on_its_memory() -> None:
+    assert [name for name, service in _compose()["services"].items() if "mem_limit" not in service] == []
+
+
+@pytest.fixture
+def roles(postgres_url: str) -> Iterator[Callable[[str], str]]:
+    """The roles of the compose file, in a database of a real PostgreSQL; the URL of one of them."""
+    script = _compose()["configs"]["roles"]["content"]
+    script = re.sub(r"\$\{(\w+):\?[^}]*\}", r"\1", script)  # each password is the name of its variable
+    before, _, after = script.partition("\\connect ecif\n")
+    *grants, last = after.splitlines()
+    assert last == "ALTER ROLE postgres PASSWORD NULL;"  # the superuser here is another
+    admin = make_url(postgres_url).set(drivername="postgresql")
+    shown = admin.render_as_string(hide_password=False)
+    with psycopg.connect(shown, autocommit=True) as connection:
+        for statement in before.splitlines():
+            connection.execute(statement.encode())
+    with psycopg.connect(admin.set(database="ecif").render_as_string(hide_password=False)) as connection:
+        for statement in grants:
+            connection.execute(statement.encode())
+
+    def url(service: str) -> str:
+        written = make_url(
+            re.sub(r"\$\{(\w+):\?[^}]*\}", r"\1", _compose()["services"][service]["environment"]["DATABASE_URL"])
+        )
+        return written.set(host=admin.host, port=admin.port).render_as_string(hide_password=False)
+
+    yield url
+    with psycopg.connect(shown, autocommit=True) as connection:
+        connection.execute("DROP DATABASE ecif WITH (FORCE)")
+        connection.execute("DROP ROLE ecif_service")
+        connection.execute("DROP ROLE ecif_owner")
+
+
+def test_the_service_works_as_a_role_that_only_reads_and_writes_rows(
+    roles: Callable[[str], str], tmp_path: Path, image_zip: Callable[..., bytes]
+) -> None:
+    upgrade(roles("migrate"))
+    # Few results are many enough for a partition of their own: making and dropping it takes more rights than rows do.
+    settings = Settings(
+        ecif_home=tmp_path, database_url=roles("api"), redis_url="redis://127.0.0.1:1/0", ecif_results_apart=4
+    )
+    database = Database.from_settings(settings)
+    place = Workplace(settings, database, Blobs.from_settings(settings))
+    with TestClient(create_app(settings)) as client:
+        dataset = client.post("/datasets", files={"file": ("a.zip", image_zip(8))}).json()["id"]
+        job = {"task": "valuation", "dataset": dataset, "fit": None, "model": {"architecture": "tiny"}}
+        posted = client.post("/jobs", json={**job, "validation": {"fraction": 0.5}})
+        while work_once(place) is not None:
+            pass
+        found = client.get(posted.headers["location"]).json()
+        assert found["status"] == "succeeded", found["error"]
+        with database.transaction() as session:
+            assert session.scalar(text("SELECT count(*) FROM pg_inherits WHERE inhparent = 'results'::regclass")) == 2
+        client.delete(posted.headers["location"])
+        client.delete(f"/datasets/{dataset}")
+    sweep(database, place.blobs, Bell(celery_application(settings)), settings)
+    with database.transaction() as session:
+        rights = "SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = CURRENT_USER"
+        assert session.scalar(text(rights)) is False
+    for forbidden in ("CREATE TABLE mine ()", "DROP TABLE jobs", "SELECT pg_read_file('/etc/passwd')"):
+        with pytest.raises(ProgrammingError), database.transaction() as session:
+            session.execute(text(forbidden))
+    database.close()
 
 
 def test_a_worker_gets_longer_to_end_than_a_shard_takes() -> None:

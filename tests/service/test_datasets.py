@@ -1,8 +1,13 @@
 """Uploads, as a client sees them."""
 
 import io
+import json
+import resource
+import subprocess
+import sys
 import zipfile
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -57,9 +62,91 @@ def test_the_image_comes_back_as_it_came_and_as_a_thumbnail(client, upload, imag
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert answer.content == archive.read("images/1.png")
     assert answer.headers["content-type"] == "image/png"
-    small = client.get(url, params={"size": 16})
+    small = client.get(url, params={"size": 64})
+    assert small.content == answer.content  # it is as small
 
-    assert Image.open(io.BytesIO(small.content)).size == (16, 16)
+
+def jpeg(width, height, seed=0):
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(coarse).resize((width, height)).save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+@pytest.fixture
+def photographs(upload, work):
+    """A dataset of three images, 640 × 400, 200 × 100 and 300 × 600 pixels, the last with a second caption."""
+    images = {"large.jpg": jpeg(640, 400), "small.jpg": jpeg(200, 100), "twice.jpg": jpeg(300, 600, seed=1)}
+    rows = [{"file_name": name, "caption": ["one", "another"] if name == "twice.jpg" else "one"} for name in images]
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in images.items():
+            archive.writestr(name, content)
+        archive.writestr("metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    dataset = upload(out.getvalue())
+    work()
+    return dataset["id"], images
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "shown"),
+    [
+        ("large.jpg", 8, (64, 40)),
+        ("large.jpg", 64, (64, 40)),
+        ("large.jpg", 255, (64, 40)),
+        ("large.jpg", 256, (256, 160)),
+        ("large.jpg", 639, (256, 160)),
+        ("large.jpg", 640, None),
+        ("small.jpg", 64, (64, 32)),
+        ("small.jpg", 256, None),
+        ("twice.jpg", 64, (32, 64)),
+        ("twice.jpg#2", 256, (128, 256)),
+    ],
+)
+def test_a_size_picks_the_thumbnail_that_fits(client, photographs, key, size, shown):
+    dataset, images = photographs
+    answer = client.get(f"/datasets/{dataset}/pairs/{key.replace('#', '%23')}/image", params={"size": size})
+    assert answer.headers["content-type"] == "image/jpeg"
+    if shown is None:
+        assert answer.content == images[key]
+    else:
+        assert Image.open(io.BytesIO(answer.content)).size == shown
+
+
+def test_an_image_ingested_before_there_were_thumbnails_comes_as_it_came(client, photographs, blobs):
+    dataset, images = photographs
+    (thumbnails,) = [name for name, _ in blobs.list(f"datasets/{dataset}") if name.endswith(".thumbnails")]
+    blobs.delete(thumbnails)
+    answer = client.get(f"/datasets/{dataset}/pairs/large.jpg/image", params={"size": 64})
+    assert answer.content == images["large.jpg"]
+
+
+def test_thumbnails_are_deleted_with_their_dataset(client, photographs, blobs):
+    dataset, _ = photographs
+    client.delete(f"/datasets/{dataset}")
+    assert not list(blobs.list(f"datasets/{dataset}"))
+    assert client.get(f"/datasets/{dataset}/pairs/large.jpg/image", params={"size": 64}).status_code == 404
+
+
+def test_a_process_that_serves_imports_no_image_decoder():
+    program = "import sys, service.app; sys.exit('PIL' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_an_image_that_unpacks_to_much_is_shown_in_little_memory(client, upload, work):
+    """250 KB of PNG are 256 MB of pixels: the API passes on the bytes of thumbnails and nothing else."""
+    bomb, archived = io.BytesIO(), io.BytesIO()
+    Image.new("RGBA", (7900, 7900), (1, 2, 3, 255)).save(bomb, "PNG")
+    with zipfile.ZipFile(archived, "w") as archive:
+        archive.writestr("bomb.png", bomb.getvalue())
+        archive.writestr("metadata.csv", "file_name,caption\nbomb.png,flat\n")
+    dataset = upload(archived.getvalue())
+    work()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    url = f"/datasets/{dataset['id']}/pairs/bomb.png/image"
+    answers = [client.get(url, params={"size": size}) for size in (64, 256)]
+    assert [Image.open(io.BytesIO(answer.content)).size for answer in answers] == [(64, 64), (256, 256)]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
 
 
 def test_a_deleted_dataset_is_gone(client, upload, image_zip, blobs):

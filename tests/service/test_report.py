@@ -1,14 +1,19 @@
 """The report: one page for people, which loads nothing, runs nothing and believes nothing that a caption says."""
 
 import base64
+import io
+import json
 import re
+import zipfile
 from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
+from PIL import Image
 
 from service.report import charts, numbers
 from tests.service.exporting import ROWS
+from tests.service_fixtures import picture
 
 
 class Page(HTMLParser):
@@ -63,6 +68,27 @@ def test_images_are_inside_the_page_once_for_each_pair(page, job):
     assert len(seen.pictures) == 12
     for url in seen.pictures:
         assert base64.b64decode(url.partition("base64,")[2])[:4] == b"\x89PNG"
+
+
+def test_a_large_image_is_a_thumbnail_in_the_page_and_not_there_without_one(world, page):
+    """One that came before thumbnails were made is shown only where it takes few bytes."""
+    rows = [{"file_name": f"{n}.png", "caption": f"noise {n}"} for n in range(5)]
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for n, row in enumerate(rows):
+            archive.writestr(row["file_name"], picture(n, 500 if n == 0 else 32))
+        archive.writestr("metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    dataset = world.upload(out.getvalue())
+    job = world.job(dataset=dataset, model={"architecture": "tiny", "pretrained": None})
+    seen, _ = page(job)
+    (large,) = [base64.b64decode(url.partition(",")[2]) for url in seen.pictures if "jpeg" in url]
+    assert len(seen.pictures) == 5
+    assert len(large) < 80_000
+    assert Image.open(io.BytesIO(large)).size == (256, 256)
+    (thumbnails,) = [name for name, _ in world.blobs.list(f"datasets/{dataset}") if name.endswith(".thumbnails")]
+    world.blobs.delete(thumbnails)
+    seen, _ = page(job)
+    assert len(seen.pictures) == 4
 
 
 def test_flags_are_told_with_what_they_are_worth_and_the_command_for_the_clean_pairs(world, page, embeddings):

@@ -4,11 +4,19 @@ Elsewhere: a specification that cannot be (`tests/service/test_jobs.py`: τ belo
 whose true text is no candidate (`test_traceback.py`), a removal of everything (`test_removal.py`).
 """
 
+import io
+import json
 import math
+import tarfile
+import zipfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save
+
+from tests.service_fixtures import picture
 
 METHODS = ["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon"]
 
@@ -156,3 +164,68 @@ def test_a_clean_set_of_one_pair_leaves_nothing_to_calibrate_by(ready, answer):
     job, rows = answer(task="misalignment", dataset=train, validation={"dataset": clean})
     succeeded(job)
     assert all(row["p_value"] is None for row in rows.values())
+
+
+LONG = "".join(chr(0x20000 + 37 * n % 40_000) for n in range(1000))
+"""A key of 4,000 bytes that does not compress: PostgreSQL refuses it a place in an index."""
+
+
+def archive(files):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as zipped:
+        for name, content in files.items():
+            zipped.writestr(name, content)
+    return out.getvalue()
+
+
+def tar(files):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tarred:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tarred.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def table(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def with_keys(*keys):
+    """Uploads of every kind whose pairs have these keys."""
+    images = {f"{n}.png": picture(n) for n in range(len(keys))}
+    rows = [{"file_name": f"{n}.png", "caption": "x", "key": key} for n, key in enumerate(keys)]
+    vectors = embeddings(len(keys))
+    columns = {"image": vectors[0].tolist(), "text": vectors[1].tolist(), "key": list(keys)}
+    out = {name: io.BytesIO() for name in ("image.npy", "text.npy", "parquet", "images")}
+    for name, matrix in zip(out, vectors, strict=False):
+        np.save(out[name], matrix)
+    pq.write_table(pa.table(columns), out["parquet"])
+    pairs = {"jpg": [*images.values()], "caption": ["x"] * len(keys), "key": list(keys)}
+    pq.write_table(pa.table(pairs), out["images"])
+    matrices = {name: out[name].getvalue() for name in ("image.npy", "text.npy")}
+    samples = {f"{key}.{kind}": content for key in keys for kind, content in (("png", picture(0)), ("txt", b"x"))}
+    return {
+        "folder": archive({**images, "metadata.jsonl": table(rows)}),
+        "webdataset": tar(samples),
+        "npy": archive({**matrices, "metadata.jsonl": table(rows)}),
+        "parquet": out["images"].getvalue(),
+        "parquet_embeddings": out["parquet"].getvalue(),
+    }
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset", "npy", "parquet", "parquet_embeddings"])
+def test_a_key_too_long_for_an_index_is_one_rejected_pair(client, upload, work, kind):
+    longest = LONG[:256]  # 1,024 bytes
+    dataset = upload(with_keys("first", LONG, longest, longest)[kind], format=kind)
+    work()
+    ready = client.get(f"/datasets/{dataset['id']}").json()
+    assert ready["status"] == "ready", ready["error"]
+    pairs = client.get(f"/datasets/{dataset['id']}/pairs").json()["items"]
+    (rejected,) = [pair for pair in pairs if pair["error"]]
+    good = ["first", longest] if kind == "webdataset" else ["first", longest, f"{longest}#2"]  # of names, none repeats
+    assert [pair["key"] for pair in pairs if not pair["error"]] == good
+    assert (ready["pair_count"], ready["rejected_count"]) == (len(good), 1)
+    assert "4000 bytes of UTF-8; 1024 is the most" in rejected["error"]
+    assert LONG[:20] in rejected["error"]

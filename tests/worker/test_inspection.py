@@ -27,18 +27,21 @@ BREAKING = """
 import os, sys
 from encoders import image_decoding
 real = image_decoding.inspect_image
-def inspect_image(image, *, max_pixels):
+once = os.open({once!r}, os.O_RDWR | os.O_CREAT)
+def inspect_image(image, **limits):
     if image == b"crash": os.abort()
     if image == b"hang":
         while True: pass
     if image == b"lie": os.write(1, b"[1, 2\\n")
+    if image == b"boast": os.write(1, b'[1, 1, "PNG", "00", [999999999999, 0]]\\n')
+    if image == b"owe": os.write(1, b'[1, 1, "PNG", "00", [1]]\\nx')
     if image == b"flood":
         while True: os.write(1, bytes(65536))
-    if image == b"once" and not os.path.exists({once!r}):
-        open({once!r}, "w").close()
+    if image == b"once" and not os.pread(once, 1, 0):
+        os.write(once, b"x")
         os.abort()
     if image == b"environment": raise image_decoding.ImageRefused(" ".join(sorted(os.environ)))
-    return real(image if image != b"once" else {good!r}, max_pixels=max_pixels)
+    return real(image if image != b"once" else {good!r}, **limits)
 image_decoding.inspect_image = inspect_image
 from worker.inspection.program import answer
 answer(sys.stdin.buffer, sys.stdout.buffer)
@@ -67,6 +70,8 @@ def children():
         (b"crash", "the decoder broke down over it"),
         (b"hang", "the decoder took more than 1 s over it"),
         (b"lie", "the decoder broke down over it"),
+        (b"boast", "the decoder broke down over it"),
+        (b"owe", "the decoder broke down over it"),
         (b"flood", "the decoder broke down over it"),
         (b"not an image", "not an image in a known format"),
     ],

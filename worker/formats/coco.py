@@ -101,7 +101,7 @@ class Coco:
                 missing = (f"{what} has no annotation", Rejection.NO_CAPTION)
             for caption in [annotation.get("caption") for annotation in annotations] or [None]:
                 reason = f"image {printable(str(image.get('id')), 60)} of {name}: {missing[0]}"
-                yield RejectedPair(shown(file_name, self._limits), shown(caption, self._limits), reason, missing[1])
+                yield RejectedPair(shown(file_name), shown(caption), reason, missing[1])
             return
 
         @cache
@@ -128,7 +128,7 @@ class Coco:
     def _orphan(self, annotation: dict[str, Any], name: str) -> RejectedPair:
         number, image = (printable(str(annotation.get(field)), 60) for field in ("id", "image_id"))
         reason = f"annotation {number} of {name}: there is no image {image}"
-        return RejectedPair(None, shown(annotation.get("caption"), self._limits), reason, Rejection.NO_IMAGE)
+        return RejectedPair(None, shown(annotation.get("caption")), reason, Rejection.NO_IMAGE)
 
     def _find(self, file_name: object, folder: str) -> int | None:
         if not isinstance(file_name, str) or not file_name:

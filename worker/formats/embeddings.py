@@ -94,7 +94,7 @@ def described_row(row: Row | BadRow, number: int, columns: Columns, limits: Limi
         said = None if caption is None or caption == "" else caption_from(caption, limits)
         return key_from(key, limits), said, extra_from(row.values, {columns.key, columns.caption}, limits)
     except PairRefused as error:
-        return RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}", error.rejection)
+        return RejectedPair(shown(key), shown(caption), f"{row.place}: {error}", error.rejection)
 
 
 def embedding_items(

@@ -70,7 +70,7 @@ class Folder:
         try:
             position = self._find(file, folder)
         except PairRefused as error:
-            yield RejectedPair(shown(key, limits), shown(caption, limits), f"{row.place}: {error}", error.rejection)
+            yield RejectedPair(shown(key), shown(caption), f"{row.place}: {error}", error.rejection)
             return
         yield from image_pairs(
             where=row.place,

@@ -33,10 +33,10 @@ def image_pairs(
                 good.append(caption_from(text, limits))
             except PairRefused as error:
                 reason = f"{where}: caption {number}: {error}" if several else f"{where}: {error}"
-                yield RejectedPair(shown(key, limits), shown(text, limits), reason, error.rejection)
+                yield RejectedPair(shown(key), shown(text), reason, error.rejection)
         content = image() if good else b""
     except PairRefused as error:
-        yield RejectedPair(shown(key, limits), shown(caption, limits), f"{where}: {error}", error.rejection)
+        yield RejectedPair(shown(key), shown(caption), f"{where}: {error}", error.rejection)
         return
     read, member = (content, None) if isinstance(content, bytes) else (b"", content)
     for number, text in enumerate(good):

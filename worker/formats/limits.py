@@ -28,7 +28,8 @@ class Limits:
     max_columns: int = 1000
     max_rows: int = 20_000_000
     max_caption_chars: int = 10_000
-    max_key_chars: int = 1_000
+    max_key_bytes: int = 1024
+    """of UTF-8: keys stand in an index of PostgreSQL, whose rows have 2,704 bytes at most; `#2` may be added"""
     max_extra_chars: int = MIB
     """all other columns of one row together"""
     max_json_depth: int = 32

@@ -49,7 +49,7 @@ def read_listed(lines: Iterable[bytes], file: IO[bytes], limits: Limits) -> Iter
             elif item.where != refused_row:
                 refused_row = item.where
                 reason = f"{item.where}: {content}"
-                yield RejectedPair(shown(item.key, limits), shown(item.caption, limits), reason, content.rejection)
+                yield RejectedPair(shown(item.key), shown(item.caption), reason, content.rejection)
 
 
 def _item(told: list[object]) -> ImagePair | RejectedPair:

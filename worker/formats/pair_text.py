@@ -8,6 +8,8 @@ from worker.formats.pairs import Json
 from worker.formats.printable import flaw, printable
 from worker.formats.refusals import PairRefused, Rejection
 
+_SHOWN, _SHOWN_OF_KEY = 1000, 60  # characters of a rejected row's key and caption, and of a key in a reason
+
 
 def key_from(value: object, limits: Limits) -> str:
     """The key of a pair: text, or a whole number as text."""
@@ -17,7 +19,14 @@ def key_from(value: object, limits: Limits) -> str:
         raise PairRefused("no key", Rejection.UNFIT_TEXT)
     if not isinstance(value, str):
         raise PairRefused(f"the key is {_kind(value)}, not text", Rejection.UNFIT_TEXT)
-    return _bounded(value, "the key", limits.max_key_chars)
+    if found := flaw(value):
+        raise PairRefused(f"the key holds {found}", Rejection.UNFIT_TEXT)
+    if (size := len(value.encode())) > limits.max_key_bytes:
+        start = printable(value, _SHOWN_OF_KEY)
+        raise PairRefused(
+            f"the key {start} has {size} bytes of UTF-8; {limits.max_key_bytes} is the most", Rejection.TOO_LARGE
+        )
+    return value
 
 
 def caption_from(value: object, limits: Limits) -> str:
@@ -28,7 +37,13 @@ def caption_from(value: object, limits: Limits) -> str:
         raise PairRefused(f"the caption is {_kind(value)}, not text", Rejection.UNFIT_TEXT)
     if not value.strip():
         raise PairRefused("the caption is empty", Rejection.NO_CAPTION)
-    return _bounded(value, "the caption", limits.max_caption_chars)
+    if len(value) > limits.max_caption_chars:
+        raise PairRefused(
+            f"the caption has {len(value)} characters; {limits.max_caption_chars} is the most", Rejection.TOO_LARGE
+        )
+    if found := flaw(value):
+        raise PairRefused(f"the caption holds {found}", Rejection.UNFIT_TEXT)
+    return value
 
 
 def extra_from(values: Mapping[str, object], taken: Collection[str | None], limits: Limits) -> dict[str, Json]:
@@ -41,19 +56,11 @@ def extra_from(values: Mapping[str, object], taken: Collection[str | None], limi
     }
 
 
-def shown(value: object, limits: Limits) -> str | None:
+def shown(value: object) -> str | None:
     """What a rejected row shows of a key or a caption."""
     if isinstance(value, list) and value:  # the captions of one image: the first stands for them
         value = value[0]
-    return printable(value, limits.max_key_chars) if isinstance(value, str) and value else None
-
-
-def _bounded(text: str, what: str, most: int) -> str:
-    if len(text) > most:
-        raise PairRefused(f"{what} has {len(text)} characters; {most} is the most", Rejection.TOO_LARGE)
-    if found := flaw(text):
-        raise PairRefused(f"{what} holds {found}", Rejection.UNFIT_TEXT)
-    return text
+    return printable(value, _SHOWN) if isinstance(value, str) and value else None
 
 
 def _storable(value: object, column: str, room: list[int], depth: int) -> Json:

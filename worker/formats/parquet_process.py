@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from worker.confined import confined_environment
+from worker.confined import confined_environment, warn_of_missing
 from worker.formats.byte_range import Extent
 from worker.formats.limits import Limits
 from worker.formats.parquet_frames import FRAME
@@ -122,6 +122,8 @@ def _frames(request: Request, limits: Limits) -> Iterator[tuple[Any, bytes]]:
             if process.stdin is not None:
                 with suppress(BrokenPipeError), process.stdin as asking:
                     asking.write(request.as_json())
+            if (missing := _frame(process.stdout, request.name, limits)) is not None:
+                warn_of_missing(*missing[0])
             while (frame := _frame(process.stdout, request.name, limits)) is not None:
                 yield frame
         finally:

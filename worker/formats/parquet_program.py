@@ -4,7 +4,8 @@ Arrow's reader can abort the process it is in (26.0 does over a size histogram o
 hundred kilobytes may unpack to two gigabytes. Here that ends this program, and the upload is refused.
 
 It reads a `Request` as JSON. What it writes are frames: two lengths, then JSON, then the bytes of the images
-that the JSON speaks of, one after another. The last frame is `null`.
+that the JSON speaks of, one after another. The first frame lists the layers of its confinement that there are not; the
+last one is `null`.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from worker.confined import confine
 from worker.formats.byte_range import ByteRange, Spent
 from worker.formats.limits import Limits
 from worker.formats.parquet_batches import binary_columns, open_parquet, row_batches
@@ -50,6 +52,7 @@ class Request:
 
 def answer(asked: IO[bytes], out: IO[bytes]) -> None:
     """Read one request to its end and answer it."""
+    write_frame(out, json.dumps(confine()))
     request = Request(**json.load(asked))
     limits = Limits(**request.limits)
     resource.setrlimit(resource.RLIMIT_AS, (limits.parquet_memory_bytes, limits.parquet_memory_bytes))

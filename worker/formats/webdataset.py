@@ -104,7 +104,7 @@ class Webdataset:
             if sample.text is not None:
                 caption = self._caption_file(sample.text)
         except PairRefused as error:
-            yield RejectedPair(shown(sample.name, self._limits), None, f"{where}: {error}", error.rejection)
+            yield RejectedPair(shown(sample.name), None, f"{where}: {error}", error.rejection)
             return
         yield from image_pairs(
             where=where,
@@ -123,7 +123,7 @@ class Webdataset:
         missing = "no image" if sample.image is None else "no caption (.txt or .json)"
         found = next(p for p in (sample.image, sample.text, sample.json) if p is not None)
         reason = f"{shard}{printable(self._archive.members.name(found))}: {missing} beside it"
-        yield RejectedPair(shown(sample.name, self._limits), None, reason, rejection)
+        yield RejectedPair(shown(sample.name), None, reason, rejection)
 
     def _json(self, sample: _Sample) -> dict[str, object]:
         if sample.json is None:

@@ -11,12 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from encoders import Inspected
-from worker.confined import confined_environment
+from worker.confined import confined_environment, warn_of_missing
 from worker.inspection.limits import DecoderLimits
 
 _PROGRAM = "import sys; from worker.inspection.program import answer; answer(sys.stdin.buffer, sys.stdout.buffer)"
 _START_SECONDS = 120
 _LONGEST_ANSWER = 1 << 16
+_LARGEST_THUMBNAIL = 1 << 19  # bytes: more than 256 × 256 pixels of noise take
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Decoder:
             try:
                 self._say(process, [len(found), lengths])
                 while len(found) < len(images):
-                    found.append(_read(self._line(process, self._limits.seconds)))
+                    found.append(self._answer(process))
             except _BrokenError as error:
                 self._end()
                 if broken_at == len(found):
@@ -96,9 +97,9 @@ class Decoder:
         limits = self._limits
         told = {"fd": file, "memory_bytes": limits.memory_bytes, "seconds": limits.seconds}
         try:
-            self._say(process, {**told, "max_pixels": limits.max_pixels})
-            self._line(process, _START_SECONDS)
-        except _BrokenError as error:
+            self._say(process, {**told, "max_pixels": limits.max_pixels, "thumbnails": limits.thumbnails})
+            warn_of_missing(*json.loads(self._line(process, _START_SECONDS)))
+        except (_BrokenError, ValueError) as error:
             self._end()
             raise DecoderNotStartedError(f"the image decoder does not start: {error}") from None
         return process
@@ -118,24 +119,40 @@ class Decoder:
             process.stdin.write(json.dumps(words).encode() + b"\n")
 
     def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes:
-        assert process.stdout is not None  # noqa: S101
-        while b"\n" not in self._heard:
-            if not select.select([process.stdout], [], [], seconds)[0]:
-                raise _BrokenError(f"the decoder took more than {seconds} s over it")
-            more = os.read(process.stdout.fileno(), _LONGEST_ANSWER)
-            if not more or len(self._heard) > _LONGEST_ANSWER:
+        while (end := self._heard.find(b"\n")) < 0:
+            if len(self._heard) > _LONGEST_ANSWER:
                 raise _BrokenError("the decoder broke down over it")
-            self._heard += more
-        line, _, self._heard = self._heard.partition(b"\n")
+            self._hear(process, seconds)
+        line, self._heard = self._heard[:end], self._heard[end + 1 :]
         return line
 
+    def _thumbnail(self, process: subprocess.Popen[bytes], length: int) -> bytes:
+        if not 0 <= length <= _LARGEST_THUMBNAIL:
+            raise _BrokenError("the decoder broke down over it")
+        while len(self._heard) < length:
+            self._hear(process, self._limits.seconds)
+        content, self._heard = self._heard[:length], self._heard[length:]
+        return content
 
-def _read(line: bytes) -> Inspected | Refused:
-    try:
-        answer = json.loads(line)
-        if isinstance(answer, str):
-            return Refused(answer)
-        width, height, image_format, pixels = answer
-        return Inspected(width, height, image_format, bytes.fromhex(pixels))
-    except (ValueError, TypeError):
-        raise _BrokenError("the decoder broke down over it") from None
+    def _hear(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+        assert process.stdout is not None  # noqa: S101
+        if not select.select([process.stdout], [], [], seconds)[0]:
+            raise _BrokenError(f"the decoder took more than {seconds} s over it")
+        more = os.read(process.stdout.fileno(), _LONGEST_ANSWER)
+        if not more:
+            raise _BrokenError("the decoder broke down over it")
+        self._heard += more
+
+    def _answer(self, process: subprocess.Popen[bytes]) -> Inspected | Refused:
+        """What it says of one image. It has read hostile bytes, so nothing that it says is taken on trust."""
+        try:
+            answer = json.loads(self._line(process, self._limits.seconds))
+            if isinstance(answer, str):
+                return Refused(answer)
+            width, height, image_format, pixels, lengths = answer
+            thumbnails = tuple(self._thumbnail(process, length) for length in lengths)
+            if len(thumbnails) != len(self._limits.thumbnails):
+                raise _BrokenError("the decoder broke down over it")
+            return Inspected(width, height, image_format, bytes.fromhex(pixels), thumbnails)
+        except (ValueError, TypeError):
+            raise _BrokenError("the decoder broke down over it") from None

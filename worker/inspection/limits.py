@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 
+from store.thumbnails import SIZES
+
 
 @dataclass(frozen=True)
 class DecoderLimits:
     """Shared by all images of an upload."""
 
     max_pixels: int
+    thumbnails: tuple[int, ...] = SIZES
+    """longest sides of the small pictures that it makes, in pixels"""
     memory_bytes: int = 4 << 30
     """address space of the process that decodes"""
     seconds: int = 30

@@ -1,8 +1,9 @@
 """The program that decodes images, in a process of its own with upper bounds on memory and time.
 
-It reads its limits as a line of JSON and answers with an empty line: it is ready. Every further line is a batch: the
-lengths of the images that lie one after another in the file `fd`, and which of them to begin with. It answers each
-image with a line: `[width, height, format, pixels]`, or the reason why not.
+It reads its limits as a line of JSON and answers with a line that lists the layers of its confinement that are missing.
+Every further line is a batch: the lengths of the images that lie one after another in the file `fd`, and which of them
+to begin with. It answers each image with a line: the reason why not, or `[width, height, format, pixels, lengths]`,
+after which the thumbnails follow, bytes of these lengths.
 """
 
 import json
@@ -11,7 +12,8 @@ import resource
 import time
 from typing import IO
 
-from encoders.image_decoding import ImageRefused, inspect_image
+from encoders.image_decoding import ImageRefused, inspect_image, load_formats
+from worker.confined import confine
 
 
 def answer(asked: IO[bytes], out: IO[bytes]) -> None:
@@ -19,22 +21,26 @@ def answer(asked: IO[bytes], out: IO[bytes]) -> None:
     told = json.loads(asked.readline())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (told["memory_bytes"], told["memory_bytes"]))
-    _say(out, b"")
+    load_formats()
+    _say(out, json.dumps(confine()).encode())
     for line in asked:
         first, lengths = json.loads(line)
         at = sum(lengths[:first])
         for length in lengths[first:]:
             _more_time(told["seconds"])
-            _say(out, json.dumps(_inspected(os.pread(told["fd"], length, at), told["max_pixels"])).encode())
+            _answer_one(out, os.pread(told["fd"], length, at), told["max_pixels"], told["thumbnails"])
             at += length
 
 
-def _inspected(image: bytes, max_pixels: int) -> tuple[int, int, str, str] | str:
+def _answer_one(out: IO[bytes], image: bytes, max_pixels: int, thumbnails: list[int]) -> None:
     try:
-        found = inspect_image(image, max_pixels=max_pixels)
+        found = inspect_image(image, max_pixels=max_pixels, thumbnails=thumbnails)
     except ImageRefused as refused:
-        return refused.reason
-    return found.width, found.height, found.format, found.pixels.hex()
+        _say(out, json.dumps(refused.reason).encode())
+        return
+    lengths = [len(thumbnail) for thumbnail in found.thumbnails]
+    head = json.dumps([found.width, found.height, found.format, found.pixels.hex(), lengths])
+    _say(out, head.encode(), *found.thumbnails)
 
 
 def _more_time(seconds: int) -> None:
@@ -43,6 +49,6 @@ def _more_time(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds + 1, hard))
 
 
-def _say(out: IO[bytes], line: bytes) -> None:
-    out.write(line + b"\n")
+def _say(out: IO[bytes], line: bytes, *after: bytes) -> None:
+    out.write(b"".join((line, b"\n", *after)))
     out.flush()

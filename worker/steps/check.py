@@ -19,5 +19,5 @@ def run(task: Task) -> Done:
             model = models.get(session, model_id)
     except NotFoundError as error:
         raise LostLeaseError(error.message) from error
-    loaded = kept_model(task.blobs, model, device_of(task.settings), task.settings)
+    loaded = kept_model(task, model, device_of(task.settings))
     return Done({"digest": loaded.digest}, 1, lambda session: models.finish_check(session, model_id))

@@ -58,7 +58,7 @@ def test_folders_are_fine_and_names_that_point_outside_are_passed_over(tarred, r
 def test_long_names(tarred, read, length, tar_format):
     stem = "é/" + "n" * length
     found = read(
-        tarred({f"{stem}.jpg": b"A", f"{stem}.txt": b"a"}, tar_format=tar_format), limits=Limits(max_key_chars=4000)
+        tarred({f"{stem}.jpg": b"A", f"{stem}.txt": b"a"}, tar_format=tar_format), limits=Limits(max_key_bytes=4000)
     )
     assert found.keys == [stem]
 

@@ -112,7 +112,7 @@ def test_a_file_that_aborts_arrow_ends_the_upload_and_not_the_worker(upload, ref
 
 def test_what_needs_too_much_memory_ends_the_upload_and_not_the_worker(upload, refusal):
     content = parquet({"jpg": [b"A"], "text": ["x" * (24 << 20)]}, compression="zstd", use_dictionary=False)
-    limits = Limits(ratio_floor_bytes=1 << 40, parquet_memory_bytes=360 << 20)
+    limits = Limits(ratio_floor_bytes=1 << 40, parquet_memory_bytes=300 << 20)
     assert refusal(upload(content), limits=limits).code == "unreadable_archive"
 
 

@@ -1,0 +1,37 @@
+"""What is shown of a pair's image: bytes as they are kept. No image is decoded here."""
+
+from store import thumbnails
+from store.blobs import Blobs
+from store.errors import NotFoundError
+from store.exports import Exported
+from store.tables import Pair, Part
+
+
+def shown(
+    blobs: Blobs, part: Part | None, pair: Pair | Exported, size: int | None, most_bytes: int | None = None
+) -> tuple[bytes, str]:
+    """The image of a pair as it came, or the thumbnail that fits into `size` pixels each way, with its media type.
+
+    An image that fits, and one that was ingested before thumbnails were made, comes as it came.
+
+    Raises:
+        NotFoundError: there is no image, its dataset was deleted, or it came with more than `most_bytes`.
+    """
+    if part is None or pair.row is None or pair.image_format is None or not pair.image_length:
+        raise NotFoundError("no_image", f"pair {pair.key!r} has no image: its dataset is one of embeddings")
+    if size is not None and not _fits(pair, size):
+        thumbnail = thumbnails.read(blobs, part, pair.row, size)
+        if thumbnail is not None:
+            return thumbnail, "image/jpeg"
+    if most_bytes is not None and pair.image_length > most_bytes:
+        raise NotFoundError("no_image", f"the image of pair {pair.key!r} takes {pair.image_length} bytes")
+    try:
+        content = blobs.get_range(part.blob, pair.image_offset or 0, pair.image_length)
+    except FileNotFoundError:
+        raise NotFoundError("no_image", f"the image of pair {pair.key!r} is deleted") from None
+    return content, f"image/{pair.image_format.lower()}"
+
+
+def _fits(pair: Pair | Exported, size: int) -> bool:
+    """Whether an image larger than every thumbnail may be fits; a smaller one may still take many bytes."""
+    return size > thumbnails.SIZES[-1] and max(pair.width or 0, pair.height or 0) <= size
