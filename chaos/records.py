@@ -14,7 +14,7 @@ _STILL = f"SELECT count(*) FROM shards WHERE state IN ('queued', 'running') AND 
 _MOVED = "SELECT max(greatest(started_at, finished_at)) > to_timestamp(%s::float8) FROM shards"
 _COPYING = (
     "SELECT substring(application_name from ':([0-9]+):')::int FROM pg_stat_activity "
-    "WHERE query LIKE 'COPY \"results\"%' AND wait_event_type = 'Lock' AND wait_event = 'advisory'"
+    "WHERE starts_with(query, 'COPY \"results\"') AND wait_event_type = 'Lock' AND wait_event = 'advisory'"
 )
 _AWAY_SECONDS = 60.0
 _IDLE = "SELECT NOT EXISTS (SELECT FROM shards WHERE state IN ('queued', 'running'))"

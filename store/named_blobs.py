@@ -23,9 +23,8 @@ def names(session: Session) -> Iterator[str]:
     )
     for query in queries:
         yield from session.scalars(query.execution_options(yield_per=_FETCHED))
-    yield from session.scalars(
-        select(Job.checkpoint_blob).where(Job.deleted_at.is_(None), Job.checkpoint_blob.is_not(None))
-    )
+    edited = select(Job.checkpoint_blob).where(Job.deleted_at.is_(None), Job.checkpoint_blob.is_not(None))
+    yield from (blob for blob in session.scalars(edited) if blob is not None)
     ready = select(Model).where(Model.deleted_at.is_(None), Model.status == ModelStatus.READY)
     for model in session.scalars(ready):
         yield models.blob_of(model)
