@@ -12,7 +12,7 @@ from store import deliveries, results, shards
 from store.abridging import abridged, without
 from store.errors import ConflictError, NotFoundError
 from store.retention import purgeable
-from store.specification import SPECIFICATION_VERSION
+from store.specification import version_of
 from store.states import DatasetStatus, JobStatus, ModelStatus, Phase
 from store.tables import Dataset, Job, Model
 from store.tenancy import tenant_of
@@ -47,7 +47,7 @@ def create(
         task=task,
         status=JobStatus.QUEUED,
         spec=spec,
-        spec_version=SPECIFICATION_VERSION,
+        spec_version=version_of(spec),
         deadline_at=None if deadline is None else func.now() + timedelta(seconds=deadline),
         code_version=code_version,
         dataset_id=dataset_id,
@@ -373,7 +373,7 @@ def _end(session: Session, job: Job, status: JobStatus) -> None:
 
 def set_spec(session: Session, job_id: str, spec: dict[str, Any]) -> None:
     """Freeze the defaults that depend on what the dataset turned out to be."""
-    values = {"spec": spec, "spec_version": SPECIFICATION_VERSION}
+    values = {"spec": spec, "spec_version": version_of(spec)}
     session.execute(update(Job).where(Job.id == job_id).values(values))
 
 

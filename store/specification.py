@@ -11,6 +11,15 @@ SPECIFICATION_VERSION = 2
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
+_SINCE = {"deadline": 2, "ttl": 2}
+"""The fields of a job that came after the first version. Null, they are left out of what is kept and echoed."""
+
+
+def version_of(spec: dict[str, Any]) -> int:
+    """The version that a worker must know to do a job: that of the newest field that the specification uses."""
+    return max((since for field, since in _SINCE.items() if spec.get(field) is not None), default=1)
+
+
 DEFAULT_ARCHITECTURE = "ViT-B-32"
 DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
 
@@ -183,6 +192,11 @@ class JobSettings(_Strict):
     ttl: Seconds | None = Field(
         default=None, description="seconds after its end for which the job is kept; then it is deleted with its results"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        named: dict[str, Any] = fields(self)
+        return {name: value for name, value in named.items() if value is not None or name not in _SINCE}
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

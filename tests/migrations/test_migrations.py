@@ -1,8 +1,12 @@
 """The models and the migrations agree, and a migration can be undone."""
 
+import threading
+import time
+
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
 from migrations.upgrade import config_for, is_compared, upgrade
 from store.database import Database
@@ -34,3 +38,71 @@ def test_upgrading_twice_changes_nothing(settings: Settings, database: Database)
     upgrade(settings.database_url)
     with database.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT value FROM secrets").scalar_one() == before
+
+
+def test_what_the_release_before_wrote_stays_and_what_it_goes_on_writing_fits(
+    settings: Settings, database: Database
+) -> None:
+    """From 0009, with rows of work under way and results, to now; then an insert as the old code makes it."""
+    command.downgrade(config_for(settings.database_url), "0009")
+    dataset = (
+        "INSERT INTO datasets (id, tenant, status, size_bytes, upload_blob) "
+        "VALUES ('ds_1', 'somebody', 'ingesting', 1, 'datasets/ds_1/upload')"
+    )
+    job = (
+        "INSERT INTO jobs (id, task, status, spec, code_version, dataset_id) "
+        "VALUES ('job_1', 'removal', 'succeeded', '{}', '0', 'ds_1')"
+    )
+    shard = (
+        "INSERT INTO shards (dataset_id, job_id, phase, index, payload, state, output) VALUES "
+        "('ds_1', NULL, 'fetch', 0, '{}', 'queued', NULL), "
+        "(NULL, 'job_1', 'edit', 0, '{}', 'done', '{\"checkpoint\": \"jobs/job_1/edit-0.1/x\"}')"
+    )
+    result = "INSERT INTO results (job, rank, position) VALUES (1, :rank, 0)"
+    with database.engine.begin() as connection:
+        for statement in (dataset, job, shard):
+            connection.exec_driver_sql(statement)
+        connection.execute(text(result), [{"rank": rank} for rank in range(1, 51)])
+    upgrade(settings.database_url)
+    with database.engine.begin() as connection:
+        connection.execute(text(result), {"rank": 51})
+        connection.exec_driver_sql(shard.replace("0, '{}'", "1, '{}'"))
+        ranks = connection.exec_driver_sql(
+            "SELECT array_agg(rank ORDER BY rank) FROM results WHERE apart = 0"
+        ).scalar_one()
+        waiting = connection.exec_driver_sql(
+            "SELECT tenant, lane FROM shards WHERE index = 0 AND phase = 'fetch'"
+        ).one()
+        kept = connection.exec_driver_sql("SELECT checkpoint_blob FROM jobs").scalar_one()
+    assert ranks == list(range(1, 52))
+    assert waiting == ("somebody", "fetch")
+    assert kept == "jobs/job_1/edit-0.1/x"
+
+
+def test_an_upgrade_waits_for_nobody_who_works(settings: Settings, database: Database) -> None:
+    """Readers and writers of the release before go on while it runs: their longest wait is that of a short lock."""
+    command.downgrade(config_for(settings.database_url), "0009")
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO results (job, rank, position, clip_score) "
+            "SELECT 1, n, n, random() FROM generate_series(1, 50000) n"
+        )
+    ended, waits = threading.Event(), [0.0]
+
+    def work() -> None:
+        rank = 100_000
+        while not ended.is_set():
+            began, rank = time.monotonic(), rank + 1
+            with database.engine.begin() as connection:
+                connection.execute(
+                    text("INSERT INTO results (job, rank, position) VALUES (2, :rank, 0)"), {"rank": rank}
+                )
+                connection.exec_driver_sql("SELECT count(*) FROM shards").scalar_one()
+            waits[0] = max(waits[0], time.monotonic() - began)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    upgrade(settings.database_url)
+    ended.set()
+    worker.join()
+    assert waits[0] < 5  # the lock_timeout of migrations: nobody waits longer than they may

@@ -49,8 +49,6 @@ def test_the_answer_echoes_the_whole_specification(client, ready):
         "verify": False,
         "queries": None,
         "notify": None,
-        "deadline": None,
-        "ttl": None,
     }
 
 

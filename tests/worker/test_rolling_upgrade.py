@@ -34,14 +34,18 @@ def test_a_worker_that_lacks_a_phase_leaves_it_to_a_newer_one(
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
 
 
-def test_a_worker_that_lacks_fields_of_a_specification_leaves_the_job_alone(client, job, work, database, monkeypatch):
+def test_a_worker_that_lacks_fields_of_a_specification_leaves_the_job_alone(client, job, work, monkeypatch):
+    spec = client.get(f"/jobs/{job}").json()["spec"]
+    assert {"deadline", "ttl"}.isdisjoint(spec)  # unused, they are nothing that a worker would have to know
+    later = client.post("/jobs", json={**spec, "ttl": 3600}).json()["id"]
     with monkeypatch.context() as patched:
         patched.setattr(shards, "SPECIFICATION_VERSION", SPECIFICATION_VERSION - 1)
         work()
-        waiting = client.get(f"/jobs/{job}").json()
+        assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
+        waiting = client.get(f"/jobs/{later}").json()
         assert (waiting["status"], waiting["error"]) == ("queued", None)
     work()
-    assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
+    assert client.get(f"/jobs/{later}").json()["status"] == "succeeded"
 
 
 def test_a_schema_that_has_grown_changes_nothing_for_this_release(
