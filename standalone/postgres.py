@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 from standalone import leftovers
 from standalone.child import Child, Command
@@ -15,7 +16,19 @@ from standalone.home import Home
 from standalone.packages import postgres_program
 from standalone.privileges import Servant, servant
 
-_ROLE = "ecif"
+_ROLE = "ecif"  # made by initdb: a superuser, which could read files and run programs
+_SERVICE_ROLE = "ecif_service"
+# What an earlier version made as the superuser becomes the service's, too.
+_OWNS_ITS_TABLES = f"""
+DO $$ DECLARE thing text; BEGIN
+    FOR thing IN SELECT oid::regclass FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relowner <> '{_SERVICE_ROLE}'::regrole
+    LOOP EXECUTE format('ALTER TABLE %s OWNER TO {_SERVICE_ROLE}', thing); END LOOP;
+    FOR thing IN SELECT oid::regprocedure FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace AND proowner <> '{_SERVICE_ROLE}'::regrole
+    LOOP EXECUTE format('ALTER FUNCTION %s OWNER TO {_SERVICE_ROLE}', thing); END LOOP;
+END $$
+"""  # noqa: S608  our own names
 # For tests, which make a new cluster every time: nothing has to outlive a power cut.
 _NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
@@ -23,6 +36,23 @@ _NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 def url_of(home: Home, port: int) -> str:
     """The address as SQLAlchemy takes it. The password is of letters, digits, `-` and `_`: nothing to quote."""
     return f"postgresql+psycopg://{_ROLE}:{home.password('postgres')}@127.0.0.1:{port}/postgres"
+
+
+def admit_service(home: Home, port: int) -> str:
+    """Give the service a role that owns its tables and has no other rights; returns its address.
+
+    Raises:
+        psycopg.OperationalError: PostgreSQL does not answer.
+    """
+    password = home.password("postgres-service")
+    with psycopg.connect(url_of(home, port).replace("+psycopg", "", 1)) as connection:
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [_SERVICE_ROLE]).fetchone() is None:
+            connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(_SERVICE_ROLE)))
+        login = sql.SQL("ALTER ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}")
+        connection.execute(login.format(sql.Identifier(_SERVICE_ROLE), sql.Literal(password)))
+        connection.execute(sql.SQL("ALTER SCHEMA public OWNER TO {}").format(sql.Identifier(_SERVICE_ROLE)))
+        connection.execute(_OWNS_ITS_TABLES.encode())
+    return f"postgresql+psycopg://{_SERVICE_ROLE}:{password}@127.0.0.1:{port}/postgres"
 
 
 def command(home: Home, port: int, *, durable: bool = True) -> Command:

@@ -150,6 +150,8 @@ class Stack:
             ours.append(("redis", redis_server.answers, self.redis_url))
         for name, answers, url in ours:
             self._wait(partial(answers, self.processes[name], url), name, _SERVER_SECONDS)
+        if "postgres" in self.processes:
+            self.database_url = postgres.admit_service(self.home, postgres_port)
 
     def _start_services(self) -> None:
         told = {

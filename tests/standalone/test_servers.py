@@ -8,9 +8,11 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from sqlalchemy.engine import make_url
 
-from standalone import leftovers, servers
+from standalone import leftovers, postgres, servers
 from standalone.errors import HomeInUseError
+from standalone.home import Home
 
 Wait = Callable[..., None]
 
@@ -72,3 +74,22 @@ def test_an_orphan_in_the_folder_is_ended(tmp_path: Path, eventually: Wait, ther
         leftovers.clear(pid_file)
         assert not there(pid)
         assert not pid_file.exists()
+
+
+def test_the_service_is_no_superuser_and_owns_what_an_earlier_version_made(tmp_path: Path) -> None:
+    with servers.postgres(tmp_path) as url:
+        with psycopg.connect(url.replace("+psycopg", "")) as connection:
+            connection.execute("CREATE TABLE earlier (id bigint GENERATED ALWAYS AS IDENTITY)")
+        port = make_url(url).port
+        assert port is not None
+        for _ in range(2):
+            as_service = postgres.admit_service(Home.at(tmp_path), port).replace("+psycopg", "")
+        with psycopg.connect(as_service, autocommit=True) as connection:
+            connection.execute("INSERT INTO earlier DEFAULT VALUES")
+            connection.execute("ALTER TABLE earlier ADD COLUMN later text")
+            connection.execute("CREATE TABLE mine ()")
+            rights = "SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
+            assert connection.execute(rights).fetchone() == (False,)
+            for forbidden in ("COPY earlier FROM PROGRAM 'id'", "SELECT pg_read_file('/etc/passwd')"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(forbidden.encode())
