@@ -11,7 +11,7 @@ from store.results import COLUMNS
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
-_WHOLE = ("job", "rank", "position")
+_WHOLE = ("apart", "job", "rank", "position")
 
 
 class BareCopy:

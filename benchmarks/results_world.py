@@ -16,7 +16,7 @@ from sqlalchemy import insert, select, text
 
 from service.app import create_app
 from service.cursors import Cursors
-from store import jobs, shared_secrets
+from store import jobs, results, shared_secrets
 from store.blobs import Blobs
 from store.database import Database
 from store.ids import new_id
@@ -96,6 +96,7 @@ class World:
                 row = {"job_id": job_id, "phase": phase, "index": 0, "payload": {}, "state": ShardState.DONE}
                 session.execute(insert(Shard).values(**row, output=output, total=1))
             session.refresh(job)
+            results.make_room(session, job, rows, self.settings.ecif_results_apart)
             jobs.open_phase(session, job, Phase.LOAD, load.shards(session, job, JobSpec.model_validate(job.spec)))
         return job_id
 
