@@ -11,7 +11,7 @@ from anyio import CapacityLimiter, to_thread
 
 from service.limits import AtOnce
 
-_THREADS = 8
+_THREADS = 16  # more than one tenant may have requests, so that it does not hold all of them
 _LOOK_AGAIN_SECONDS = 10
 
 Result = TypeVar("Result")

@@ -192,8 +192,11 @@ def lock(session: Session, dataset_id: str) -> Dataset | None:
     )
 
 
-def add_parts(session: Session, parts: Iterable[Part]) -> None:
+def set_parts(session: Session, dataset_id: str, parts: Iterable[Part]) -> None:
+    """Record the parts of a dataset, in place of what an earlier attempt recorded."""
+    session.execute(delete(Part).where(Part.dataset_id == dataset_id))
     session.add_all(parts)
+    session.flush()
 
 
 def parts(session: Session, dataset_id: str) -> Sequence[Part]:
@@ -228,8 +231,9 @@ def purge(session: Session, dataset: Dataset, rows: int) -> bool:
     gone = session.execute(delete(Pair).where(mine, Pair.position.in_(doomed)))
     if gone.rowcount == rows:  # type: ignore[attr-defined]
         return False
+    if not shards.purge(session, rows, dataset_id=dataset.id):
+        return False
     session.execute(delete(Part).where(Part.dataset_id == dataset.id))
-    shards.purge(session, dataset_id=dataset.id)
     session.delete(dataset)
     return True
 

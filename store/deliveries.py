@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import ColumnElement, delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import NotFoundError
 from store.ids import new_id
@@ -187,6 +187,11 @@ def replay(session: Session, job_id: str, delivery_id: str) -> Delivery:
     session.flush()
     session.refresh(found)
     return found
+
+
+def is_waiting_for(job_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """Whether a notice of the job of each row is still to be delivered."""
+    return select(Delivery.id).where(Delivery.job_id == job_id, Delivery.status == DeliveryStatus.WAITING).exists()
 
 
 def drop(session: Session, job_id: str) -> None:

@@ -27,6 +27,11 @@ def add(session: Session, dataset: int, kind: DuplicateKind, rows: Iterable[tupl
     return copy_rows(session, "duplicates", list(columns), list(columns.values()), listed)
 
 
+def clear(session: Session, dataset: int) -> None:
+    """Forget what an earlier attempt wrote."""
+    session.execute(delete(Duplicate).where(Duplicate.dataset == dataset))
+
+
 def page(
     session: Session, dataset: int, kind: DuplicateKind, *, limit: int, after: tuple[int, int] | None
 ) -> Sequence[FoundDuplicate]:

@@ -251,15 +251,15 @@ def miss_deadline(session: Session, job_id: str) -> None:
     job = lock(session, job_id)
     if job is not None:
         seconds = job.spec.get("deadline")
-        message = f"the job did not end within its deadline of {seconds:g} s"
+        message = f"the job did not end within its deadline of {seconds:,.10g} s"
         fail(session, job, {"code": "deadline", "message": message, "param": "deadline"})
 
 
 def delete_expired(session: Session, most: int) -> int:
-    """Delete the jobs whose `ttl` is over, up to `most`; return how many."""
+    """Delete the jobs whose `ttl` is over and of whose end everybody is told, up to `most`; return how many."""
     ids = session.scalars(
         select(Job.id)
-        .where(Job.expires_at < func.now(), Job.deleted_at.is_(None))
+        .where(Job.expires_at < func.now(), Job.deleted_at.is_(None), ~deliveries.is_waiting_for(Job.id))
         .order_by(Job.expires_at)
         .limit(most)
         .with_for_update(skip_locked=True)
@@ -284,7 +284,8 @@ def purge(session: Session, job: Job, rows: int) -> bool:
     """Delete up to `rows` results of a deleted job; true when nothing of it is left."""
     if not results.purge(session, job, rows):
         return False
-    shards.purge(session, job_id=job.id)
+    if not shards.purge(session, rows, job_id=job.id):
+        return False
     session.delete(job)
     return True
 
@@ -360,6 +361,8 @@ def _ask_to_end(session: Session, job: Job) -> None:
 
 def _end(session: Session, job: Job, status: JobStatus) -> None:
     job.status = status
+    if status is not JobStatus.SUCCEEDED:
+        job.kept_bytes = shards.all_kept_bytes(session, job.id)  # those of the phase that it did not finish, too
     if status is JobStatus.SUCCEEDED:
         job.phase = None  # the other ends keep it: it says how far the job came
     job.finished_at = func.now()

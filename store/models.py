@@ -16,6 +16,8 @@ from store.states import ModelStatus, Phase
 from store.tables import Model
 from store.tenancy import tenant_of
 
+_SHARDS = 1000  # a model has a handful
+
 Architecture = str | dict[str, Any]
 """A name that open_clip knows, or a configuration of one."""
 
@@ -179,5 +181,5 @@ def to_purge(session: Session) -> Model | None:
 
 def purge(session: Session, model: Model) -> None:
     """Delete what is left of a deleted model."""
-    shards.purge(session, model_id=model.id)
+    shards.purge(session, _SHARDS, model_id=model.id)
     session.delete(model)

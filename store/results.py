@@ -68,7 +68,12 @@ def clear(session: Session, job: int, apart: int, first: int, last: int) -> None
 def purge(session: Session, job: Job, rows: int) -> bool:
     """Delete up to `rows` results of a deleted job, or all at once where they lie apart; true when none is left."""
     if job.results_apart:
-        session.execute(text("SET LOCAL lock_timeout = '200ms'"))  # readers are not to queue up behind it
+        # Emptied first, which holds nobody up. To drop the table, all partitions must be free for a moment: that is
+        # waited for only so long, since readers and writers queue up behind it.
+        if session.scalar(select(select(Result.rank).where(of(session, job.number)).exists())):
+            session.execute(text("SELECT empty_results_apart(:job)"), {"job": job.number})
+            return False
+        session.execute(text("SET LOCAL lock_timeout = '200ms'"))
         session.execute(text("SELECT drop_results_apart(:job)"), {"job": job.number})
         return True
     mine = (Result.apart == 0, Result.job == job.number)

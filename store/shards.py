@@ -25,7 +25,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import LostLeaseError, WorkCancelledError
 from store.specification import SPECIFICATION_VERSION
-from store.states import PHASE_VERSIONS, JobStatus, Lane, Phase, Setback, ShardState, lane_of
+from store.states import PHASE_VERSIONS, DatasetStatus, JobStatus, Lane, Phase, Setback, ShardState, lane_of
 from store.tables import Dataset, Job, Model, Shard
 
 _KEEPS_ITS_PLACE = 3  # losses
@@ -95,6 +95,14 @@ class Vanished:
 
 
 @dataclass(frozen=True)
+class Stalled:
+    """An owner all of whose shards are done, and which has not gone on."""
+
+    job_id: str | None
+    dataset_id: str | None
+
+
+@dataclass(frozen=True)
 class Progress:
     done: int
     total: int
@@ -128,8 +136,8 @@ def open_phase(
 ) -> None:
     """Queue the shards of a phase. Opening the same round of it twice is an error of the caller: the index is unique.
 
-    Their turns begin at the head of what their tenant has waiting in their lane, so that its owners share its workers
-    shard by shard, however many shards each has.
+    Their turns begin where those of their tenant stand in their lane, so that its owners share its workers shard by
+    shard, however many shards each has and however often it opens a phase.
     """
     if job_id is not None:
         owner = select(Job.tenant, Job.spec_version).where(Job.id == job_id)
@@ -139,9 +147,7 @@ def open_phase(
         owner = select(Model.tenant, literal(1)).where(Model.id == model_id)
     tenant, spec_version = session.execute(owner).one()
     lane = lane_of(phase)
-    head = session.scalar(
-        select(func.min(Shard.turn)).where(Shard.state == ShardState.QUEUED, Shard.lane == lane, Shard.tenant == tenant)
-    )
+    first = _next_turn(session, lane, tenant)
     session.execute(
         insert(Shard),
         [
@@ -151,7 +157,7 @@ def open_phase(
                 "model_id": model_id,
                 "tenant": tenant,
                 "lane": lane,
-                "turn": (head or 0) + index,
+                "turn": first + index,
                 "phase": phase,
                 "version": PHASE_VERSIONS[phase],
                 "spec_version": spec_version,
@@ -165,6 +171,17 @@ def open_phase(
         ],
     )
     session.info.setdefault(_OPENED, Counter())[lane] += len(planned)
+
+
+def _next_turn(session: Session, lane: Lane, tenant: str) -> int:
+    """Start-time fair queueing among the owners of a tenant: the turn after the one that was served last, and none that
+    is over for those who wait."""
+    mine = (Shard.lane == lane, Shard.tenant == tenant)
+    waiting = session.scalar(select(func.min(Shard.turn)).where(Shard.state == ShardState.QUEUED, *mine))
+    served = session.scalar(
+        select(Shard.turn).where(*mine, Shard.started_at.is_not(None)).order_by(Shard.started_at.desc()).limit(1)
+    )
+    return max(waiting or 0, 0 if served is None else served + 1)
 
 
 def opened(session: Session) -> Counter[Lane]:
@@ -245,17 +262,20 @@ def _tenants_in_turn(session: Session, lanes: Sequence[Lane], most_of_a_tenant: 
     return [(lane, tenant) for lane, tenant in session.execute(query)]
 
 
+def _claimable() -> tuple[ColumnElement[bool], ...]:
+    """The conditions for a shard that this release may claim now."""
+    return (
+        Shard.state == ShardState.QUEUED,
+        Shard.not_before <= func.now(),
+        tuple_(Shard.phase, Shard.version).in_(list(PHASE_VERSIONS.items())),
+        Shard.spec_version <= SPECIFICATION_VERSION,
+    )
+
+
 def _claim_of(session: Session, lane: str, tenant: str, *, worker: str, lease_seconds: float) -> Claim | None:
     first = (
         select(Shard.id)
-        .where(
-            Shard.state == ShardState.QUEUED,
-            Shard.lane == lane,
-            Shard.tenant == tenant,
-            Shard.not_before <= func.now(),
-            tuple_(Shard.phase, Shard.version).in_(list(PHASE_VERSIONS.items())),
-            Shard.spec_version <= SPECIFICATION_VERSION,
-        )
+        .where(*_claimable(), Shard.lane == lane, Shard.tenant == tenant)
         .order_by(Shard.turn, Shard.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -392,6 +412,11 @@ def kept_bytes(session: Session, held: Claim) -> int:
     return int(session.scalar(select(func.sum(Shard.kept_bytes)).where(*of_phase)) or 0)
 
 
+def all_kept_bytes(session: Session, job_id: str) -> int:
+    """How many bytes all shards of a job have left in its blobs."""
+    return int(session.scalar(select(func.sum(Shard.kept_bytes)).where(Shard.job_id == job_id)) or 0)
+
+
 def put_back(session: Session, held: Claim, setback: Setback, error: dict[str, Any], *, delay_seconds: float) -> int:
     """Queue a shard again whose attempt did not come to its end; return how often that was so for the same reason.
 
@@ -440,15 +465,19 @@ def take_back_from(session: Session, worker: str, *, exhausted: bool = False) ->
 
 
 def cut_off_silent(session: Session) -> list[str]:
-    """End the database connections of every worker that let a lease expire; return their names.
+    """End the database connections of every worker that holds shards and has let all their leases expire; return their
+    names.
 
     Such a worker may be frozen in the middle of a transaction, and what it holds there would be held for as long as
-    it is. One that lives on loses nothing: its lease is lost already, and it connects anew.
+    it is. One that lives on loses nothing: its leases are lost already, and it connects anew.
     """
-    silent = select(func.right(Shard.worker, NAME_LENGTH)).where(
-        Shard.state == ShardState.RUNNING, Shard.lease_until < func.now()
+    silent = (
+        select(func.right(Shard.worker, NAME_LENGTH))
+        .where(Shard.state == ShardState.RUNNING)
+        .group_by(Shard.worker)
+        .having(func.max(Shard.lease_until) < func.now())
     )
-    names = list(session.scalars(silent.distinct()))
+    names = list(session.scalars(silent))
     if not names:
         return []
     # Materialized: the conditions of one query have no order, and the function is for the rows that fulfil them.
@@ -498,11 +527,7 @@ def waiting(session: Session, most: int) -> Counter[Lane]:
     """How many shards wait for a worker now, by lane, counted no further than to `most` in each."""
     found: Counter[Lane] = Counter()
     for lane in Lane:
-        some = (
-            select(Shard.id)
-            .where(Shard.state == ShardState.QUEUED, Shard.lane == lane, Shard.not_before <= func.now())
-            .limit(most)
-        )
+        some = select(Shard.id).where(*_claimable(), Shard.lane == lane).limit(most)
         found[lane] = session.scalar(select(func.count()).select_from(some.subquery())) or 0
     return found
 
@@ -581,6 +606,46 @@ def phase_reports(session: Session, *, job_id: str) -> list[PhaseReport]:
 
 
 def purge(
-    session: Session, *, dataset_id: str | None = None, job_id: str | None = None, model_id: str | None = None
-) -> None:
-    session.execute(delete(Shard).where(_Owner(dataset_id, job_id, model_id).condition))
+    session: Session,
+    most: int,
+    *,
+    dataset_id: str | None = None,
+    job_id: str | None = None,
+    model_id: str | None = None,
+) -> bool:
+    """Delete up to `most` shards of an owner; true when none is left."""
+    return delete_some(session, _Owner(dataset_id, job_id, model_id).condition, most)
+
+
+def delete_some(session: Session, which: ColumnElement[bool], most: int) -> bool:
+    """Delete up to `most` of the shards that fulfil a condition; true when none is left."""
+    doomed = select(Shard.id).where(which).limit(most)
+    gone = session.execute(delete(Shard).where(Shard.id.in_(doomed)))
+    return bool(gone.rowcount < most)  # type: ignore[attr-defined]
+
+
+def stalled(session: Session) -> Sequence[Stalled]:
+    """Owners that have begun and not ended, all of whose shards have. The end of a phase opens the next in its own
+    transaction, so there are none, unless workers of different releases did not see each other's ends."""
+    unended = or_(
+        select(Job.id).where(Job.id == Shard.job_id, Job.status == JobStatus.RUNNING).exists(),
+        select(Dataset.id).where(Dataset.id == Shard.dataset_id, Dataset.status == DatasetStatus.INGESTING).exists(),
+    )
+    owner = func.coalesce(Shard.job_id, Shard.dataset_id)
+    rows = session.execute(
+        select(Shard.job_id, Shard.dataset_id)
+        .where(unended)
+        .group_by(owner, Shard.job_id, Shard.dataset_id)
+        .having(func.bool_and(Shard.state == ShardState.DONE))
+    )
+    return [Stalled(*row) for row in rows]
+
+
+def last_phase(session: Session, *, dataset_id: str | None = None, job_id: str | None = None) -> Phase | None:
+    """The phase that an owner opened last, if all its shards are done."""
+    mine = _Owner(dataset_id, job_id).condition
+    open_ = select(Shard.id).where(mine, Shard.state != ShardState.DONE)
+    if session.scalar(select(open_.exists())):
+        return None
+    phase = session.scalar(select(Shard.phase).where(mine).order_by(Shard.id.desc()).limit(1))
+    return Phase(phase) if phase in PHASE_VERSIONS else None

@@ -3,11 +3,12 @@
 import logging
 from collections import Counter
 
-from store import jobs, owners, shards
+from store import datasets, jobs, owners, shards
 from store.database import Database
 from store.settings import Settings
-from store.shards import Claim, Vanished
-from store.states import Lane, Setback
+from store.shards import Claim, Stalled, Vanished
+from store.states import DatasetStatus, Lane, Setback
+from worker import dataset_phases
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,33 @@ def begin_waiting(database: Database, owned: Claim | Vanished | None = None) -> 
     return opened
 
 
+def go_on(database: Database, owner: Stalled) -> None:
+    """Do for an owner what the last shard of its phase should have done."""
+    with database.transaction() as session:
+        if owner.job_id is not None:
+            from worker import pipeline  # and with it torch, in the rare case that it is needed
+
+            job = jobs.lock(session, owner.job_id)
+            phase = shards.last_phase(session, job_id=owner.job_id)
+            if job is not None and phase is not None and job.phase == phase:
+                logger.warning("%s: stood still after %s, goes on", job.id, phase)
+                pipeline.advance(session, job, phase)
+        elif owner.dataset_id is not None:
+            dataset = datasets.lock(session, owner.dataset_id)
+            phase = shards.last_phase(session, dataset_id=owner.dataset_id)
+            if dataset is not None and phase is not None and dataset.status == DatasetStatus.INGESTING:
+                logger.warning("%s: stood still after %s, goes on", dataset.id, phase)
+                dataset_phases.advance(session, dataset, phase)
+
+
 def fail_if_too_often(
     database: Database, settings: Settings, owned: Claim | Vanished, setback: Setback, times: int, reason: str
 ) -> Counter[Lane]:
     """End the owner of a shard that has been set back too often; `reason` says what happened to it the last time."""
     what = f"{owned.phase} shard {owned.index}"
+    advice = "A worker with more memory may help"
+    if owned.job_id is not None:
+        advice = "A smaller objective.batch_size, scope heads, a smaller model or a worker with more memory may help"
     most, code, message = {
         Setback.RAISED: (
             settings.ecif_max_raised,
@@ -47,8 +70,7 @@ def fail_if_too_often(
         Setback.EXHAUSTED: (
             settings.ecif_max_exhausted,
             "out_of_memory",
-            f"{what} ran out of memory {times} times: it needs more than this worker has. A smaller "
-            "objective.batch_size, scope heads, a smaller model or a worker with more memory may help",
+            f"{what} ran out of memory {times} times: it needs more than this worker has. {advice}",
         ),
         Setback.HINDERED: (
             settings.ecif_max_hindered,

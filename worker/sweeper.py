@@ -42,6 +42,7 @@ def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> N
     """One round. Each part is its own transaction, and may be repeated or interrupted anywhere."""
     _take_back(database, settings)
     successors.begin_waiting(database)
+    _go_on(database)
     _end_overdue(database)
     _end_cancelled(database)
     with database.transaction() as session:
@@ -56,6 +57,13 @@ def _take_back(database: Database, settings: Settings) -> None:
     with database.transaction() as session:
         expired = shards.take_back_expired(session)
     vanished.judge(database, settings, expired)
+
+
+def _go_on(database: Database) -> None:
+    with database.transaction() as session:
+        stalled = shards.stalled(session)
+    for owner in stalled:
+        successors.go_on(database, owner)
 
 
 def _end_overdue(database: Database) -> None:
@@ -145,7 +153,7 @@ def _delete_expired(database: Database) -> bool:
 
 def _prune_shards(database: Database, settings: Settings) -> bool:
     with database.transaction() as session:
-        return retention.prune_shards(session, settings.ecif_shards_kept_seconds, _PRUNED_AT_ONCE) > 0
+        return retention.prune_shards(session, settings.ecif_shards_kept_seconds, _PRUNED_AT_ONCE, _PURGE_ROWS)
 
 
 def _trim_encoded(database: Database, blobs: Blobs, settings: Settings) -> bool:

@@ -28,17 +28,25 @@ class Task:
 
     def blob_name(self, name: str) -> str:
         """A name for what this attempt writes. No other attempt writes to it, so a late one can do no harm."""
-        kind = "jobs" if self.claim.job_id else "datasets" if self.claim.dataset_id else "models"
-        return f"{kind}/{self.claim.owner}/{self._attempt}/{name}"
+        return f"{self._owner}/{self._of_attempt(self.claim.attempt)}/{name}"
 
     def passing_name(self, name: str) -> str:
         """As `blob_name`, of what later phases of a dataset need, and nobody after them."""
-        return f"{passing_of(self.claim.owner)}/{self._attempt}/{name}"
+        return f"{passing_of(self.claim.owner)}/{self._of_attempt(self.claim.attempt)}/{name}"
+
+    def forget_earlier_attempts(self) -> None:
+        """Delete what earlier attempts at this shard have left under `blob_name`."""
+        for attempt in range(1, self.claim.attempt):
+            self.blobs.delete_prefix(f"{self._owner}/{self._of_attempt(attempt)}")
 
     @property
-    def _attempt(self) -> str:
+    def _owner(self) -> str:
+        kind = "jobs" if self.claim.job_id else "datasets" if self.claim.dataset_id else "models"
+        return f"{kind}/{self.claim.owner}"
+
+    def _of_attempt(self, attempt: int) -> str:
         round_ = f".{self.claim.round}" if self.claim.round else ""
-        return f"{self.claim.phase}{round_}-{self.claim.index}.{self.claim.attempt}"
+        return f"{self.claim.phase}{round_}-{self.claim.index}.{attempt}"
 
     def kept_bytes(self) -> int:
         """How much this attempt has put under its owner and leaves there; its `blobs` are a counted view."""

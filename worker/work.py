@@ -26,7 +26,7 @@ from worker.task import Done, Json, Task, passing_of
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 2.0
+_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 2.0, 30.0
 _PUT_BACK_SECONDS = 1.0
 """Between tries to put a shard back while the database is away."""
 
@@ -206,7 +206,7 @@ def _put_back(place: Workplace, claim: Claim, setback: Setback, detail: Json) ->
                 if setback is Setback.HINDERED:
                     delay = setbacks.pause_seconds(shards.hindered(session, claim))
                 else:
-                    delay = _RETRY_SECONDS * claim.attempt
+                    delay = min(_RETRY_SECONDS * claim.attempt, _LONGEST_RETRY_SECONDS)
                 return shards.put_back(session, claim, setback, detail, delay_seconds=delay)
         except SQLAlchemyError as error:
             if time.monotonic() > ends_at or place.stop.nothing_new:

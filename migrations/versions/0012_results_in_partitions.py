@@ -36,20 +36,34 @@ _RESULTS = {  # by name: columns, condition
     **{score: (f"job, {score}, rank", f"WHERE {score} IS NOT NULL") for score in _SCORES},
 }
 
-# The service's role need not own the tables: these two do the only thing for which it would have to.
-_FUNCTIONS = """
-CREATE FUNCTION set_results_apart(job bigint) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+# The service's role need not own the tables: these do the only things for which it would have to, for whoever may write
+# results, and to jobs that are deleted.
+_HEAD = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS"
+_MAY_WRITE = """
+    IF NOT has_table_privilege(session_user, 'public.results', 'INSERT') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'this is for those who write results';
+    END IF;
+"""
+_IS_DELETED = """
+    IF NOT EXISTS (SELECT FROM public.jobs WHERE number = job AND deleted_at IS NOT NULL) THEN
+        RAISE EXCEPTION 'job % is not deleted', job;
+    END IF;
+"""
+_FUNCTIONS = f"""
+CREATE FUNCTION set_results_apart(job bigint) RETURNS void {_HEAD} $$
 DECLARE
     partition text := 'results_' || job;
-BEGIN
+BEGIN {_MAY_WRITE}
     EXECUTE format('CREATE TABLE public.%I (LIKE public.results INCLUDING DEFAULTS)', partition);
     EXECUTE format('ALTER TABLE public.%I ADD CONSTRAINT own CHECK (apart = %s)', partition, job);
     EXECUTE format('ALTER TABLE public.results ATTACH PARTITION public.%I FOR VALUES IN (%s)', partition, job);
 END $$;
-CREATE FUNCTION drop_results_apart(job bigint) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-BEGIN
+CREATE FUNCTION empty_results_apart(job bigint) RETURNS void {_HEAD} $$
+BEGIN {_MAY_WRITE} {_IS_DELETED}
+    EXECUTE format('TRUNCATE public.%I', 'results_' || job);
+END $$;
+CREATE FUNCTION drop_results_apart(job bigint) RETURNS void {_HEAD} $$
+BEGIN {_MAY_WRITE} {_IS_DELETED}
     EXECUTE format('DROP TABLE IF EXISTS public.%I', 'results_' || job);
 END $$;
 """
@@ -70,7 +84,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP FUNCTION set_results_apart, drop_results_apart")
+    op.execute("DROP FUNCTION set_results_apart, empty_results_apart, drop_results_apart")
     op.execute("ALTER TABLE results DETACH PARTITION results_shared")
     op.execute("ALTER TABLE results_shared DROP CONSTRAINT shared")
     op.execute("INSERT INTO results_shared SELECT * FROM results")

@@ -1,7 +1,8 @@
-"""The models and the migrations agree, and a migration can be undone."""
+"""The models and the migrations agree, a migration can be undone, and the release before works on beside it."""
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -89,7 +90,7 @@ def test_an_upgrade_waits_for_nobody_who_works(settings: Settings, database: Dat
         )
     ended, waits = threading.Event(), [0.0]
 
-    def work() -> None:
+    def work() -> int:
         rank = 100_000
         while not ended.is_set():
             began, rank = time.monotonic(), rank + 1
@@ -99,10 +100,11 @@ def test_an_upgrade_waits_for_nobody_who_works(settings: Settings, database: Dat
                 )
                 connection.exec_driver_sql("SELECT count(*) FROM shards").scalar_one()
             waits[0] = max(waits[0], time.monotonic() - began)
+        return rank - 100_000
 
-    worker = threading.Thread(target=work)
-    worker.start()
-    upgrade(settings.database_url)
-    ended.set()
-    worker.join()
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(work)
+        upgrade(settings.database_url)
+        ended.set()
+        assert worker.result() > 10
     assert waits[0] < 5  # the lock_timeout of migrations: nobody waits longer than they may

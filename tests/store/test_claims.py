@@ -87,6 +87,21 @@ def test_owners_of_one_tenant_share_its_turns_shard_by_shard(database, queue):
     assert sum(first_six) == 3
 
 
+def test_a_large_job_is_not_held_up_by_small_ones_that_open_phase_after_phase(database, queue):
+    large = queue("one", 200)
+    small = [queue("one", 1) for _ in range(5)]
+    served = Counter()
+    for _ in range(60):
+        claim = take(database)
+        served[claim.job_id] += 1
+        do(database, claim)
+        if claim.job_id in small:
+            with database.transaction() as session:
+                job = jobs.lock(session, claim.job_id)
+                jobs.open_phase(session, job, Phase.SCORE, [shards.Planned({})], round_=claim.round + 1)
+    assert served[large] >= 8  # of six owners it has its sixth
+
+
 def test_who_holds_fewer_workers_comes_first(database, queue):
     queue("one", 10)
     held = [take(database) for _ in range(3)]
@@ -182,3 +197,16 @@ def test_a_renewal_touches_no_index(database, queue):
         ).one()
     assert updates - hot <= 3  # the claim, and what made the queue
     assert hot >= 20
+
+
+def test_an_owner_whose_last_two_shards_did_not_see_each_other_is_found(database, queue):
+    """Two releases at once may do that: the older one took the owner's row to see the other's end."""
+    job_id = queue("one", 2)
+    for claim in (take(database), take(database)):
+        with database.transaction() as session:
+            jobs.started(session, job_id)
+            assert job_id not in [owner.job_id for owner in shards.stalled(session)]
+            shards.complete(session, claim, {}, units=1)
+    with database.transaction() as session:
+        assert shards.Stalled(job_id, None) in shards.stalled(session)
+        assert shards.last_phase(session, job_id=job_id) is Phase.SCORE

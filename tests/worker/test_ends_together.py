@@ -30,7 +30,7 @@ copy = results.load
 def held(session, rows):
     count = copy(session, rows)
     print("copied", flush=True)
-    time.sleep(120)
+    time.sleep(1)
     return count
 
 results.load = held
@@ -105,5 +105,6 @@ def test_a_worker_that_is_frozen_in_a_transaction_holds_nobody_up(client, frozen
         time.sleep(0.1)
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
     process.send_signal(signal.SIGCONT)
+    process.wait(60)  # it would end its copy now, and commit what another has written meanwhile
     page = client.get(f"/jobs/{job}/results", params={"limit": 100}).json()
     assert [row["rank"] for row in page["items"]] == list(range(1, 21))

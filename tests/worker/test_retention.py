@@ -6,7 +6,9 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from store import datasets, jobs, models
-from store.tables import Dataset, Job, Model, Result, Shard
+from store.states import DeliveryStatus, Phase
+from store.tables import Dataset, Delivery, Job, Model, Result, Shard
+from worker import pipeline
 from worker.sweeper import sweep
 from worker.work import Workplace, work_once
 
@@ -67,6 +69,53 @@ def test_a_job_is_deleted_when_its_ttl_is_over(client, submit, work, sweeping, d
         assert session.scalar(select(func.count()).select_from(Job)) == 1
 
 
+def test_a_job_outlives_its_ttl_until_its_receiver_is_told(client, submit, work, sweeping, database):
+    job = submit(ttl=0.1, notify={"url": "https://receiver.example.org/ended"})
+    work()
+    time.sleep(0.15)
+    sweeping()
+    assert client.get(f"/jobs/{job}").status_code == 200
+    with database.transaction() as session:
+        session.execute(update(Delivery).values(status=DeliveryStatus.DELIVERED))
+    sweeping()
+    assert client.get(f"/jobs/{job}").status_code == 404
+
+
+def test_what_a_failed_job_has_left_counts_and_how_far_it_came_stays(
+    client, submit, database, blobs, settings, monkeypatch
+):
+    job = submit(task="valuation", validation={"fraction": 0.5}, methods=["ecif", "clip_score"])
+
+    def poisoned(_task):
+        raise ValueError("poison")
+
+    monkeypatch.setitem(pipeline._RUN, Phase.RANK, poisoned)
+    monkeypatch.setattr("worker.work._RETRY_SECONDS", 0.0)
+    while work_once(Workplace(settings, database, blobs)) is not None:
+        pass
+    failed = client.get(f"/jobs/{job}").json()
+    assert (failed["status"], failed["phase"], failed["progress"]) == (
+        "failed",
+        "rank",
+        {"done": 0, "total": 10, "unit": "pairs"},
+    )
+    with database.transaction() as session:
+        assert session.scalar(select(Job.kept_bytes).where(Job.id == job)) > 0
+    sweep(database, blobs, Silent(), settings.model_copy(update={"ecif_shards_kept_seconds": 0}))
+    assert client.get(f"/jobs/{job}").json() == failed
+
+
+def test_a_phase_whose_end_nobody_saw_is_ended_by_the_sweeper(client, submit, sweeping, work, monkeypatch):
+    job = submit()
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "advance", lambda *_: None)  # as if each of two had thought the other still at work
+        work()
+    assert client.get(f"/jobs/{job}").json()["phase"] == "plan"
+    sweeping()
+    work()
+    assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
+
+
 def test_what_cannot_be_deleted_stops_only_itself(
     client, upload, embedding_zip, work, sweeping, blobs, database, monkeypatch
 ):
@@ -122,6 +171,13 @@ def test_the_results_of_a_large_job_lie_apart_and_are_dropped_with_it(
     export = client.get(f"/jobs/{large}/export", params={"format": "jsonl"}).text
     assert export.count("\n") == 20
     assert client.delete(f"/jobs/{large}").status_code == 204
+    reading = database.engine.connect()
+    reading.execute(text("SELECT count(*) FROM results WHERE apart = 0"))
+    sweeping()  # somebody reads: the table stays for a while, and is empty
+    with database.transaction() as session:
+        assert session.scalar(text(f"SELECT count(*) FROM results_{number}")) == 0  # noqa: S608
+        session.execute(update(Job).values(purge_after=None))
+    reading.close()
     sweeping()
     assert partitions() == ["results_shared"]
     assert len(rows(small)) == 20

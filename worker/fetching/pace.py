@@ -13,7 +13,7 @@ class Pace:
     def __init__(self, seconds: float, least_bytes_per_second: int) -> None:
         self._seconds, self._least = seconds, least_bytes_per_second
         self._ends_at = time.monotonic() + seconds
-        self._window = (time.monotonic(), 0)
+        self._window: tuple[float, int] | None = None  # begins with the first bytes: listing a bucket takes its time
 
     def left(self) -> float:
         """Seconds until the deadline, more than none.
@@ -33,6 +33,8 @@ class Pace:
             InvalidError: the deadline has passed, or too little came in the last minute.
         """
         self.left()
+        if self._window is None:
+            self._window = (time.monotonic(), size)
         began, before = self._window
         seconds = time.monotonic() - began
         if seconds < _WINDOW_SECONDS:

@@ -22,6 +22,7 @@ def run(task: Task) -> Done:
     Raises:
         InvalidError: it is not to be had, is too large, or is no checkpoint.
     """
+    task.forget_earlier_attempts()  # a whole copy each, which no row will ever name
     if task.claim.model_id is not None:
         return _of_model(task, task.claim.model_id)
     with task.database.transaction() as session:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy.orm import Session
 
 from store import datasets, duplicates, shards
 from store.states import DuplicateKind, Phase
@@ -65,12 +64,15 @@ def run(task: Task) -> Done:
         "summary": tally.summary(equal, rows) | told["about"],
     }
 
-    def write(session: Session) -> None:
+    # There may be as many duplicates as pairs: written apart, and fenced at the end, as in `load`.
+    with task.database.transaction() as session:
+        duplicates.clear(session, dataset.number)
         for kind, groups in equal.items():
             duplicates.add(session, dataset.number, kind, groups.rows())
-        datasets.add_parts(session, parts)
-
-    return Done(output, items, write)
+            task.lease.progress(items)
+        datasets.set_parts(session, dataset.id, parts)
+        shards.fence(session, task.claim)
+    return Done(output, items)
 
 
 def _near(
