@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from encoders import Checkpoint, Embedder, ModelRefused, ModelSpec, square_heads
-from store import api_keys, models
+from store import models
 from store.catalogue import HUB_PREFIX, check_architecture, check_size
 from store.errors import InvalidError
-from store.open_clip_config import hub_names
+from store.hub import HubRules
 from store.specification import JobSpec
 from store.tables import Model
 from worker.task import Task
@@ -39,18 +38,18 @@ def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | 
     assert architecture is not None  # noqa: S101  a model is named one way or the other
     from encoders import hub, load_model  # not before the first job that needs it
 
-    rules = _HubRules.of(task)
+    rules = _hub_rules(task)
     try:
         checkpoint = None
         if isinstance(architecture, str) and architecture.startswith(HUB_PREFIX):
             repository = architecture.removeprefix(HUB_PREFIX)
-            rules.check(repository, "model.architecture")
+            rules.check(architecture, "model.architecture")
             limits = hub.HubLimits(task.settings.ecif_hub_model_bytes, task.settings.ecif_hub_cache_bytes)
             architecture, checkpoint = hub.from_hub(repository, limits)
         if isinstance(architecture, dict):
             check_architecture(architecture)  # a repository's is a stranger's, and the row may be older than a rule
             check_size(architecture, task.settings.ecif_max_model_bytes)
-            rules.check_config(architecture, "model.architecture")
+            rules.check(architecture, "model.architecture")
         # The seed draws weights where none are given: elsewhere it would only load the same model anew.
         seed = spec.objective.seed if starts_from_nothing(spec) else 0
         return load_model(ModelSpec(architecture, pretrained, seed), device, checkpoint=checkpoint)
@@ -68,9 +67,9 @@ def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
     assert architecture is not None  # noqa: S101  known once the file is there
     check_architecture(architecture, "architecture")
     check_size(architecture, task.settings.ecif_max_model_bytes, "architecture")
-    rules = _HubRules.of(task)
+    rules = _hub_rules(task)
     if isinstance(architecture, dict):
-        rules.check_config(architecture, "architecture")
+        rules.check(architecture, "architecture")
     checkpoint = Checkpoint(model.digest or "", partial(task.blobs.local_path, models.blob_of(model)))
     from encoders import load_model
 
@@ -81,38 +80,14 @@ def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
         raise InvalidError(refused.code, refused.message, param) from refused
 
 
-@dataclass(frozen=True)
-class _HubRules:
-    """Which repositories of the Hugging Face hub a job may make this worker fetch from."""
+def _hub_rules(task: Task) -> HubRules:
+    """The rules of now. They hold for the token in this process, too."""
+    from encoders import hub
 
-    allowed: list[str]
-    with_keys: bool
-
-    @classmethod
-    def of(cls, task: Task) -> _HubRules:
-        """The rules of now: the first key may just have been made. They hold for the token in this process, too."""
-        from encoders import hub
-
-        with task.database.transaction() as session:
-            with_keys = api_keys.any_made(session)
-        hub.use_token(task.settings.ecif_hub_token or not with_keys)
-        return cls(task.settings.ecif_hub_repositories.split(), with_keys)
-
-    def check(self, repository: str, param: str) -> None:
-        """Raise InvalidError, naming the field, unless it may be fetched from."""
-        if not self.allowed and not self.with_keys:
-            return
-        if repository not in self.allowed and repository.partition("/")[0] not in self.allowed:
-            raise InvalidError(
-                "repository_not_allowed",
-                f"nothing is fetched from {repository} of the Hugging Face hub here (ECIF_HUB_REPOSITORIES)",
-                param,
-            )
-
-    def check_config(self, config: dict[str, Any], param: str) -> None:
-        """The same for the text tower and the tokenizer that a configuration names."""
-        for field, repository in hub_names(config):
-            self.check(repository, f"{param}.{field}")
+    with task.database.transaction() as session:
+        rules = HubRules.of(session, task.settings)
+    hub.use_token(task.settings.ecif_hub_token or not rules.with_keys)
+    return rules
 
 
 def job_embedder(spec: JobSpec, model: LoadedModel | None, width: int | None, device: torch.device) -> Embedder:

@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 from store import datasets, jobs, models
 from store.catalogue import check_model, check_size
 from store.errors import InvalidError, NotFoundError
+from store.hub import HubRules
 from store.ids import new_id
 from store.settings import Settings
 from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, ValidationDataset
@@ -62,6 +63,7 @@ def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:
     if spec.model is not None and spec.model.architecture is not None:
         check_model(spec.model.architecture, spec.model.pretrained)
         check_size(spec.model.architecture, settings.ecif_max_model_bytes)
+        HubRules.of(session, settings).check(spec.model.architecture, "model.architecture")
     model_id = spec.model.id if spec.model is not None else None
     if model_id is not None:
         models.usable(session, model_id, "model.id")

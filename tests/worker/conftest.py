@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from worker.sweeper import sweep
 from worker.work import Workplace, work_once
 
 
@@ -63,6 +64,19 @@ def server():
     made.shutdown()
     thread.join()
     made.server_close()
+
+
+class Silent:
+    """In the place of a bell: nobody is called."""
+
+    def ring(self, *_):
+        pass
+
+
+@pytest.fixture
+def sweeping(database, blobs, settings):
+    """One round of the sweeper; settings may be given anew."""
+    return lambda **changed: sweep(database, blobs, Silent(), settings.model_copy(update=changed))
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from sqlalchemy import select
 from store import datasets
 from store.tables import Shard
 from worker import dataset_phases
-from worker.sweeper import sweep
 from worker.work import Workplace, work_once
 
 _FREEZES = """
@@ -39,13 +38,6 @@ place = Workplace(settings, database, Blobs.from_settings(settings), worker="fro
 while work_once(place) is not None:
     pass
 """
-
-
-class Silent:
-    """In the place of a bell."""
-
-    def ring(self, *_):
-        pass
 
 
 def test_two_datasets_of_one_job_that_end_at_once_do_not_wait_for_each_other(
@@ -96,11 +88,11 @@ def frozen(client, upload, embedding_zip, settings, database, blobs):
         process.kill()
 
 
-def test_a_worker_that_is_frozen_in_a_transaction_holds_nobody_up(client, frozen, settings, database, blobs):
+def test_a_worker_that_is_frozen_in_a_transaction_holds_nobody_up(client, frozen, settings, database, blobs, sweeping):
     job, process = frozen
     began = time.monotonic()
     while client.get(f"/jobs/{job}").json()["status"] == "running" and time.monotonic() - began < 30:
-        sweep(database, blobs, Silent(), settings)
+        sweeping()
         work_once(Workplace(settings, database, blobs))
         time.sleep(0.1)
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"

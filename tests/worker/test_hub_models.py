@@ -7,6 +7,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from fastapi.testclient import TestClient
 from safetensors.torch import save_file
 
 from encoders import ModelSpec, load_model
@@ -14,6 +15,7 @@ from encoders import hub as hub_module
 from encoders.hub import HubLimits, from_hub
 from encoders.model_spec import ModelRefused
 from encoders.tiny import TINY_CONFIG
+from service.app import create_app
 from store import api_keys
 from worker.work import Workplace, work_once
 
@@ -168,6 +170,14 @@ def online(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def client(settings):
+    """The API lets these through: what the worker makes of them is tested here."""
+    lenient = settings.model_copy(update={"ecif_hub_repositories": "somebody a-stranger"})
+    with TestClient(create_app(lenient), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
 def keyed(client, database, online):
     """There is an API key, and the client shows it."""
     with database.transaction() as session:
@@ -209,6 +219,18 @@ def test_tenants_fetch_only_what_is_allowed_and_without_a_token(keyed, online, r
     job = run_with(f"hf-hub:{REPOSITORY}", ecif_hub_repositories="somebody")
     assert job["status"] == "succeeded", job["error"]
     assert tokens(online) == {None}
+
+
+def test_what_is_not_allowed_is_refused_at_the_door(keyed, client, online, settings, upload, image_zip):
+    text = {"hf_model_name": "a-stranger/tower", "hf_tokenizer_name": "a-stranger/tower"}
+    config = {"embed_dim": 16, "vision_cfg": TINY_CONFIG["vision_cfg"], "text_cfg": text}
+    body = {**SPEC, "dataset": upload(image_zip(4))["id"]}
+    with TestClient(create_app(settings), headers=dict(client.headers)) as strict:
+        for architecture, field in ((f"hf-hub:{REPOSITORY}", ()), (config, ("text_cfg", "hf_model_name"))):
+            answer = strict.post("/jobs", json={**body, "model": {"architecture": architecture}})
+            assert (answer.status_code, answer.json()["code"]) == (422, "repository_not_allowed")
+            assert answer.json()["errors"][0]["loc"] == ["body", "model", "architecture", *field]
+    assert online == []
 
 
 def test_a_setting_lets_tenants_use_the_token(keyed, online, run_with):

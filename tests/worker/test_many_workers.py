@@ -10,18 +10,10 @@ from store import results, shards
 from store.database import Database
 from store.tables import Result, Shard
 from worker.steps import load
-from worker.sweeper import sweep
 from worker.work import Workplace, work_once
 
 _WORKERS = 16
 _LEASE_SECONDS = 1.5
-
-
-class Silent:
-    """In the place of a bell: nobody is called, all are at work already."""
-
-    def ring(self, *_):
-        pass
 
 
 @pytest.fixture
@@ -43,7 +35,7 @@ def loading(client, upload, embedding_zip, settings, database, blobs, monkeypatc
     return job
 
 
-def test_no_lease_is_lost_without_a_fault(client, loading, settings, blobs, caplog):
+def test_no_lease_is_lost_without_a_fault(client, loading, settings, blobs, sweeping, caplog):
     short = settings.model_copy(update={"ecif_lease_seconds": _LEASE_SECONDS, "ecif_heartbeat_seconds": 0.2})
     shared = Database(settings.database_url, pool_size=3 * _WORKERS)
     ended = threading.Event()
@@ -56,7 +48,7 @@ def test_no_lease_is_lost_without_a_fault(client, loading, settings, blobs, capl
 
     def take_back():
         while not ended.wait(0.2):
-            sweep(shared, blobs, Silent(), short)
+            sweeping(ecif_lease_seconds=_LEASE_SECONDS)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(_WORKERS)]
     threads.append(threading.Thread(target=take_back))

@@ -9,20 +9,7 @@ from store import datasets, jobs, models
 from store.states import DeliveryStatus, Phase
 from store.tables import Dataset, Delivery, Job, Model, Result, Shard
 from worker import pipeline
-from worker.sweeper import sweep
 from worker.work import Workplace, work_once
-
-
-class Silent:
-    """In the place of a bell."""
-
-    def ring(self, *_):
-        pass
-
-
-@pytest.fixture
-def sweeping(database, blobs, settings):
-    return lambda: sweep(database, blobs, Silent(), settings)
 
 
 @pytest.fixture
@@ -82,7 +69,7 @@ def test_a_job_outlives_its_ttl_until_its_receiver_is_told(client, submit, work,
 
 
 def test_what_a_failed_job_has_left_counts_and_how_far_it_came_stays(
-    client, submit, database, blobs, settings, monkeypatch
+    client, submit, database, blobs, settings, sweeping, monkeypatch
 ):
     job = submit(task="valuation", validation={"fraction": 0.5}, methods=["ecif", "clip_score"])
 
@@ -101,7 +88,7 @@ def test_what_a_failed_job_has_left_counts_and_how_far_it_came_stays(
     )
     with database.transaction() as session:
         assert session.scalar(select(Job.kept_bytes).where(Job.id == job)) > 0
-    sweep(database, blobs, Silent(), settings.model_copy(update={"ecif_shards_kept_seconds": 0}))
+    sweeping(ecif_shards_kept_seconds=0)
     assert client.get(f"/jobs/{job}").json() == failed
 
 
@@ -190,7 +177,7 @@ def test_the_records_of_finished_work_are_pruned_and_nothing_of_a_job_is_missed(
     work()
     before = client.get(f"/jobs/{job}").json()
     waiting = submit()
-    sweep(database, blobs, Silent(), settings.model_copy(update={"ecif_shards_kept_seconds": 0}))
+    sweeping(ecif_shards_kept_seconds=0)
     with database.transaction() as session:
         assert session.scalars(select(Shard.job_id).distinct()).all() == [waiting]
     assert client.get(f"/jobs/{job}").json() == before
