@@ -16,7 +16,7 @@ def main() -> int:
     """Run the command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--jobs", type=int, default=200)
-    parser.add_argument("--faults", type=int, default=39)
+    parser.add_argument("--faults", type=int, default=34)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of the faults and pauses")
     parser.add_argument("--seconds", type=float, default=900.0, help="what has not ended by then counts as lost")
     parser.add_argument("--home", type=Path, help="keep logs and data in this new folder")
