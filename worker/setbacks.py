@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 
+import httpx
 import psycopg
 from obstore.exceptions import BaseError as BlobStoreError
 from obstore.exceptions import InvalidPathError, NotFoundError, NotSupportedError
@@ -46,6 +47,8 @@ def for_people(error: BaseException) -> str:
             return reason
         if _of_memory(cause):
             return "it needs more memory than there is"
+    if isinstance(error, httpx.TransportError):
+        return f"the server that it is fetched from cannot be reached, or breaks off ({error or type(error).__name__})"
     if isinstance(error, SQLAlchemyError | psycopg.Error):
         return f"{type(error).__name__}, see the worker's log"
     return f"{type(error).__name__}: {error}"[:2000]

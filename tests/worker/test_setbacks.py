@@ -3,6 +3,7 @@
 import errno
 import threading
 
+import httpx
 import psycopg
 import pytest
 import torch
@@ -178,3 +179,10 @@ def test_rows_of_an_attempt_that_died_before_its_end_are_written_once(client, jo
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
     page = client.get(f"/jobs/{job}/results", params={"limit": 100}).json()
     assert [row["rank"] for row in page["items"]] == list(range(1, 21))
+
+
+def test_a_server_that_is_not_there_is_told_without_a_class_of_ours():
+    reason = setbacks.for_people(httpx.ConnectError("All connection attempts failed"))
+    assert reason == (
+        "the server that it is fetched from cannot be reached, or breaks off (All connection attempts failed)"
+    )
