@@ -12,6 +12,7 @@ from worker.task import Task
 from worker.tensors import get_tensors, put_tensors
 
 _LISTED = 5
+_SHOWN = 100  # characters of a key
 
 
 def resolve(task: Task, view: JobView, spec: JobSpec, roster: Roster) -> Tensor:
@@ -40,7 +41,7 @@ def _rows(task: Task, view: JobView, spec: JobSpec) -> list[int]:
             missing = [key for key in spec.remove.keys if key not in found]
             if missing:
                 more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-                names = ", ".join(repr(key) for key in missing[:_LISTED])
+                names = ", ".join(repr(key if len(key) <= _SHOWN else f"{key[:_SHOWN]}…") for key in missing[:_LISTED])
                 raise InvalidError("unknown_key", f"the dataset has no usable pair {names}{more}", "remove.keys")
             return list(found.values())
         assert spec.remove is not None  # noqa: S101  the specification demands it

@@ -176,7 +176,9 @@ def _set_back(place: Workplace, claim: Claim, error: Exception) -> Counter[Lane]
     """Queue a shard again after its attempt raised, or end its owner if that was so too often."""
     setback, reason = setbacks.setback_of(error), setbacks.for_people(error)
     if setback is Setback.HINDERED:
-        logger.warning("%s %s-%s: held up: %s (%s)", claim.owner, claim.phase, claim.index, reason, error)
+        # Cut: an error of the database may quote a statement of megabytes.
+        said = str(error)[:500]
+        logger.warning("%s %s-%s: held up: %s (%s)", claim.owner, claim.phase, claim.index, reason, said)
     else:
         logger.exception("%s %s-%s attempt %s raised", claim.owner, claim.phase, claim.index, claim.attempt)
     detail = {

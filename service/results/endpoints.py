@@ -44,8 +44,8 @@ def list_results(
     limit: Limit = 100,
     cursor: Cursor = None,
     flagged: Annotated[bool | None, Query(description="only the flagged, or only the others")] = None,
-    key: Annotated[str | None, Query(max_length=1000, description="only the pair of this key")] = None,
-    query: Annotated[str | None, Query(max_length=1000, description="of a traceback: only this query's pairs")] = None,
+    key: Annotated[str | None, Query(max_length=1024, description="only the pair of this key")] = None,
+    query: Annotated[str | None, Query(max_length=1024, description="of a traceback: only this query's pairs")] = None,
 ) -> Page[ResultOut]:
     """Scored pairs of a job that succeeded. A deep page costs the same as the first."""
     limit = min(limit, MAX_LIMIT)

@@ -104,7 +104,9 @@ def judge(watch):
         f"/healthz waited {watch.slowest:.2f} s at most, memory grew by {watch.grown >> 20} MiB"
     )  # shown by pytest -s
     assert watch.looks > 10
-    assert watch.slowest < 1
+    # Alone on a machine it is a second at most (0.06 s, and 0.5 s under bodies that are made to take long). Here other
+    # tests run on the same cores, and what is to be found held it up for a minute.
+    assert watch.slowest < 15
     assert watch.grown < 256 << 20
 
 

@@ -132,6 +132,8 @@ def test_what_an_earlier_job_flagged_can_be_removed(client, work, data):
     ("remove", "code", "said"),
     [
         ({"keys": ["0", "nobody"]}, "unknown_key", "nobody"),
+        ({"keys": [f"nobody {n}" for n in range(70_000)]}, "unknown_key", "and 69995 more"),  # more than parameters
+        ({"keys": ["n" * 100_000]}, "unknown_key", "nnn…'"),
         ({"keys": [str(i) for i in range(120)]}, "everything_removed", "no pair"),
     ],
 )
