@@ -13,7 +13,7 @@ from worker.steps import load
 from worker.work import Workplace, work_once
 
 _WORKERS = 16
-_LEASE_SECONDS = 1.5
+_LEASE_SECONDS = 4.0
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def loading(client, upload, embedding_zip, settings, database, blobs, monkeypatc
     copy = results.load
 
     def slow(session, rows):
-        time.sleep(0.15)
+        time.sleep(0.4)
         return copy(session, rows)
 
     monkeypatch.setattr(results, "load", slow)
@@ -54,7 +54,7 @@ def test_no_lease_is_lost_without_a_fault(client, loading, settings, blobs, swee
     threads.append(threading.Thread(target=take_back))
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while client.get(f"/jobs/{loading}").json()["status"] == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
     ended.set()
