@@ -631,11 +631,10 @@ def stalled(session: Session) -> Sequence[Stalled]:
         select(Job.id).where(Job.id == Shard.job_id, Job.status == JobStatus.RUNNING).exists(),
         select(Dataset.id).where(Dataset.id == Shard.dataset_id, Dataset.status == DatasetStatus.INGESTING).exists(),
     )
-    owner = func.coalesce(Shard.job_id, Shard.dataset_id)
     rows = session.execute(
         select(Shard.job_id, Shard.dataset_id)
         .where(unended)
-        .group_by(owner, Shard.job_id, Shard.dataset_id)
+        .group_by(Shard.job_id, Shard.dataset_id)
         .having(func.bool_and(Shard.state == ShardState.DONE))
     )
     return [Stalled(*row) for row in rows]

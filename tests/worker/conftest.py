@@ -80,6 +80,15 @@ def sweeping(database, blobs, settings):
 
 
 @pytest.fixture
+def job(client, upload, embedding_zip, work):
+    """A job of a few cheap shards on a ready dataset of twenty pairs, about to begin."""
+    dataset = upload(embedding_zip(20))["id"]
+    work()
+    spec = {"task": "misalignment", "dataset": dataset, "fit": None, "methods": ["clip_score"]}
+    return client.post("/jobs", json=spec).json()["id"]
+
+
+@pytest.fixture
 def near(settings):
     """Settings of an operator who fetches from private addresses."""
     return settings.model_copy(update={"ecif_private_sources": True})

@@ -3,20 +3,11 @@
 The old worker is this one with what is new taken away; the new release, what this one does not know added.
 """
 
-import pytest
 from sqlalchemy import text
 
 from store import shards
 from store.specification import SPECIFICATION_VERSION
 from worker.work import Workplace, work_once
-
-
-@pytest.fixture
-def job(client, upload, embedding_zip, work):
-    dataset = upload(embedding_zip(20))["id"]
-    work()
-    spec = {"task": "misalignment", "dataset": dataset, "fit": None, "methods": ["clip_score"]}
-    return client.post("/jobs", json=spec).json()["id"]
 
 
 def test_a_worker_that_lacks_a_phase_leaves_it_to_a_newer_one(

@@ -68,14 +68,6 @@ def test_pauses_grow_to_a_minute():
 
 
 @pytest.fixture
-def job(client, upload, embedding_zip, work):
-    dataset = upload(embedding_zip(20))["id"]
-    work()
-    spec = {"task": "misalignment", "dataset": dataset, "fit": None, "methods": ["clip_score"]}
-    return client.post("/jobs", json=spec).json()["id"]
-
-
-@pytest.fixture
 def shard_of(database):
     def find(job, phase):
         with database.transaction() as session:
