@@ -10,6 +10,7 @@ from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
 from worker import pipeline
+from worker.outputs import Output
 from worker.task import Done, Task
 from worker.work import Workplace, work_once
 
@@ -23,7 +24,7 @@ def main() -> None:
     peaks: dict[str, float] = {}
     run = pipeline.run
 
-    def watched(task: Task) -> Done:
+    def watched(task: Task) -> Done[Output]:
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
         try:
             return run(task)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from encoders.digest import encoder_versions
     from encoders.embedder import Embedder
     from encoders.embedding_heads import square_heads
     from encoders.image_decoding import ImageRefused, Inspected, decode_image, inspect_image
@@ -25,6 +26,7 @@ __all__ = [
     "ModelRefused",
     "ModelSpec",
     "decode_image",
+    "encoder_versions",
     "inspect_image",
     "load_model",
     "square_heads",
@@ -39,6 +41,7 @@ _MODULES = {
     "ModelRefused": "model_spec",
     "ModelSpec": "model_spec",
     "decode_image": "image_decoding",
+    "encoder_versions": "digest",
     "inspect_image": "image_decoding",
     "load_model": "loading",
     "square_heads": "embedding_heads",

@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from store import duplicates, jobs, shards
 from store.errors import ConflictError, InvalidError, NotFoundError
+from store.phases import Owner, OwnerKind, Phase
 from store.retention import purgeable
-from store.states import DatasetStatus, Phase
+from store.states import DatasetStatus
 from store.tables import Dataset, Job, Pair, Part
 from store.tenancy import tenant_of
 
@@ -60,15 +61,14 @@ def create(
     session.flush()
     session.refresh(dataset)
     first = Phase.INDEX if source is None else Phase.FETCH
-    shards.open_phase(session, first, [shards.Planned({})], dataset_id=dataset_id)
+    shards.open_phase(session, Owner(OwnerKind.DATASET, dataset_id), first, [shards.Planned({})])
     return dataset
 
 
 def fetched(session: Session, dataset_id: str, *, blob: str, digest: str, size_bytes: int) -> None:
-    """Record what was fetched for a dataset, and queue its ingest."""
+    """Record what was fetched for a dataset."""
     values = {"upload_blob": blob, "digest": digest, "size_bytes": size_bytes}
     session.execute(update(Dataset).where(Dataset.id == dataset_id).values(values))
-    shards.open_phase(session, Phase.INDEX, [shards.Planned({})], dataset_id=dataset_id)
 
 
 def get(session: Session, dataset_id: str) -> Dataset:
@@ -150,7 +150,7 @@ def mark_deleted(session: Session, dataset_id: str) -> None:
     if users:
         raise ConflictError("dataset_in_use", f"job {users[0]} works on it: cancel it or wait for it to end")
     dataset.deleted_at = func.now()
-    shards.drop_open(session, dataset_id=dataset_id)
+    shards.drop_open(session, Owner(OwnerKind.DATASET, dataset_id))
 
 
 def finish_ingest(session: Session, dataset_id: str, found: Ingested) -> None:
@@ -182,7 +182,7 @@ def fail_ingest(session: Session, dataset_id: str, error: dict[str, Any], reject
         .returning(Dataset.id)
     )
     if ended is not None:
-        shards.drop_open(session, dataset_id=dataset_id)
+        shards.drop_open(session, Owner(OwnerKind.DATASET, dataset_id))
 
 
 def lock(session: Session, dataset_id: str) -> Dataset | None:
@@ -231,7 +231,7 @@ def purge(session: Session, dataset: Dataset, rows: int) -> bool:
     gone = session.execute(delete(Pair).where(mine, Pair.position.in_(doomed)))
     if gone.rowcount == rows:  # type: ignore[attr-defined]
         return False
-    if not shards.purge(session, rows, dataset_id=dataset.id):
+    if not shards.purge(session, Owner(OwnerKind.DATASET, dataset.id), rows):
         return False
     session.execute(delete(Part).where(Part.dataset_id == dataset.id))
     session.delete(dataset)

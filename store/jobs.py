@@ -11,9 +11,10 @@ from sqlalchemy.orm.attributes import set_committed_value
 from store import deliveries, results, shards
 from store.abridging import abridged, without
 from store.errors import ConflictError, NotFoundError
+from store.phases import Owner, OwnerKind, Phase
 from store.retention import purgeable
 from store.specification import version_of
-from store.states import DatasetStatus, JobStatus, ModelStatus, Phase
+from store.states import DatasetStatus, JobStatus, ModelStatus
 from store.tables import Dataset, Job, Model
 from store.tenancy import tenant_of
 
@@ -175,11 +176,13 @@ def open_phase(session: Session, job: Job, phase: Phase, planned: Sequence[shard
     """Go on to a phase, or to another round of it, and queue its shards."""
     job.phase = phase
     session.flush()  # the shards take over the version of its specification
-    shards.open_phase(session, phase, planned, job_id=job.id, round_=round_)
+    shards.open_phase(session, owner_of(job), phase, planned, round_=round_)
 
 
-def succeed(session: Session, job: Job, summary: dict[str, Any]) -> None:
-    job.summary = summary
+def succeed(
+    session: Session, job: Job, summary: dict[str, Any], *, result_count: int, flagged_count: int | None
+) -> None:
+    job.summary, job.result_count, job.flagged_count = summary, result_count, flagged_count
     _end(session, job, JobStatus.SUCCEEDED)
 
 
@@ -192,7 +195,7 @@ def fail(session: Session, job: Job, error: dict[str, Any]) -> None:
         return
     job.error = error
     _end(session, job, JobStatus.FAILED)
-    shards.drop_open(session, job_id=job.id)
+    shards.drop_open(session, owner_of(job))
 
 
 def cancel(session: Session, job_id: str) -> Job:
@@ -284,10 +287,15 @@ def purge(session: Session, job: Job, rows: int) -> bool:
     """Delete up to `rows` results of a deleted job; true when nothing of it is left."""
     if not results.purge(session, job, rows):
         return False
-    if not shards.purge(session, rows, job_id=job.id):
+    if not shards.purge(session, owner_of(job), rows):
         return False
     session.delete(job)
     return True
+
+
+def owner_of(job: Job) -> Owner:
+    """The job as the owner of its shards."""
+    return Owner(OwnerKind.JOB, job.id)
 
 
 def _visible(job_id: str) -> Select[Job]:
@@ -355,7 +363,7 @@ def _because(what: str, error: dict[str, Any] | None, param: str) -> dict[str, A
 def _ask_to_end(session: Session, job: Job) -> None:
     job.status = JobStatus.CANCELLING
     session.flush()
-    shards.drop_open(session, job_id=job.id, running=False)
+    shards.drop_open(session, owner_of(job), running=False)
     finish_cancel(session, job)
 
 

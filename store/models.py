@@ -11,8 +11,9 @@ from sqlalchemy.orm.attributes import set_committed_value
 from store import jobs, shards
 from store.abridging import abridged
 from store.errors import ConflictError, InvalidError, NotFoundError
+from store.phases import Owner, OwnerKind, Phase
 from store.retention import purgeable
-from store.states import ModelStatus, Phase
+from store.states import ModelStatus
 from store.tables import Model
 from store.tenancy import tenant_of
 
@@ -57,17 +58,16 @@ def create(
     session.flush()
     session.refresh(model)
     first = Phase.CHECK if source is None else Phase.FETCH
-    shards.open_phase(session, first, [shards.Planned({})], model_id=model_id)
+    shards.open_phase(session, Owner(OwnerKind.MODEL, model_id), first, [shards.Planned({})])
     return model
 
 
 def fetched(
     session: Session, model_id: str, *, blob: str, architecture: Architecture, digest: str, size_bytes: int
 ) -> None:
-    """Record what was fetched for a model, and queue its check."""
+    """Record what was fetched for a model."""
     values = {"blob": blob, "architecture": architecture, "digest": digest, "size_bytes": size_bytes}
     session.execute(update(Model).where(Model.id == model_id).values(values))
-    shards.open_phase(session, Phase.CHECK, [shards.Planned({})], model_id=model_id)
 
 
 def get(session: Session, model_id: str) -> Model:
@@ -140,7 +140,7 @@ def mark_deleted(session: Session, model_id: str) -> None:
     if users:
         raise ConflictError("model_in_use", f"job {users[0]} uses it: cancel it or wait for it to end")
     model.deleted_at = func.now()
-    shards.drop_open(session, model_id=model_id)
+    shards.drop_open(session, Owner(OwnerKind.MODEL, model_id))
 
 
 def lock(session: Session, model_id: str) -> Model | None:
@@ -159,7 +159,7 @@ def fail(session: Session, model_id: str, error: dict[str, Any]) -> None:
     """End a model as failed, unless it has ended already. The jobs that waited for it end in transactions of their own
     (`jobs.begin`)."""
     if _end(session, model_id, status=ModelStatus.FAILED, error=error):
-        shards.drop_open(session, model_id=model_id)
+        shards.drop_open(session, Owner(OwnerKind.MODEL, model_id))
 
 
 def _end(session: Session, model_id: str, **values: Any) -> bool:
@@ -181,5 +181,5 @@ def to_purge(session: Session) -> Model | None:
 
 def purge(session: Session, model: Model) -> None:
     """Delete what is left of a deleted model."""
-    shards.purge(session, _SHARDS, model_id=model.id)
+    shards.purge(session, Owner(OwnerKind.MODEL, model.id), _SHARDS)
     session.delete(model)

@@ -7,9 +7,9 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from store.phases import Lane
 from store.private_memory import keep_memory_private
 from store.sources import Source
-from store.states import Lane
 
 KiB = 1024
 MiB = 1024 * KiB

@@ -6,31 +6,30 @@ from torch import Tensor
 
 from ecif import Batch
 from store.shards import Planned
-from store.specification import JobSpec
+from worker.outputs import BatchRange, PlanOutput
+from worker.pipeline import Planning
 from worker.problem import Problem
-from worker.task import Json
 
 _PAIRS_A_SHARD = 16_384
 
 
-def batch_ranges(plan: Json, spec: JobSpec) -> list[Planned]:
+def batch_ranges(planning: Planning) -> list[Planned]:
     """About as many pairs in each shard, whatever the number of workers: the sums are grouped alike every time."""
-    batches, pairs, size = plan["batches"], plan["pairs"], spec.objective.batch_size
+    plan, size = planning.output(PlanOutput), planning.spec.objective.batch_size
     step = max(1, _PAIRS_A_SHARD // size)
     planned = []
-    for partition in range(spec.objective.partitions):
-        for first in range(0, batches, step):
-            last = min(first + step, batches)
-            planned.append(
-                Planned({"partition": partition, "first": first, "last": last}, min(last * size, pairs) - first * size)
-            )
+    for partition in range(planning.spec.objective.partitions):
+        for first in range(0, plan.batches, step):
+            last = min(first + step, plan.batches)
+            payload = BatchRange(partition, first, last).as_json()
+            planned.append(Planned(payload, min(last * size, plan.pairs) - first * size))
     return planned
 
 
 def places_of(problem: Problem) -> list[Tensor]:
     """The batches of this shard, as places in the roster."""
-    payload = problem.task.claim.payload
-    return problem.roster.batches(payload["partition"])[payload["first"] : payload["last"]]
+    mine = BatchRange.from_json(problem.task.claim.payload)
+    return problem.roster.batches(mine.partition)[mine.first : mine.last]
 
 
 def pairs_of(problem: Problem) -> int:
@@ -40,8 +39,8 @@ def pairs_of(problem: Problem) -> int:
 
 def batches_of(problem: Problem) -> Iterator[tuple[int, Batch]]:
     """The batches of this shard, each with its index in a whole pass; progress is told on the way."""
-    payload, done = problem.task.claim.payload, 0
-    before = payload["partition"] * len(problem.roster.batches(payload["partition"])) + payload["first"]
+    mine, done = BatchRange.from_json(problem.task.claim.payload), 0
+    before = mine.partition * len(problem.roster.batches(mine.partition)) + mine.first
     for index, places in enumerate(places_of(problem), before):
         problem.task.lease.progress(done)
         yield index, problem.batch(places)

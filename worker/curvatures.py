@@ -29,7 +29,7 @@ from ecif.curvature.ekfac import Bases
 from ecif.parameters import size
 from store.errors import InvalidError
 from store.specification import JobSpec
-from store.states import Phase
+from worker.outputs import BasesOutput, CurvatureOutput, EigenvaluesOutput, ProjectOutput
 from worker.problem import Problem
 from worker.tensors import get_tensors
 
@@ -128,23 +128,23 @@ def prepare(problem: Problem, damping: float) -> Curvature:
         return Dense.of(matrix)
 
 
-def take_up(problem: Problem) -> Curvature:
+def solved_curvature(problem: Problem) -> Curvature:
     """What the curvature phase prepared, for a phase after it."""
-    made = problem.view.output(Phase.CURVATURE)
-    assert made is not None  # noqa: S101  asked for only where there was one
-    factor = kept(problem).get("factor")
+    solved = problem.view.output(CurvatureOutput)
+    assert solved is not None  # noqa: S101  asked for only where there was one
+    factor = directions(problem).get("factor")
     if factor is None:
-        return prepare(problem, made["damping"])
+        return prepare(problem, solved.damping)
     factor = factor.to(problem.device)
     if problem.view.spec.influence.curvature == "projected":
         return Projected(projection_of(problem), factor)
     return Dense(factor @ factor.mT, factor)
 
 
-def kept(problem: Problem) -> dict[str, Tensor]:
+def directions(problem: Problem) -> dict[str, Tensor]:
     """The tensors that the curvature phase left; none where there was no such phase."""
-    made = problem.view.output(Phase.CURVATURE)
-    return get_tensors(problem.task.blobs, made["kept"]) if made is not None else {}
+    solved = problem.view.output(CurvatureOutput)
+    return get_tensors(problem.task.blobs, solved.solved) if solved is not None else {}
 
 
 def per_pair(problem: Problem) -> PerPair:
@@ -162,15 +162,15 @@ def ekfac(problem: Problem, damping: float) -> Ekfac:
     """From the sums that the phases before have made."""
     found = bases(problem)
     along: dict[str, Tensor] = {}
-    for output in problem.view.outputs[Phase.EIGENVALUES]:
-        part = get_tensors(problem.task.blobs, output["sums"])
+    for output in problem.view.outputs(EigenvaluesOutput):
+        part = get_tensors(problem.task.blobs, output.sums)
         along = {name: along[name] + part[name] for name in part} if along else part
     on_device = {name: along[name].to(problem.device) for name in problem.params}
     return Ekfac.finish(problem.objective, problem.params, found, on_device, damping=damping)
 
 
 def _projected(problem: Problem, damping: float) -> Projected:
-    parts = (get_tensors(problem.task.blobs, out["curvature"])["M"] for out in problem.view.outputs[Phase.PROJECT])
+    parts = (get_tensors(problem.task.blobs, out.curvature)["M"] for out in problem.view.outputs(ProjectOutput))
     on_device = (part.to(problem.device) for part in parts)
     return Projected.finish(problem.objective, projection_of(problem), on_device, damping)
 
@@ -189,11 +189,11 @@ def _matrix(problem: Problem, damping: float) -> GaussNewton | Hessian:
 
 def bases(problem: Problem) -> Bases:
     """The eigenbases that the bases phase found."""
-    made = problem.view.output(Phase.BASES)
-    assert made is not None  # noqa: S101  asked for only where there was one
-    found = get_tensors(problem.task.blobs, made["bases"])
+    output = problem.view.output(BasesOutput)
+    assert output is not None  # noqa: S101  asked for only where there was one
+    tensors = get_tensors(problem.task.blobs, output.bases)
     side = {
-        which: {name[len(which) :]: Q.to(problem.device) for name, Q in found.items() if name.startswith(which)}
+        which: {name[len(which) :]: Q.to(problem.device) for name, Q in tensors.items() if name.startswith(which)}
         for which in ("left.", "right.")
     }
     return Bases(side["left."], side["right."])

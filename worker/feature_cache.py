@@ -24,32 +24,35 @@ Side = Literal["image", "text"]
 
 @dataclass(frozen=True)
 class Keys:
-    """Names of features: 128 bits of whose, which model's, which tower's, and of what bytes."""
+    """Names of features: 128 bits of whose, which encoding's, which tower's, and of what bytes.
+
+    encoding_digest: of the model and of the code that encodes with it (`encoders.LoadedModel.encoding_digest`).
+    """
 
     tenant: str
-    model_digest: str
+    encoding_digest: str
 
     def of(self, side: Side, content: bytes | memoryview) -> UUID:
-        owner = hashlib.sha256(f"{self.tenant}\n{self.model_digest}\n{side}".encode()).digest()
+        owner = hashlib.sha256(f"{self.tenant}\n{self.encoding_digest}\n{side}".encode()).digest()
         return UUID(bytes=hashlib.blake2b(content, digest_size=16, key=owner).digest())
 
 
 @dataclass
-class Found:
-    """Features by key, and where each was found."""
+class Cached:
+    """Features by key, and where each stands."""
 
     rows: dict[UUID, npt.NDArray[Any]] = field(default_factory=dict)
     places: dict[UUID, Place] = field(default_factory=dict)
 
 
-def find(database: Database, blobs: Blobs, sides: Mapping[UUID, Side]) -> Found:
+def find(database: Database, blobs: Blobs, sides: Mapping[UUID, Side]) -> Cached:
     """What is known of these keys. What was let go a moment ago is not known."""
     with database.transaction() as session:
         places = features.find(session, sides.keys())
     by_blob: dict[str, list[UUID]] = {}
     for key, place in places.items():
         by_blob.setdefault(place.blob, []).append(key)
-    found = Found()
+    cached = Cached()
     for blob, keys in by_blob.items():
         rows, at = np.unique([places[key].row for key in keys], return_inverse=True)
         try:
@@ -57,5 +60,5 @@ def find(database: Database, blobs: Blobs, sides: Mapping[UUID, Side]) -> Found:
         except FileNotFoundError:
             continue
         for key, index in zip(keys, at.tolist(), strict=True):
-            found.rows[key], found.places[key] = records[sides[key]][index], places[key]
-    return found
+            cached.rows[key], cached.places[key] = records[sides[key]][index], places[key]
+    return cached

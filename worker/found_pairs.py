@@ -1,4 +1,4 @@
-"""What a read shard found out about the pairs of a part, kept until the pairs before it are counted.
+"""What a shard of `ingest` says of the pairs of a part, in a blob until the pairs before it are counted.
 
 A blob of JSON: `numbered`, the first row of so many embeddings whose keys are their rows and that came with nothing
 else, or `pairs`, a list of (key, caption, width, height, image format, offset and length in the part, extra, error).
@@ -6,26 +6,12 @@ else, or `pairs`, a list of (key, caption, width, height, image format, offset a
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from store.blobs import Blobs
 from store.pairs import NewPair
 
-Told = tuple[str | None, str | None, int | None, int | None, str | None, int | None, int | None, Any, str | None]
-
-
-@dataclass(frozen=True)
-class FoundPart:
-    """`items` pairs, good and bad, `count` of them accepted. `blob` holds these; `found` says what they are."""
-
-    blob: str | None
-    found: str
-    items: int
-    count: int
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+PairFacts = tuple[str | None, str | None, int | None, int | None, str | None, int | None, int | None, Any, str | None]
 
 
 def numbered(first: int) -> bytes:
@@ -33,21 +19,21 @@ def numbered(first: int) -> bytes:
     return json.dumps({"numbered": first}).encode()
 
 
-def described(pairs: list[Told]) -> bytes:
+def described(pairs: list[PairFacts]) -> bytes:
     """The blob of pairs in the order of the upload."""
     return json.dumps({"pairs": pairs}, separators=(",", ":")).encode()
 
 
-def read_found(blobs: Blobs, blob: str) -> int | list[Told]:
+def read_pairs(blobs: Blobs, blob: str) -> int | list[PairFacts]:
     """The first row of what is numbered, or the pairs."""
     content = json.loads(blobs.get(blob))
-    found: int | list[Told] = content["numbered"] if "numbered" in content else content["pairs"]
-    return found
+    pairs: int | list[PairFacts] = content["numbered"] if "numbered" in content else content["pairs"]
+    return pairs
 
 
-def new_pairs(told: list[Told], *, position: int, row: int, part: int) -> Iterator[NewPair]:
+def new_pairs(facts: list[PairFacts], *, position: int, row: int, part: int) -> Iterator[NewPair]:
     """Rows for the table, counted from `position` and, where accepted, from `row`."""
-    for key, caption, width, height, image_format, offset, length, extra, error in told:
+    for key, caption, width, height, image_format, offset, length, extra, error in facts:
         if error is not None:
             yield NewPair(position, key=key, caption=caption, error=error)
         else:

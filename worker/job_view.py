@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypeVar, cast
 
 from sqlalchemy.orm import Session
 
-from store import datasets, shards
+from store import datasets
 from store.errors import LostLeaseError
 from store.specification import JobSpec, ValidationDataset, ValidationFraction
-from store.states import Phase
 from store.tables import Job
+from worker import pipeline
+from worker.outputs import Output, PlanOutput
 from worker.records import PartBlob
 from worker.task import Task
 
-Json = dict[str, Any]
+O = TypeVar("O", bound=Output)  # noqa: E741  of an output
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class JobView:
     dataset: DatasetView
     validation: DatasetView | None
     queries: DatasetView | None
-    outputs: dict[Phase, list[Json]]
+    read: dict[type[Output], list[Output]]
 
     @classmethod
     def of(cls, task: Task) -> "JobView":
@@ -52,9 +53,11 @@ class JobView:
             LostLeaseError: it is gone.
         """
         with task.database.transaction() as session:
-            job = session.get(Job, task.claim.job_id)
+            owner = task.claim.owner
+            job = session.get(Job, owner.id)
             if job is None:
-                raise LostLeaseError(f"job {task.claim.job_id} is gone")
+                raise LostLeaseError(f"job {owner} is gone")
+            step = pipeline.step_of(owner, task.claim.phase)
             return cls(
                 id=job.id,
                 number=job.number,
@@ -64,17 +67,24 @@ class JobView:
                 dataset=_dataset(session, job.dataset_id),
                 validation=_dataset(session, job.validation_dataset_id) if job.validation_dataset_id else None,
                 queries=_dataset(session, job.queries_dataset_id) if job.queries_dataset_id else None,
-                outputs={phase: shards.outputs(session, phase, job_id=job.id) for phase in _READ[task.claim.phase]},
+                read={kind: pipeline.outputs(session, owner, kind) for kind in step.reads},
             )
 
-    def output(self, phase: Phase) -> Json | None:
-        """What the only shard of a phase left; `None` where the job had no such phase."""
-        found = self.outputs[phase]
-        return found[0] if found else None
+    def outputs(self, kind: type[O]) -> list[O]:
+        """What all shards of a phase have left, in their order; nothing where the job had no such phase.
+
+        Raises:
+            KeyError: the step of this shard does not declare that it reads it.
+        """
+        return cast("list[O]", self.read[kind])
+
+    def output(self, kind: type[O]) -> O | None:
+        """What the only shard of a phase has left; `None` where the job had no such phase."""
+        return next(iter(self.outputs(kind)), None)
 
     @cached_property
-    def plan(self) -> Json:
-        (plan,) = self.outputs[Phase.PLAN]
+    def plan(self) -> PlanOutput:
+        (plan,) = self.outputs(PlanOutput)
         return plan
 
     @property
@@ -89,27 +99,6 @@ class JobView:
         return validation.fraction if isinstance(validation, ValidationFraction) else 0.0
 
 
-# What each phase reads of those before it: outputs of many shards are not fetched where they are not needed.
-_BEFORE = (Phase.PLAN, Phase.ENCODE, Phase.FIT)
-_KRONECKER = (Phase.BASES, Phase.EIGENVALUES)
-_READ: dict[Phase, tuple[Phase, ...]] = {
-    Phase.PLAN: (),
-    Phase.ENCODE: (),
-    Phase.FIT: (Phase.PLAN, Phase.ENCODE),
-    Phase.FACTORS: _BEFORE,
-    Phase.BASES: (*_BEFORE, Phase.FACTORS),
-    Phase.EIGENVALUES: (*_BEFORE, Phase.BASES),
-    Phase.PROJECT: _BEFORE,
-    Phase.CURVATURE: (*_BEFORE, *_KRONECKER, Phase.PROJECT),
-    Phase.BASELINES: (*_BEFORE, *_KRONECKER),
-    Phase.EDIT: (*_BEFORE, Phase.CURVATURE),
-    Phase.TRACE: (*_BEFORE, *_KRONECKER, Phase.PROJECT, Phase.CURVATURE),
-    Phase.SCORE: (*_BEFORE, *_KRONECKER, Phase.PROJECT, Phase.CURVATURE, Phase.BASELINES),
-    Phase.RANK: (*_BEFORE, Phase.CURVATURE, Phase.BASELINES, Phase.EDIT, Phase.TRACE, Phase.SCORE),
-    Phase.LOAD: (Phase.RANK,),
-}
-
-
 def _dataset(session: Session, dataset_id: str) -> DatasetView:
     dataset = datasets.get(session, dataset_id)
     parts = datasets.parts(session, dataset_id)
@@ -122,9 +111,3 @@ def _dataset(session: Session, dataset_id: str) -> DatasetView:
         rejected_count=dataset.rejected_count or 0,
         parts=tuple(PartBlob(part.blob, part.first_row, part.count) for part in parts),
     )
-
-
-def single(session: Session, job: Job, phase: Phase) -> Json | None:
-    """The output of a phase of one shard, for planning the next; `None` where the job had no such phase."""
-    found = shards.outputs(session, phase, job_id=job.id)
-    return found[0] if found else None

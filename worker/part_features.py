@@ -24,18 +24,20 @@ AT_ONCE = 64
 class PartFeatures:
     """What the records of a part hold, (n, …) each.
 
-    found_here: the keys that this part shall be asked for from now on, with their rows.
-    encoded: how many images and captions went through the model.
+    new_keys: the keys whose features are read from this part from now on, with their rows.
+    images_encoded, captions_encoded: how many went through the model.
     """
 
     images: npt.NDArray[Any]
     texts: npt.NDArray[Any]
-    found_here: dict[UUID, int]
-    encoded: dict[str, int]
+    new_keys: dict[UUID, int]
+    images_encoded: int
+    captions_encoded: int
 
 
 def features_of(
     task: Task,
+    dataset_id: str,
     tenant: str,
     model: LoadedModel,
     raw: Sequence[bytes],
@@ -44,14 +46,14 @@ def features_of(
     pixels: Callable[[Sequence[int]], Tensor],
 ) -> PartFeatures:
     """raw: the n images' files. tokens: (n, context). pixels: the prepared images of some rows."""
-    names = Keys(tenant, model.digest)
+    names = Keys(tenant, model.encoding_digest)
     keys: dict[Side, list[UUID]] = {
         "image": [names.of("image", content) for content in raw],
         "text": [names.of("text", caption.encode()) for caption in captions],
     }
     first = {side: {key: row for row, key in reversed(list(enumerate(mine)))} for side, mine in keys.items()}
-    found = find(task.database, task.blobs, {key: side for side, mine in first.items() for key in mine})
-    known = found.rows
+    cached = find(task.database, task.blobs, {key: side for side, mine in first.items() for key in mine})
+    known = cached.rows
     missing = {side: [(key, row) for key, row in mine.items() if key not in known] for side, mine in first.items()}
 
     def through(side: Side, features: Callable[[list[int]], Tensor]) -> None:
@@ -65,16 +67,16 @@ def features_of(
 
     through("text", lambda rows: model.text_features(tokens[rows].to(model.device)))
     through("image", lambda rows: model.image_features(pixels(rows).to(model.device)))
-    mine = task.claim.payload["dataset"]
     return PartFeatures(
         images=np.stack([known[key] for key in keys["image"]]),
         texts=np.stack([known[key] for key in keys["text"]]),
-        # A thing that was found elsewhere is asked for here now: the older dataset may be deleted first.
-        found_here={
+        # What another dataset's part holds is read from this one now: the older dataset may be deleted first.
+        new_keys={
             key: row
             for side in first.values()
             for key, row in side.items()
-            if key not in found.places or found.places[key].dataset_id != mine
+            if key not in cached.places or cached.places[key].dataset_id != dataset_id
         },
-        encoded={"images": len(missing["image"]), "captions": len(missing["text"])},
+        images_encoded=len(missing["image"]),
+        captions_encoded=len(missing["text"]),
     )

@@ -14,9 +14,10 @@ from store.thumbnails import name_of, packed
 from worker.content_hash import content_hash, row_hashes
 from worker.equals import Fingerprints
 from worker.formats import EmbeddingBlock, RejectedPair
-from worker.found_pairs import FoundPart, Told, described, numbered
+from worker.found_pairs import PairFacts, described, numbered
 from worker.inspection.ordered import CheckedPair
 from worker.near_equals import codes
+from worker.outputs import WrittenPart
 from worker.records import InUpload, pack, pack_rows
 from worker.tally import Tally
 from worker.task import Task
@@ -33,13 +34,13 @@ class PartWriter:
     rejected: int = 0
     first_reason: str | None = None
     width: int | None = None
-    parts: list[FoundPart] = field(default_factory=list)
+    parts: list[WrittenPart] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
     codes: defaultdict[DuplicateKind, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
     _first_item: int = 0
     _first_row: int = 0
-    _told: list[Told] = field(default_factory=list)
+    _facts: list[PairFacts] = field(default_factory=list)
     _images: bytearray = field(default_factory=bytearray)
     _offsets: dict[int, int] = field(default_factory=dict)  # of images in the part, by their hash
     _thumbnails: list[tuple[bytes, ...]] = field(default_factory=list)  # of each row
@@ -61,13 +62,13 @@ class PartWriter:
         if pending >= settings.ecif_shard_pairs or held >= settings.ecif_shard_bytes:
             self.flush()
 
-    def _tell(self, told: Told) -> None:
+    def _describe_pair(self, facts: PairFacts) -> None:
         if self._numbered is not None:
             self._describe_numbered()
-        self._told.append(told)
+        self._facts.append(facts)
 
     def _reject(self, item: RejectedPair) -> None:
-        self._tell((item.key, item.caption, None, None, None, None, None, None, item.reason))
+        self._describe_pair((item.key, item.caption, None, None, None, None, None, None, item.reason))
         self.first_reason = self.first_reason or item.reason
         self.rejected += 1
         self.tally.reject(item.rejection)
@@ -82,7 +83,7 @@ class PartWriter:
             self._thumbnail_bytes += sum(map(len, image.thumbnails))
         self._thumbnails.append(image.thumbnails)
         place = (image.format, self._offsets[hashed], len(pair.image))
-        self._tell((pair.key, pair.caption, image.width, image.height, *place, pair.extra, None))
+        self._describe_pair((pair.key, pair.caption, image.width, image.height, *place, pair.extra, None))
         self.fingerprints.add(
             self.items,
             {
@@ -123,7 +124,7 @@ class PartWriter:
     def _describe(self, block: EmbeddingBlock) -> None:
         for key, caption, extra in zip(block.keys, block.captions, block.extras, strict=True):
             self.tally.accept(caption, extra)
-            self._told.append((key, caption, None, None, None, None, None, extra, None))
+            self._facts.append((key, caption, None, None, None, None, None, extra, None))
 
     def flush(self) -> None:
         """Write the pending part."""
@@ -131,16 +132,16 @@ class PartWriter:
         if not items:
             return
         number = f"{len(self.parts):06d}"
-        name, found_name = self.task.blob_name(number), self.task.passing_name(number)
+        name, pairs_name = self.task.blob_name(number), self.task.passing_name(number)
         if count:
             self.task.blobs.put(name, self._content())
             if (small := packed(self._thumbnails)) is not None:
                 self.task.blobs.put(name_of(name), small)
-        found = numbered(self._numbered) if self._numbered is not None else described(self._told)
-        self.task.blobs.put(found_name, found)
-        self.parts.append(FoundPart(name if count else None, found_name, items, count))
+        pairs = numbered(self._numbered) if self._numbered is not None else described(self._facts)
+        self.task.blobs.put(pairs_name, pairs)
+        self.parts.append(WrittenPart(name if count else None, pairs_name, items, count))
         self._first_item, self._first_row, self._numbered = self.items, self.rows, None
-        self._told, self._images, self._offsets, self._blocks, self._hashes = [], bytearray(), {}, [], []
+        self._facts, self._images, self._offsets, self._blocks, self._hashes = [], bytearray(), {}, [], []
         self._thumbnails, self._thumbnail_bytes = [], 0
 
     def _content(self) -> memoryview:

@@ -13,10 +13,10 @@ from torch import Tensor
 from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
 from ecif.objective import LOGIT_SCALE, starting_logit_scale
 from ecif.parameters import Params
-from store.states import Phase
 from worker.devices import device_of
 from worker.job_view import DatasetView, JobView
 from worker.models import SMALLEST_TEMPERATURE, job_embedder, job_model, starts_from_nothing
+from worker.outputs import EncodeOutput, FitOutput
 from worker.records import PartBlob, RecordTable
 from worker.removed import get_removed
 from worker.roster import QUERIES, Roster
@@ -103,7 +103,7 @@ def open_problem(task: Task) -> Iterator[Problem]:
     device = device_of(task.settings)
     model = job_model(task, view.spec, device)
     embedder = job_embedder(view.spec, model, view.dataset.width, device)
-    roster = Roster.load(task.blobs, view.plan["roster"])
+    roster = Roster.load(task.blobs, view.plan.roster)
     wanted = view.spec.objective
     temperature = wanted.temperature or max(embedder.temperature, SMALLEST_TEMPERATURE)
     scale = min(1 / temperature, 1 / SMALLEST_TEMPERATURE)
@@ -119,10 +119,10 @@ def open_problem(task: Task) -> Iterator[Problem]:
         partitions=wanted.partitions,
         mask_duplicates=wanted.mask_duplicates,
     )
-    fitted = view.output(Phase.FIT) if Phase.FIT in view.outputs else None
+    fitted = view.output(FitOutput) if FitOutput in view.read else None
     params = initial
     if fitted is not None:
-        stored = get_tensors(task.blobs, fitted["params"])
+        stored = get_tensors(task.blobs, fitted.params)
         params = {name: stored[name].to(device) for name in initial}
     tables = (
         _table(task, view, view.dataset, model is not None),
@@ -139,7 +139,7 @@ def open_problem(task: Task) -> Iterator[Problem]:
 
 def set_gradient(problem: Problem) -> Tensor:
     """∇(Σ_R Pos + Neg_R), (P,) float64, of the pairs that a removal takes out, averaged over the partitions."""
-    removed = get_removed(problem.task, problem.view.plan["removed_blob"])
+    removed = get_removed(problem.task, problem.view.plan)
     total = torch.zeros_like(flatten(problem.params), dtype=torch.float64)
     for partition in range(len(problem.roster.partitions)):
         for places in problem.roster.batches(partition):
@@ -153,6 +153,6 @@ def set_gradient(problem: Problem) -> Tensor:
 def _table(task: Task, view: JobView, dataset: DatasetView, encoded: bool) -> RecordTable:
     parts: Iterable[PartBlob] = dataset.parts
     if encoded:
-        mine = [output for output in view.outputs[Phase.ENCODE] if output["dataset"] == dataset.id]
-        parts = [PartBlob(output["blob"], output["first_row"], output["count"]) for output in mine]
+        mine = [output for output in view.outputs(EncodeOutput) if output.dataset == dataset.id]
+        parts = [PartBlob(output.blob, output.first_row, output.count) for output in mine]
     return RecordTable(task.blobs, sorted(parts, key=lambda part: part.first_row))

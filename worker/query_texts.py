@@ -10,12 +10,12 @@ from store.errors import InvalidError
 from store.specification import Queries
 from store.tables import Pair
 from worker.models import job_model
+from worker.outputs import Json
 from worker.problem import Problem
-from worker.task import Json
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueryBatch:
     """Some queries, ready to compute on.
 
     images: (q, …), candidates: (c, …), as the embedder takes them. true: (q,) places among the candidates.
@@ -30,10 +30,10 @@ class Asked:
     names: list[str]
 
     def predicted_by(self, S: Tensor) -> Tensor:
-        """(q,): what was predicted, as told, or else by the model from its scores S (q, c)."""
+        """(q,): what was predicted, as its user said, or else by the model from its scores S (q, c)."""
         return torch.where(self.predicted >= 0, self.predicted, S.argmax(1))
 
-    def told(self, losses: Tensor) -> list[Json]:
+    def report(self, losses: Tensor) -> list[Json]:
         """What the summary says of each query."""
         return [
             {
@@ -48,7 +48,7 @@ class Asked:
         ]
 
 
-def ask(problem: Problem, queries: Queries, first: int, last: int) -> Asked:
+def read_queries(problem: Problem, queries: Queries, first: int, last: int) -> QueryBatch:
     """The queries of rows first to last.
 
     Raises:
@@ -60,11 +60,11 @@ def ask(problem: Problem, queries: Queries, first: int, last: int) -> Asked:
     if problem.view.spec.model is None:
         return _of_embeddings(problem, queries, pairs, mine, rows)
     texts = [pair.caption or "" for pair in pairs]
-    told = [_predicted(pair) for pair in pairs]
-    names = list(queries.candidates or dict.fromkeys([*texts, *(text for text in told if text is not None)]))
+    predicted_texts = [_predicted(pair) for pair in pairs]
+    names = list(queries.candidates or dict.fromkeys([*texts, *(text for text in predicted_texts if text is not None)]))
     place = {name: index for index, name in enumerate(names)}
     _enough(names)
-    for pair, predicted in zip(pairs, told, strict=True):
+    for pair, predicted in zip(pairs, predicted_texts, strict=True):
         for what, text in (("true", pair.caption), ("predicted", predicted)):
             if text is not None and text not in place:
                 raise InvalidError(
@@ -77,8 +77,8 @@ def ask(problem: Problem, queries: Queries, first: int, last: int) -> Asked:
     candidates = model.tokenize(names).ids.to(problem.device)
     if problem.view.spec.objective.scope == "heads":
         candidates = model.text_features(candidates)
-    predictions = [place[text] if text is not None else -1 for text in told[first:last]]
-    return Asked(
+    predictions = [place[text] if text is not None else -1 for text in predicted_texts[first:last]]
+    return QueryBatch(
         keys=[pair.key or "" for pair in mine],
         images=problem.queries(rows).images,
         candidates=candidates,
@@ -88,7 +88,7 @@ def ask(problem: Problem, queries: Queries, first: int, last: int) -> Asked:
     )
 
 
-def _of_embeddings(problem: Problem, queries: Queries, pairs: list[Pair], mine: list[Pair], rows: Tensor) -> Asked:
+def _of_embeddings(problem: Problem, queries: Queries, pairs: list[Pair], mine: list[Pair], rows: Tensor) -> QueryBatch:
     """Candidates are the distinct text embeddings of the queries; a caption beside them is only their name."""
     if queries.candidates is not None:
         raise InvalidError("candidates_not_used", "queries of embeddings bring their candidates", "queries.candidates")
@@ -99,7 +99,7 @@ def _of_embeddings(problem: Problem, queries: Queries, pairs: list[Pair], mine: 
     names = [pairs[index].caption or f"text of {pairs[index].key}" for index in first_of.tolist()]
     _enough(names)
     by_name = {name: index for index, name in enumerate(names)}
-    return Asked(
+    return QueryBatch(
         keys=[pair.key or "" for pair in mine],
         images=everyone.images[rows],
         candidates=everyone.texts[first_of],

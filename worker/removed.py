@@ -7,6 +7,7 @@ from store import jobs, pairs, results
 from store.errors import InvalidError
 from store.specification import JobSpec, RemoveKeys
 from worker.job_view import JobView
+from worker.outputs import PlanOutput
 from worker.roster import Roster
 from worker.task import Task
 from worker.tensors import get_tensors, put_tensors
@@ -54,6 +55,7 @@ def put_removed(task: Task, removed: Tensor) -> str:
     return put_tensors(task.blobs, task.blob_name("removed.safetensors"), {"removed": removed})
 
 
-def get_removed(task: Task, name: str) -> Tensor:
-    """(N,) bool, as `put_removed` kept it."""
-    return get_tensors(task.blobs, name)["removed"]
+def get_removed(task: Task, plan: PlanOutput) -> Tensor:
+    """(N,) bool of the training pairs that leave, in a removal."""
+    assert plan.removed_blob is not None  # noqa: S101  every removal has planned it
+    return get_tensors(task.blobs, plan.removed_blob)["removed"]

@@ -3,25 +3,27 @@
 import logging
 from collections import Counter
 
-from store import datasets, jobs, owners, shards
+from store import jobs, owners, shards
 from store.database import Database
+from store.phases import Lane, Owner, OwnerKind
 from store.settings import Settings
-from store.shards import Claim, Stalled, Vanished
-from store.states import DatasetStatus, Lane, Setback
-from worker import dataset_phases
+from store.shards import Claim, Vanished
+from store.states import DatasetStatus, Setback
+from store.tables import Job
+from worker import pipeline
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE, _ROUNDS = 100, 100
 
 
-def begin_waiting(database: Database, owned: Claim | Vanished | None = None) -> Counter[Lane]:
-    """Begin the jobs that waited for the dataset or the model of a shard, if that has ended; or all that wait for
+def begin_waiting(database: Database, owner: Owner | None = None) -> Counter[Lane]:
+    """Begin the jobs that waited for a dataset or a model, if that has ended; or all that wait for
     nothing any more, which somebody who died in between has left. Returns how many shards were queued, by lane."""
     opened: Counter[Lane] = Counter()
-    if owned is not None and owned.job_id is not None:
+    if owner is not None and owner.kind is OwnerKind.JOB:
         return opened
-    of = {} if owned is None else {"dataset_id": owned.dataset_id, "model_id": owned.model_id}
+    of = {} if owner is None else {f"{owner.kind}_id": owner.id}
     for _ in range(_ROUNDS):
         with database.transaction() as session:
             waiting = jobs.not_begun(session, _AT_ONCE, **of)
@@ -34,32 +36,26 @@ def begin_waiting(database: Database, owned: Claim | Vanished | None = None) -> 
     return opened
 
 
-def go_on(database: Database, owner: Stalled) -> None:
+def go_on(database: Database, owner: Owner) -> None:
     """Do for an owner what the last shard of its phase should have done."""
     with database.transaction() as session:
-        if owner.job_id is not None:
-            from worker import pipeline  # and with it torch, in the rare case that it is needed
-
-            job = jobs.lock(session, owner.job_id)
-            phase = shards.last_phase(session, job_id=owner.job_id)
-            if job is not None and phase is not None and job.phase == phase:
-                logger.warning("%s: stood still after %s, goes on", job.id, phase)
-                pipeline.advance(session, job, phase)
-        elif owner.dataset_id is not None:
-            dataset = datasets.lock(session, owner.dataset_id)
-            phase = shards.last_phase(session, dataset_id=owner.dataset_id)
-            if dataset is not None and phase is not None and dataset.status == DatasetStatus.INGESTING:
-                logger.warning("%s: stood still after %s, goes on", dataset.id, phase)
-                dataset_phases.advance(session, dataset, phase)
+        row = owners.lock(session, owner)
+        phase = shards.last_phase(session, owner)
+        if row is None or phase is None:
+            return
+        stands_still = row.phase == phase if isinstance(row, Job) else row.status == DatasetStatus.INGESTING
+        if stands_still:
+            logger.warning("%s: stood still after %s, goes on", owner, phase)
+            pipeline.advance(session, owner, phase)
 
 
 def fail_if_too_often(
-    database: Database, settings: Settings, owned: Claim | Vanished, setback: Setback, times: int, reason: str
+    database: Database, settings: Settings, shard: Claim | Vanished, setback: Setback, times: int, reason: str
 ) -> Counter[Lane]:
     """End the owner of a shard that has been set back too often; `reason` says what happened to it the last time."""
-    what = f"{owned.phase} shard {owned.index}"
+    what = f"{shard.phase} shard {shard.index}"
     advice = "A worker with more memory may help"
-    if owned.job_id is not None:
+    if shard.owner.kind is OwnerKind.JOB:
         advice = "A smaller objective.batch_size, scope heads, a smaller model or a worker with more memory may help"
     most, code, message = {
         Setback.RAISED: (
@@ -80,12 +76,12 @@ def fail_if_too_often(
     }[setback]
     if times < most:
         return Counter()
-    fail(database, owned, code, message)
-    return begin_waiting(database, owned)
+    fail(database, shard.owner, code, message)
+    return begin_waiting(database, shard.owner)
 
 
-def fail(database: Database, owned: Claim | Vanished, code: str, message: str) -> None:
-    """End the owner of a shard."""
-    logger.warning("%s failed: %s", owned.owner, message)
+def fail(database: Database, owner: Owner, code: str, message: str) -> None:
+    """End an owner with a reason."""
+    logger.warning("%s failed: %s", owner, message)
     with database.transaction() as session:
-        owners.fail(session, owned, {"code": code, "message": message, "param": None})
+        owners.fail(session, owner, {"code": code, "message": message, "param": None})

@@ -82,7 +82,7 @@ def _end_cancelled(database: Database) -> None:
             job = jobs.lock(session, job_id)
             if job is not None:
                 # What a vanished worker left behind was queued again a moment ago: nobody wants it now.
-                shards.drop_open(session, job_id=job_id, running=False)
+                shards.drop_open(session, jobs.owner_of(job), running=False)
                 jobs.finish_cancel(session, job)
 
 

@@ -16,9 +16,9 @@ def dataset_of(task: Task) -> Dataset:
         LostLeaseError: it is gone.
     """
     with task.database.transaction() as session:
-        dataset = session.get(Dataset, task.claim.dataset_id)
+        dataset = session.get(Dataset, task.claim.owner.id)
         if dataset is None or dataset.deleted_at is not None:
-            raise LostLeaseError(f"dataset {task.claim.dataset_id} is gone")
+            raise LostLeaseError(f"dataset {task.claim.owner} is gone")
     return dataset
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from store import shards
 from store.database import Database
+from store.phases import Lane
 from store.settings import Settings
 from store.shards import Vanished
-from store.states import Lane, Setback
+from store.states import Setback
 from worker import successors
 from worker.presence import departed
 
@@ -22,11 +23,11 @@ def judge(database: Database, settings: Settings, taken_back: Iterable[Vanished]
     waiting: Counter[Lane] = Counter()
     for shard in taken_back:
         logger.warning("%s %s-%s: its worker vanished", shard.owner, shard.phase, shard.index)
-        waiting[Lane(shard.lane)] += 1
+        waiting[shard.lane] += 1
         if shard.times >= settings.ecif_max_vanished:
             message = f"{shard.phase} shard {shard.index} lost its worker {shard.times} times"
-            successors.fail(database, shard, "worker_vanished", message)
-            waiting += successors.begin_waiting(database, shard)
+            successors.fail(database, shard.owner, "worker_vanished", message)
+            waiting += successors.begin_waiting(database, shard.owner)
         else:
             waiting += successors.fail_if_too_often(
                 database, settings, shard, Setback.EXHAUSTED, shard.exhausted, "its worker was killed for memory"

@@ -12,17 +12,19 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from store import datasets, jobs, models, owners, shards
+from store import jobs, owners, shards
 from store.blobs import Blobs
 from store.database import Database
 from store.errors import DomainError, LostLeaseError, WorkCancelledError
+from store.phases import Lane, OwnerKind
 from store.settings import Settings
 from store.shards import Claim
-from store.states import Lane, Phase, Setback
-from worker import dataset_phases, setbacks, successors
+from store.states import Setback
+from worker import pipeline, setbacks, successors
 from worker.lease import Lease
+from worker.outputs import Json, Output
 from worker.stop import HandedBackError, Stop
-from worker.task import Done, Json, Task, passing_of
+from worker.task import Done, Task
 
 logger = logging.getLogger(__name__)
 
@@ -70,16 +72,16 @@ def _attempt(place: Workplace, claim: Claim) -> Counter[Lane]:
     try:
         # The lease is renewed from here on: whatever is waited for below, it stays ours.
         with Lease(place.database, claim, place.settings, place.stop) as lease:
-            if claim.job_id is not None:
+            if claim.owner.kind is OwnerKind.JOB:
                 with place.database.transaction() as session:
-                    jobs.started(session, claim.job_id)
+                    jobs.started(session, claim.owner.id)
 
             def save_checkpoint(checkpoint: Json) -> None:
                 with place.database.transaction() as session:
                     shards.save_checkpoint(session, claim, checkpoint)
 
             task = Task(claim, lease, place.database, place.blobs, place.settings, save_checkpoint)
-            return _record(place, claim, _run(task))
+            return _record(place, claim, pipeline.run(task))
     except LostLeaseError as error:
         logger.warning("%s %s-%s: given up, the lease is lost: %s", claim.owner, claim.phase, claim.index, error)
     except WorkCancelledError:
@@ -97,42 +99,25 @@ def _attempt(place: Workplace, claim: Claim) -> Counter[Lane]:
     return Counter()
 
 
-def _run(task: Task) -> Done:
-    if task.claim.phase is Phase.FETCH:  # without torch: a worker that only fetches never needs it
-        from worker.steps import fetch
-
-        return fetch.run(task)
-    from worker import pipeline
-
-    return pipeline.run(task)
-
-
-def _record(place: Workplace, claim: Claim, done: Done) -> Counter[Lane]:
+def _record(place: Workplace, claim: Claim, done: Done[Output]) -> Counter[Lane]:
     """Write what the step made and, if it was the last of its phase, open the next: one transaction."""
     with place.database.transaction() as session:
         done.before_locks(session)
         # What a shard writes at its end holds its own row only. The last of a phase changes its owner's state, and
         # then the owner's row comes before the shard's, as everywhere.
         last = shards.is_last(session, claim)
-        job = jobs.lock(session, claim.job_id) if last and claim.job_id else None
-        dataset = datasets.lock(session, claim.dataset_id) if last and claim.dataset_id else None
-        if last and claim.model_id:
-            models.lock(session, claim.model_id)
-        shards.complete(session, claim, _finite(done.output), units=done.units, kept_bytes=done.kept_bytes)
+        owner = owners.lock(session, claim.owner) if last else None
+        shards.complete(session, claim, _finite(done.output.as_json()), units=done.units, kept_bytes=done.kept_bytes)
         done.write(session)
-        if last:
-            owners.keep(session, claim, shards.kept_bytes(session, claim))
-        if job is not None:
-            from worker import pipeline
-
-            pipeline.advance(session, job, claim.phase)
-        if dataset is not None:
-            dataset_phases.advance(session, dataset, claim.phase)
+        ended = False
+        if owner is not None:
+            owners.count_bytes(session, claim.owner, shards.kept_bytes(session, claim))
+            ended = pipeline.advance(session, claim.owner, claim.phase)
         opened = Counter(shards.opened(session))
-    if last and claim.phase is Phase.REGISTER:
-        place.blobs.delete_prefix(passing_of(claim.owner))
+    if ended:
+        place.blobs.delete_prefix(claim.owner.passing_folder)
     logger.info("%s %s-%s attempt %s: done", claim.owner, claim.phase, claim.index, claim.attempt)
-    return opened + successors.begin_waiting(place.database, claim) if last else opened
+    return opened + successors.begin_waiting(place.database, claim.owner) if last else opened
 
 
 def _finite(value: Any) -> Any:
@@ -148,7 +133,7 @@ def _finite(value: Any) -> Any:
 
 def _give_up(place: Workplace, claim: Claim) -> None:
     with place.database.transaction() as session:
-        job = jobs.lock(session, claim.owner)
+        job = jobs.lock(session, claim.owner.id)
         shards.drop(session, claim)
         if job is not None:
             jobs.finish_cancel(session, job)
@@ -157,19 +142,14 @@ def _give_up(place: Workplace, claim: Claim) -> None:
 def _fail_owner(place: Workplace, claim: Claim, error: Json) -> Counter[Lane]:
     try:
         with place.database.transaction() as session:
-            if claim.job_id is not None:
-                jobs.lock(session, claim.job_id)  # the owner before its shard, as everywhere
-            if claim.dataset_id is not None:
-                datasets.lock(session, claim.dataset_id)
-            if claim.model_id is not None:
-                models.lock(session, claim.model_id)
+            owners.lock(session, claim.owner)  # the owner before its shard, as everywhere
             shards.fence(session, claim)
             shards.drop(session, claim)
-            owners.fail(session, claim, error)
+            owners.fail(session, claim.owner, error)
     except LostLeaseError:
         logger.warning("%s %s-%s: its failure came too late to matter", claim.owner, claim.phase, claim.index)
         return Counter()
-    return successors.begin_waiting(place.database, claim)
+    return successors.begin_waiting(place.database, claim.owner)
 
 
 def _set_back(place: Workplace, claim: Claim, error: Exception) -> Counter[Lane]:

@@ -25,9 +25,10 @@ from service.uploads import MAX_FIELD_BYTES, Form, read_body
 from store import jobs, shards
 from store.errors import InvalidError
 from store.idempotency import Answer
+from store.phases import Phase, progress_unit
 from store.receivers import check_receiver
 from store.specification import JobSettings, JobSpec
-from store.states import JobStatus, Phase, progress_unit
+from store.states import JobStatus
 from store.tables import Job
 
 router = APIRouter(tags=["jobs"])

@@ -66,7 +66,7 @@ def test_a_database_that_goes_away_is_not_the_fault_of_the_shard(
                 session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
         return real(task)
 
-    monkeypatch.setattr("worker.pipeline._RUN", {"plan": disconnected})
+    monkeypatch.setattr("worker.steps.plan.run", disconnected)
     monkeypatch.setattr("worker.setbacks.pause_seconds", lambda times: 0.0)
     while client.get(f"/jobs/{job['id']}").json()["phase"] in ("plan", None):
         assert work_once(Workplace(settings, database, blobs)) is not None

@@ -9,8 +9,8 @@ import pytest
 
 from store import shards
 from store.errors import LostLeaseError
+from store.phases import Lane
 from store.settings import Settings
-from store.states import Lane
 from worker.presence import appear, departed
 from worker.vanished import judge, take_over
 

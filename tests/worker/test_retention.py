@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from store import datasets, jobs, models
-from store.states import DeliveryStatus, Phase
+from store.states import DeliveryStatus
 from store.tables import Dataset, Delivery, Job, Model, Result, Shard
 from worker import pipeline
 from worker.work import Workplace, work_once
@@ -76,7 +76,7 @@ def test_what_a_failed_job_has_left_counts_and_how_far_it_came_stays(
     def poisoned(_task):
         raise ValueError("poison")
 
-    monkeypatch.setitem(pipeline._RUN, Phase.RANK, poisoned)
+    monkeypatch.setattr("worker.steps.rank.run", poisoned)
     monkeypatch.setattr("worker.work._RETRY_SECONDS", 0.0)
     while work_once(Workplace(settings, database, blobs)) is not None:
         pass

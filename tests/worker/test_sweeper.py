@@ -7,7 +7,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from store import shards
-from store.states import Lane
+from store.phases import Lane
 from store.tables import Dataset, Job, Pair, Result, Shard
 from worker import abandoned
 from worker.steps import fit

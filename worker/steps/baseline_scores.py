@@ -4,8 +4,8 @@ from torch import Tensor
 
 from ecif import Batch, score_batch
 from ecif.methods import tracin, trak_features, trak_scores
-from store.states import Phase
 from worker.curvatures import projection_of
+from worker.outputs import BaselinesOutput
 from worker.problem import Problem
 from worker.steps.baselines import checkpoints
 from worker.tensors import get_tensors
@@ -15,8 +15,8 @@ class Baselines:
     """Those of one job; none where none was asked for."""
 
     def __init__(self, problem: Problem) -> None:
-        made = problem.view.output(Phase.BASELINES)
-        content = get_tensors(problem.task.blobs, made["prepared"]) if made is not None else {}
+        baselines = problem.view.output(BaselinesOutput)
+        content = get_tensors(problem.task.blobs, baselines.prepared) if baselines is not None else {}
         self._problem = problem
         self._prepared = {name: tensor.to(problem.device) for name, tensor in content.items()}
         self._checkpoints = checkpoints(problem) if "tracin" in content else []

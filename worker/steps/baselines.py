@@ -4,17 +4,15 @@ docs/methods.md says which role, gradient and curvature each of them is.
 """
 
 import torch
-from sqlalchemy.orm import Session
 from torch import Tensor
 
 from ecif.methods import lemon, trak_features, trak_kernel
 from ecif.parameters import Params, unflatten
 from store.errors import InvalidError
 from store.shards import Planned
-from store.specification import JobSpec
-from store.states import Phase
-from store.tables import Job
 from worker.curvatures import ekfac, projection_of
+from worker.outputs import BaselinesOutput, FitOutput, MethodsToPrepare
+from worker.pipeline import Planning
 from worker.problem import Problem, open_problem
 from worker.task import Done, Task
 from worker.tensors import get_tensors, put_tensors
@@ -23,35 +21,36 @@ METHODS = ("tracin", "trak", "ekfac_if", "lemon")
 _LARGEST_LEMON = 100_000  # pairs: it compares each with all others, and holds their embeddings
 
 
-def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
+def cut(planning: Planning) -> list[Planned]:
     """One shard where any of them is asked for."""
-    asked = [method for method in METHODS if method in spec.methods and spec.task != "traceback"]
-    return [Planned({"methods": asked}, len(asked))] if asked else []
+    spec = planning.spec
+    methods: list[str] = [method for method in METHODS if method in spec.methods and spec.task != "traceback"]
+    return [Planned(MethodsToPrepare(methods).as_json(), len(methods))] if methods else []
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[BaselinesOutput]:
     """Prepare every baseline that was asked for.
 
     Raises:
         InvalidError: one of them is not made for data or models of this size.
     """
     tensors: dict[str, Tensor] = {}
-    asked = task.claim.payload["methods"]
+    methods = MethodsToPrepare.from_json(task.claim.payload).methods
     with open_problem(task) as problem:
-        for done, method in enumerate(asked):
+        for done, method in enumerate(methods):
             task.lease.progress(done)
             tensors |= _PREPARE[method](problem)
         blob = put_tensors(task.blobs, task.blob_name("baselines.safetensors"), tensors)
-    return Done({"prepared": blob, "methods": asked}, len(asked))
+    return Done(BaselinesOutput(blob, methods), len(methods))
 
 
 def checkpoints(problem: Problem) -> list[Params]:
     """The weights along the fit that TracIn sums over; where nothing was fitted, those of the model."""
-    fitted = problem.view.output(Phase.FIT)
+    fitted = problem.view.output(FitOutput)
     if fitted is None:
         return [problem.params]
-    kept = get_tensors(problem.task.blobs, fitted["checkpoints"])["checkpoints"]
-    return [unflatten(row.to(problem.device), problem.params) for row in kept]
+    rows = get_tensors(problem.task.blobs, fitted.checkpoints)["checkpoints"]
+    return [unflatten(row.to(problem.device), problem.params) for row in rows]
 
 
 def _validation_gradient(problem: Problem, params: Params) -> Tensor:

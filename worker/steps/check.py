@@ -4,20 +4,27 @@ from store import models
 from store.errors import LostLeaseError, NotFoundError
 from worker.devices import device_of
 from worker.models import kept_model
+from worker.outputs import CheckOutput
+from worker.pipeline import Planning
 from worker.task import Done, Task
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[CheckOutput]:
     """Load a model.
 
     Raises:
         InvalidError: its checkpoint does not fit its architecture, or holds a number that is not finite.
     """
-    model_id = task.claim.model_id or ""
+    model_id = task.claim.owner.id
     try:
         with task.database.transaction() as session:
             model = models.get(session, model_id)
     except NotFoundError as error:
         raise LostLeaseError(error.message) from error
     loaded = kept_model(task, model, device_of(task.settings))
-    return Done({"digest": loaded.digest}, 1, lambda session: models.finish_check(session, model_id))
+    return Done(CheckOutput(loaded.digest), 1)
+
+
+def finish(planning: Planning) -> None:
+    """The model fits: jobs may use it."""
+    models.finish_check(planning.session, planning.owner.id)

@@ -3,28 +3,26 @@
 from dataclasses import dataclass, field
 
 import torch
-from sqlalchemy.orm import Session
 from torch import Tensor
 
-from ecif import Curvature, DampingChoice, Dense, OnState, Projected, Solution, State
+from ecif import Curvature, Dense, OnState, Projected, Solution, State
 from ecif.parameters import row_dot, size
 from store.shards import Planned
-from store.specification import JobSpec
-from store.states import Phase
-from store.tables import Job
 from worker.checkpoints import keeper, resumed
 from worker.curvatures import damping_of, draw_probes, effort, is_used, per_pair, prepare, refused_curvature
+from worker.outputs import CurvatureOutput, FitOutput, SelfInfluenceMethod
+from worker.pipeline import Planning
 from worker.problem import Problem, open_problem, set_gradient
-from worker.task import Done, Json, Task
+from worker.task import Done, Task
 from worker.tensors import put_tensors
 
 _PROBES = {"probes": 16, "diagonal": 8}
 _SPAN_PROBES = 32
 
 
-def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
+def cut(planning: Planning) -> list[Planned]:
     """One shard, or none where no method needs the curvature."""
-    return [Planned({}, effort(spec).max_passes)] if is_used(spec) else []
+    return [Planned({}, effort(planning.spec).max_passes)] if is_used(planning.spec) else []
 
 
 @dataclass
@@ -40,7 +38,7 @@ class _Sides:
         return dict(zip(self.rows, torch.split(x, [len(rows) for rows in self.rows.values()]), strict=True))
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[CurvatureOutput]:
     """Solve for every direction that the phases after this one push forward.
 
     Raises:
@@ -51,44 +49,53 @@ def run(task: Task) -> Done:
         curvature = prepare(problem, damping.value)
         method, count = per_pair(problem), 0
         sides, facts = _sides(problem, damping.value)
-        kept: dict[str, Tensor] = {}
+        ready: dict[str, Tensor] = {}
         if isinstance(curvature, Dense | Projected):
-            kept["factor"] = curvature.factor
+            ready["factor"] = curvature.factor
         elif problem.view.spec.task == "traceback" and method != "exact":
             sides.rows["spans"] = _normal(problem)
         elif method in _PROBES:
             count = _PROBES[method]
             drawn = draw_probes(problem, curvature, damping.value, count)
-            (kept if drawn.solved else sides.rows)["probes"] = drawn.rows
+            (ready if drawn.solved else sides.rows)["probes"] = drawn.rows
         like = torch.zeros(0, size(problem.params), dtype=torch.float64, device=problem.device)
         rhs = sides.stacked(like)
         with refused_curvature(problem.view.spec.influence.curvature):
             solution = _solve(curvature, rhs, task)
         solved = sides.split(solution.x)
         step = solved.pop("gradient", None)
-        kept |= {name: rows.double() if name == "edit" else rows.float() for name, rows in solved.items()}
-        output = {
-            "kept": put_tensors(task.blobs, task.blob_name("kept.safetensors"), kept),
-            "self_influence": {"method": method, "probes": count},
-            **facts,
-            **_reached(problem, damping, solution),
-        }
+        ready |= {name: rows.double() if name == "edit" else rows.float() for name, rows in solved.items()}
         if step is not None:
-            output["newton_decrement"] = 0.5 * float(row_dot(sides.rows["gradient"], step.to(like.dtype))[0])
+            facts["newton_decrement"] = 0.5 * float(row_dot(sides.rows["gradient"], step.to(like.dtype))[0])
+        residual = solution.relative_residual
+        output = CurvatureOutput(
+            solved=put_tensors(task.blobs, task.blob_name("kept.safetensors"), ready),
+            self_influence=SelfInfluenceMethod(method, count),
+            parameters=size(problem.params),
+            curvature=problem.view.spec.influence.curvature,
+            damping=damping.value,
+            damping_reason=damping.reason,
+            iterations=solution.iterations,
+            relative_residual=float(residual.max()) if len(residual) else 0.0,
+            converged=solution.converged,
+            eigenvalue_range=list(solution.eigenvalue_range) if solution.eigenvalue_range else None,
+            **facts,
+        )
     return Done(output, solution.iterations)
 
 
-def _sides(problem: Problem, damping: float) -> tuple[_Sides, Json]:
+def _sides(problem: Problem, damping: float) -> tuple[_Sides, dict[str, float | None]]:
+    """What is to be solved, and what was learned of the objective on the way, as the fields of `CurvatureOutput`."""
     sides = _Sides()
-    facts: Json = {"parameters": size(problem.params)}
+    facts: dict[str, float | None] = {}
     task = problem.view.spec.task
     if problem.roster.n_validation and task != "traceback":
         facts["validation_loss"], gradient = problem.objective.validation_value_and_gradient(
             problem.params, problem.validation_batches(), problem.roster.n_validation
         )
         sides.rows["validation"] = gradient[None]
-    fitted = problem.view.output(Phase.FIT)
-    if fitted is None or not fitted["stationary"]:
+    fitted = problem.view.output(FitOutput)
+    if fitted is None or not fitted.stationary:
         value, gradient = problem.objective.value_and_gradient(problem.params, problem.training_batches())
         norm = float(gradient.norm())
         facts |= {"objective": value, "gradient_norm": norm, "decrement_bound": _bound(problem, damping, norm)}
@@ -119,15 +126,3 @@ def _solve(curvature: Curvature, rhs: Tensor, task: Task) -> Solution:
         keep(state)
 
     return curvature.solve(rhs, state=resumed(task), on_state=on_state)
-
-
-def _reached(problem: Problem, damping: DampingChoice, solution: Solution) -> Json:
-    return {
-        "curvature": problem.view.spec.influence.curvature,
-        "damping": damping.value,
-        "damping_reason": damping.reason,
-        "iterations": solution.iterations,
-        "relative_residual": float(solution.relative_residual.max()) if len(solution.relative_residual) else 0.0,
-        "converged": solution.converged,
-        "eigenvalue_range": list(solution.eigenvalue_range) if solution.eigenvalue_range else None,
-    }

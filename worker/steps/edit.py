@@ -19,39 +19,40 @@ from encoders import ModelRefused
 from store import jobs
 from store.checkpoint_file import CONFIG_KEY
 from store.shards import Planned
-from store.specification import JobSpec
-from store.tables import Job
-from worker.curvatures import kept
+from worker.curvatures import directions
 from worker.models import job_model
+from worker.outputs import EditOutput, Json
+from worker.pipeline import Planning
 from worker.problem import Problem, open_problem
 from worker.removed import get_removed
 from worker.steps.fit import ADAM_SHARE
-from worker.task import Done, Json, Task
+from worker.task import Done, Task
 from worker.tensors import put_tensors
 
 _REFIT_EPOCHS = 500
 
 
-def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
+def cut(planning: Planning) -> list[Planned]:
     """One shard, for removals."""
+    spec = planning.spec
     return [Planned({}, _REFIT_EPOCHS if spec.verify else 0)] if spec.task == "removal" else []
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[EditOutput]:
     """Make the edited checkpoint of a job, and the figures that tell what it is worth."""
     with open_problem(task) as problem:
-        step = kept(problem)["edit"][0]
+        step = directions(problem)["edit"][0]
         before = flatten(problem.params).double().cpu()
         after = unflatten((before + step.cpu()).to(flatten(problem.params)), problem.params)
-        told: Json = {
-            "removed": problem.view.plan["removed"],
+        report: Json = {
+            "removed": problem.view.plan.removed,
             "step_norm": float(step.norm()),
             "relative_step_norm": float(step.norm() / before.norm()),
             "validation_loss": _validation(problem, step, after),
             "verified": _verified(problem, step) if problem.view.spec.verify else None,
         }
         checkpoint = _checkpoint(problem, after)
-        output = {"checkpoint": checkpoint, "told": told}
+        output = EditOutput(checkpoint, report)
 
     def write(session: Session) -> None:
         jobs.keep_checkpoint(session, problem.view.id, checkpoint)
@@ -71,15 +72,15 @@ def _validation(problem: Problem, step: Tensor, after: Params) -> Json | None:
 
 def _verified(problem: Problem, step: Tensor) -> Json:
     """A real refit without the removed pairs, started where the model stands, and how far the edit is from it."""
-    removed = get_removed(problem.task, problem.view.plan["removed_blob"])
+    removed = get_removed(problem.task, problem.view.plan)
 
     def without() -> Iterator[Batch]:
         for partition in range(len(problem.roster.partitions)):
             for places in problem.roster.batches(partition):
                 problem.task.lease.check()
-                kept = places[~removed[places]]
-                if len(kept):
-                    yield problem.batch(kept)
+                staying = places[~removed[places]]
+                if len(staying):
+                    yield problem.batch(staying)
 
     def on_epoch(epoch: int, _: Params) -> None:
         problem.task.lease.progress(epoch)
@@ -89,7 +90,7 @@ def _verified(problem: Problem, step: Tensor) -> Json:
     result = fit(problem.objective, problem.params, without, settings, on_epoch=on_epoch)
     moved = (flatten(result.params).double() - flatten(problem.params).double()).cpu()
     edit = step.double().cpu()
-    told: Json = {
+    report: Json = {
         "stationary": result.stationary,
         "epochs": result.epochs_done,
         "step_norm": float(moved.norm()),
@@ -100,8 +101,8 @@ def _verified(problem: Problem, step: Tensor) -> Json:
         value, _ = problem.objective.validation_value_and_gradient(
             result.params, problem.validation_batches(), problem.roster.n_validation
         )
-        told["validation_loss"] = value
-    return told
+        report["validation_loss"] = value
+    return report
 
 
 def _checkpoint(problem: Problem, edited: Params) -> str:
@@ -111,13 +112,13 @@ def _checkpoint(problem: Problem, edited: Params) -> str:
     tensors: dict[str, Tensor] = dict(edited)
     if LOGIT_SCALE in tensors:  # open_clip caps it in training only
         tensors[LOGIT_SCALE] = tensors[LOGIT_SCALE].clamp(max=math.log(LARGEST_SCALE))
-    said = None
+    metadata = None
     if model is not None:
         try:
             alpha = {"lora_alpha": spec.objective.lora.alpha} if spec.objective.lora else {}
             tensors = model.state_dict_with(tensors, spec.objective.scope, **alpha)
             # What open_clip's own file beside the weights would say: posted to /models, the checkpoint explains itself.
-            said = {CONFIG_KEY: json.dumps({"model_cfg": model.config, "preprocess_cfg": model.preprocess_config})}
+            metadata = {CONFIG_KEY: json.dumps({"model_cfg": model.config, "preprocess_cfg": model.preprocess_config})}
         except ModelRefused:  # a tower without a linear head got a square one, which open_clip has no place for
             tensors = {name if name == LOGIT_SCALE else f"heads.{name}": weight for name, weight in tensors.items()}
-    return put_tensors(task.blobs, task.blob_name("checkpoint.safetensors"), tensors, said)
+    return put_tensors(task.blobs, task.blob_name("checkpoint.safetensors"), tensors, metadata)

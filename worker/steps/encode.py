@@ -13,68 +13,67 @@ import torch
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from encoders import decode_image
+from encoders import decode_image, encoder_versions
 from store import datasets, features, pairs
-from store.database import Database
 from store.shards import Planned
-from store.specification import JobSpec
-from store.tables import Dataset, Job, Pair
+from store.tables import Dataset
 from worker.content_hash import content_hash
 from worker.devices import device_of
 from worker.job_view import JobView
 from worker.models import job_model
+from worker.outputs import Encoded, EncodeOutput, PartToEncode
 from worker.part_features import AT_ONCE, PartFeatures, features_of
+from worker.pipeline import Planning
 from worker.records import pack
 from worker.task import Done, Task
 
 
-def shards(session: Session, job: Job, spec: JobSpec) -> list[Planned]:
+def cut(planning: Planning) -> list[Planned]:
     """One shard a part of images; none for embeddings, whose records ingest has written."""
-    if spec.model is None:
+    if planning.spec.model is None:
         return []
     planned = []
-    for dataset_id in job.named_datasets():
-        number = session.get_one(Dataset, dataset_id).number
-        for part in datasets.parts(session, dataset_id):
-            payload = {
-                "dataset": dataset_id,
-                "number": number,
-                "part": part.part,
-                "blob": part.blob,
-                "first_row": part.first_row,
-                "count": part.count,
-            }
-            planned.append(Planned(payload, part.count))
+    for dataset_id in planning.job.named_datasets():
+        number = planning.session.get_one(Dataset, dataset_id).number
+        for part in datasets.parts(planning.session, dataset_id):
+            payload = PartToEncode(dataset_id, number, part.part, part.blob, part.first_row, part.count)
+            planned.append(Planned(payload.as_json(), part.count))
     return planned
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[EncodeOutput]:
     """Encode one part, or what of it was not encoded before."""
-    payload = task.claim.payload
+    mine = PartToEncode.from_json(task.claim.payload)
     view = JobView.of(task)
     model = job_model(task, view.spec, device_of(task.settings))
     assert model is not None  # noqa: S101  planned for images only
     heads = view.spec.objective.scope == "heads"
-    dataset, count = payload["dataset"], payload["count"]
-    name = f"datasets/{dataset}/encoded/{model.digest}-{'features' if heads else 'inputs'}/{payload['part']:06d}"
-    found = _stored(task.database, payload)
-    captions = [pair.caption or "" for pair in found]
+    made_by = f"{model.encoding_digest}-{'features' if heads else 'inputs'}"
+    name = f"datasets/{mine.dataset}/encoded/{made_by}/{mine.part:06d}"
+    with task.database.transaction() as session:
+        stored = list(pairs.images_of_part(session, mine.number, mine.part, mine.first_row, mine.count))
+    captions = [pair.caption or "" for pair in stored]
     tokens = model.tokenize(captions)
-    output = {
-        "dataset": dataset,
-        "part": payload["part"],
-        "blob": name,
-        "first_row": payload["first_row"],
-        "count": count,
-        "model_digest": model.digest,
-        "truncated": int(tokens.truncated.sum()),
-    }
+
+    def output(images: int, captions: int) -> EncodeOutput:
+        return EncodeOutput(
+            dataset=mine.dataset,
+            part=mine.part,
+            blob=name,
+            first_row=mine.first_row,
+            count=mine.count,
+            model_digest=model.digest,
+            truncated=int(tokens.truncated.sum()),
+            encoded=Encoded(images, captions),
+            encoder=encoder_versions(),
+        )
+
     with task.database.transaction() as session:
         whole = features.is_whole(session, name)
     if whole and task.blobs.exists(name):
-        return Done({**output, "encoded": {"images": 0, "captions": 0}}, count)
-    content = memoryview(task.blobs.get(payload["blob"]))
-    raw = [bytes(content[pair.image_offset or 0 :][: pair.image_length or 0]) for pair in found]
+        return Done(output(0, 0), mine.count)
+    content = memoryview(task.blobs.get(mine.blob))
+    raw = [bytes(content[pair.image_offset or 0 :][: pair.image_length or 0]) for pair in stored]
 
     def pixels(rows: Sequence[int]) -> Tensor:
         # In this process: ingest had another one parse each of them to its last byte, and that one survived. What is
@@ -84,7 +83,7 @@ def run(task: Task) -> Done:
         return model.prepare_images(decode_image(raw[row], max_pixels=limit) for row in rows)
 
     if heads:
-        part = features_of(task, view.tenant, model, raw, captions, tokens.ids, pixels)
+        part = features_of(task, mine.dataset, view.tenant, model, raw, captions, tokens.ids, pixels)
     else:
         part = _inputs(task, tokens.ids, pixels)
     records = pack(
@@ -94,20 +93,13 @@ def run(task: Task) -> Done:
         part.texts,
     )
     with task.database.transaction() as session:
-        number = features.announce(session, dataset, name, len(records))
+        number = features.announce(session, mine.dataset, name, len(records))
     task.blobs.put(name, records)
 
     def write(session: Session) -> None:
-        features.record(session, number, part.found_here)
+        features.record(session, number, part.new_keys)
 
-    return Done({**output, "encoded": part.encoded}, count, write)
-
-
-def _stored(database: Database, payload: dict[str, int]) -> list[Pair]:
-    with database.transaction() as session:
-        return list(
-            pairs.images_of_part(session, payload["number"], payload["part"], payload["first_row"], payload["count"])
-        )
+    return Done(output(part.images_encoded, part.captions_encoded), mine.count, write)
 
 
 def _inputs(task: Task, tokens: Tensor, pixels: Callable[[Sequence[int]], Tensor]) -> PartFeatures:
@@ -116,5 +108,4 @@ def _inputs(task: Task, tokens: Tensor, pixels: Callable[[Sequence[int]], Tensor
     for start in range(0, count, AT_ONCE):
         task.lease.progress(start)
         images.append(pixels(range(start, min(start + AT_ONCE, count))).numpy())
-    encoded = {"images": count, "captions": count}
-    return PartFeatures(np.concatenate(images), tokens.to(torch.int32).numpy(), {}, encoded)
+    return PartFeatures(np.concatenate(images), tokens.to(torch.int32).numpy(), {}, count, count)

@@ -10,64 +10,70 @@ from sqlalchemy.orm import Session
 from store import api_keys, datasets, jobs, models, owners
 from store.checkpoint_file import architecture_of
 from store.errors import InvalidError, LostLeaseError
+from store.phases import OwnerKind
 from store.tables import Dataset, Model
 from store.tenancy import one_at_a_time
 from worker.fetching import Fetched, Pace, fetch
+from worker.outputs import FetchOutput
 from worker.task import Done, Task
 
 
-def run(task: Task) -> Done:
-    """Copy the source of a dataset or a model, and queue what is done with it next.
+def run(task: Task) -> Done[FetchOutput]:
+    """Copy the source of a dataset or a model.
 
     Raises:
         InvalidError: it is not to be had, is too large, or is no checkpoint.
     """
     task.forget_earlier_attempts()  # a whole copy each, which no row will ever name
-    if task.claim.model_id is not None:
-        return _of_model(task, task.claim.model_id)
+    return _of_dataset(task) if task.claim.owner.kind is OwnerKind.DATASET else _of_model(task)
+
+
+def _of_dataset(task: Task) -> Done[FetchOutput]:
+    owner = task.claim.owner
     with task.database.transaction() as session:
-        dataset = session.get(Dataset, task.claim.dataset_id)
+        dataset = session.get(Dataset, owner.id)
         if dataset is None or dataset.deleted_at is not None or dataset.source is None:
-            raise LostLeaseError(f"dataset {task.claim.dataset_id} is gone")
+            raise LostLeaseError(f"dataset {owner} is gone")
     with task.blobs.staging() as folder:
-        found = _copied(task, dataset.source, folder / "fetched", dataset.tenant)
+        copy = _copied(task, dataset.source, folder / "fetched", dataset.tenant)
         blob = task.blob_name("upload")
         task.blobs.adopt(folder / "fetched", blob)
 
     def write(session: Session) -> None:
-        _keep(task, session, dataset.tenant, blob, found)
-        datasets.fetched(session, dataset.id, blob=blob, digest=found.digest, size_bytes=found.size_bytes)
+        _keep(task, session, dataset.tenant, blob, copy)
+        datasets.fetched(session, dataset.id, blob=blob, digest=copy.digest, size_bytes=copy.size_bytes)
 
-    return _done(found, dataset.tenant, write)
+    return _done(copy, dataset.tenant, write)
 
 
-def _of_model(task: Task, model_id: str) -> Done:
+def _of_model(task: Task) -> Done[FetchOutput]:
+    model_id = task.claim.owner.id
     with task.database.transaction() as session:
         model = session.get(Model, model_id)
         if model is None or model.deleted_at is not None or model.source is None:
             raise LostLeaseError(f"model {model_id} is gone")
     with task.blobs.staging() as folder:
         path = folder / "fetched"
-        found = _copied(task, model.source, path, model.tenant)
+        copy = _copied(task, model.source, path, model.tenant)
         architecture = architecture_of(path, model.architecture)
         blob = task.blob_name("checkpoint.safetensors")
         task.blobs.adopt(path, blob)
 
     def write(session: Session) -> None:
         param = "uri" if urlsplit(model.source or "").scheme else "job"
-        _keep(task, session, model.tenant, blob, found, param)
+        _keep(task, session, model.tenant, blob, copy, param)
         models.fetched(
-            session, model_id, blob=blob, architecture=architecture, digest=found.digest, size_bytes=found.size_bytes
+            session, model_id, blob=blob, architecture=architecture, digest=copy.digest, size_bytes=copy.size_bytes
         )
 
-    return _done(found, model.tenant, write)
+    return _done(copy, model.tenant, write)
 
 
-def _done(found: Fetched, tenant: str, write: Callable[[Session], None]) -> Done:
+def _done(copy: Fetched, tenant: str, write: Callable[[Session], None]) -> Done[FetchOutput]:
     # What is counted against a limit is counted one at a time, and whoever counts at the doors of the API holds rows
     # afterwards: so here too.
-    output = {"digest": found.digest, "bytes": found.size_bytes}
-    return Done(output, found.size_bytes >> 20, write, lambda session: one_at_a_time(session, tenant))
+    output = FetchOutput(copy.digest, copy.size_bytes)
+    return Done(output, copy.size_bytes >> 20, write, lambda session: one_at_a_time(session, tenant))
 
 
 def _room(task: Task, session: Session, tenant: str) -> int:
@@ -79,13 +85,13 @@ def _room(task: Task, session: Session, tenant: str) -> int:
         return min(most, task.settings.ecif_max_stored_bytes - owners.stored_bytes(its_own))
 
 
-def _keep(task: Task, session: Session, tenant: str, blob: str, found: Fetched, param: str = "uri") -> None:
+def _keep(task: Task, session: Session, tenant: str, blob: str, copy: Fetched, param: str = "uri") -> None:
     """Count what was fetched, in the transaction that records it: meanwhile the tenant may have kept other things."""
     room = _room(task, session, tenant)
-    if found.size_bytes > room:
+    if copy.size_bytes > room:
         task.blobs.delete(blob)
         raise InvalidError(
-            "too_large", f"there is room for {room:,} bytes, and the file has {found.size_bytes:,}", param
+            "too_large", f"there is room for {room:,} bytes, and the file has {copy.size_bytes:,}", param
         )
 
 
@@ -103,7 +109,7 @@ def _copied(task: Task, source: str, path: Path, tenant: str) -> Fetched:
         pace=Pace(settings.ecif_fetch_seconds, settings.ecif_fetch_least_bytes_per_second),
         private_too=settings.ecif_private_sources,
         progress=lambda done, total: task.lease.progress(done, total),
-        several=task.claim.dataset_id is not None,
+        several=task.claim.owner.kind is OwnerKind.DATASET,
     )
 
 

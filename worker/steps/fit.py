@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from sqlalchemy.orm import Session
 from torch import Tensor
 
 from ecif import FitSettings, State, fit, flatten, positive
 from ecif.parameters import Params
 from store.shards import Planned
 from store.specification import JobSpec
-from store.tables import Job
 from worker.checkpoints import keeper, resumed
 from worker.devices import adam_precision
 from worker.models import starts_from_nothing
+from worker.outputs import FitOutput
+from worker.pipeline import Planning
 from worker.problem import Problem, open_problem
 from worker.task import Done, Task
 from worker.tensors import put_tensors
@@ -43,17 +43,18 @@ def look_weight(spec: JobSpec, last: int, epoch: int) -> int:
     return epoch - last if starts_from_nothing(spec) else 1
 
 
-def shards(_session: Session, _job: Job, spec: JobSpec) -> list[Planned]:
+def cut(planning: Planning) -> list[Planned]:
     """One shard, or none where the model is taken as it is."""
-    return [Planned({}, spec.fit.epochs or 0)] if spec.fit else []
+    fit_spec = planning.spec.fit
+    return [Planned({}, fit_spec.epochs or 0)] if fit_spec else []
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[FitOutput]:
     """Fit the weights of a job."""
     with open_problem(task) as problem:
-        asked = problem.view.spec.fit
-        assert asked is not None  # noqa: S101  planned only where asked for
-        assert asked.epochs is not None  # noqa: S101  filled in with the specification
+        fit_spec = problem.view.spec.fit
+        assert fit_spec is not None  # noqa: S101  planned only where asked for
+        assert fit_spec.epochs is not None  # noqa: S101  filled in with the specification
         watched = _Watched(problem)
         state = resumed(task)
         if state is not None:
@@ -66,8 +67,8 @@ def run(task: Task) -> Done:
             problem.initial,
             problem.training_batches,
             FitSettings(
-                epochs=asked.epochs,
-                learning_rate=asked.learning_rate,
+                epochs=fit_spec.epochs,
+                learning_rate=fit_spec.learning_rate,
                 adam_share=ADAM_SHARE[scope],
                 adam_precision=precision,
             ),
@@ -75,21 +76,21 @@ def run(task: Task) -> Done:
             on_state=lambda now: keep({**now, **watched.as_state()}),
             on_epoch=watched.look,
         )
-        kept = torch.stack([flatten(checkpoint) for checkpoint in result.checkpoints])
-        output = {
-            "checkpoints": put_tensors(task.blobs, task.blob_name("checkpoints.safetensors"), {"checkpoints": kept}),
-            "params": put_tensors(task.blobs, task.blob_name("params.safetensors"), result.params),
-            "losses": put_tensors(task.blobs, task.blob_name("losses.safetensors"), {"mean": watched.mean()}),
-            "last_look": watched.last_look,
-            "look_weight": watched.weight,
-            "epochs": result.epochs_done,
-            "objective": result.objective,
-            "gradient_norm": result.gradient_norm,
-            "decrement_bound": result.decrement_bound if problem.objective.l2 else None,
-            "stationary": result.stationary,
-            "adam_precision": precision,
-            "temperature": float(1 / problem.objective.scale_of(result.params)),
-        }
+        checkpoints = {"checkpoints": torch.stack([flatten(weights) for weights in result.checkpoints])}
+        output = FitOutput(
+            checkpoints=put_tensors(task.blobs, task.blob_name("checkpoints.safetensors"), checkpoints),
+            params=put_tensors(task.blobs, task.blob_name("params.safetensors"), result.params),
+            losses=put_tensors(task.blobs, task.blob_name("losses.safetensors"), {"mean": watched.mean()}),
+            last_look=watched.last_look,
+            look_weight=watched.weight,
+            epochs=result.epochs_done,
+            objective=result.objective,
+            gradient_norm=result.gradient_norm,
+            decrement_bound=result.decrement_bound if problem.objective.l2 else None,
+            stationary=result.stationary,
+            adam_precision=precision,
+            temperature=float(1 / problem.objective.scale_of(result.params)),
+        )
     return Done(output, result.epochs_done)
 
 

@@ -5,10 +5,10 @@ are those. What cannot be read from the middle, parquet and compressed archives,
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from store.errors import InvalidError
 from worker.formats import ImagePair, RejectedPair, UploadReader, UploadRefused, line_of
+from worker.outputs import IndexOutput, ReadRange
 from worker.task import Done, Task
 from worker.upload_facts import facts
 from worker.uploaded import dataset_of, reading
@@ -17,10 +17,8 @@ _BLOCKS_A_SHARD = 16
 _PARTS_A_SHARD = 2
 _LISTED_BYTES = 64 << 20
 
-Json = dict[str, Any]
 
-
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[IndexOutput]:
     """Plan how a dataset is read.
 
     Raises:
@@ -30,35 +28,36 @@ def run(task: Task) -> Done:
     try:
         with reading(task, dataset) as reader:
             planned = list(_shards(task, reader))
-            told = facts(reader)
+            upload = facts(reader)
     except UploadRefused as refused:
         raise InvalidError(refused.code, refused.message, refused.param) from refused
-    return Done({"shards": planned, **told}, sum(shard["pairs"] for shard in planned))
+    output = IndexOutput(upload.format, upload.kind, upload.about, upload.warnings, planned)
+    return Done(output, sum(shard.pairs for shard in planned))
 
 
-def _shards(task: Task, reader: UploadReader) -> Iterator[Json]:
+def _shards(task: Task, reader: UploadReader) -> Iterator[ReadRange]:
     """What each shard is told, with how many pairs it will be."""
     if reader.block_rows:
         step, total = reader.block_rows * _BLOCKS_A_SHARD, reader.total or 0
         for first in range(0, total, step):
             last = min(first + step, total)
-            yield {"first": first, "last": last, "pairs": last - first}
+            yield ReadRange(last - first, first=first, last=last)
     elif reader.listable:
         yield from _listings(task, reader)
     else:
-        yield {"whole": True, "pairs": reader.total or 0}
+        yield ReadRange(reader.total or 0, whole=True)
 
 
-def _listings(task: Task, reader: UploadReader) -> Iterator[Json]:
+def _listings(task: Task, reader: UploadReader) -> Iterator[ReadRange]:
     """Listings of about as many pairs each; the captions of one image are not parted."""
     most = _PARTS_A_SHARD * task.settings.ecif_shard_pairs
     lines: list[bytes] = []
     size = shards = 0
 
-    def listing() -> Json:
+    def listing() -> ReadRange:
         blob = task.passing_name(f"{shards:06d}")
         task.blobs.put(blob, b"".join(lines))
-        return {"listing": blob, "pairs": len(lines)}
+        return ReadRange(len(lines), listing=blob)
 
     for seen, item in enumerate(reader.listed(), start=1):
         assert isinstance(item, ImagePair | RejectedPair)  # noqa: S101  of images

@@ -6,21 +6,29 @@ shards are read (`join`, `register`), so a shard may be read any number of times
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 from store.errors import InvalidError
+from store.shards import Planned
 from store.tables import Dataset
 from worker.formats import UploadRefused, read_listed
 from worker.formats.pairs import Item
 from worker.inspection.limits import DecoderLimits
 from worker.inspection.ordered import inspected
+from worker.outputs import IndexOutput, IngestOutput, ReadRange, UploadFacts
 from worker.part_writer import PartWriter
+from worker.pipeline import Planning
 from worker.task import Done, Task
 from worker.upload_facts import facts
 from worker.uploaded import dataset_of, limits_of, reading
 
 
-def run(task: Task) -> Done:
+def cut(planning: Planning) -> list[Planned]:
+    """As the upload was cut when it was looked through."""
+    return [Planned(shard.as_json(), shard.pairs) for shard in planning.output(IndexOutput).shards]
+
+
+def run(task: Task) -> Done[IngestOutput]:
     """Read a shard of a dataset.
 
     Raises:
@@ -28,14 +36,13 @@ def run(task: Task) -> Done:
     """
     dataset = dataset_of(task)
     writer = PartWriter(task, dataset.upload_blob)
-    told: dict[str, Any] = {}
+    mine, upload = ReadRange.from_json(task.claim.payload), _Upload()
     limits = DecoderLimits(max_pixels=task.settings.ecif_max_image_pixels)
-    planned = task.claim.payload.get("pairs", 0)
     try:
-        with _items(task, dataset, told) as items, closing(inspected(items, limits)) as checked:
+        with _items(task, dataset, mine, upload) as items, closing(inspected(items, limits)) as checked:
             for item in checked:
                 writer.take(item)
-                task.lease.progress(writer.items, max(planned, writer.items))
+                task.lease.progress(writer.items, max(mine.pairs, writer.items))
             writer.flush()
     except UploadRefused as refused:
         raise InvalidError(refused.code, refused.message, refused.param) from refused
@@ -44,30 +51,40 @@ def run(task: Task) -> Done:
     codes = {kind.value: task.passing_name(f"codes-{kind.value}") for kind in writer.codes}
     for kind, content in writer.codes.items():
         task.blobs.put(codes[kind.value], memoryview(content))
-    output = {
-        "parts": [part.as_json() for part in writer.parts],
-        "rejected": writer.rejected,
-        "first_reason": writer.first_reason,
-        "width": writer.width,
-        "tally": writer.tally.as_json(),
-        "fingerprints": prints,
-        "codes": codes,
-        **told,
-    }
+    facts_ = upload.facts
+    output = IngestOutput(
+        parts=writer.parts,
+        rejected=writer.rejected,
+        first_reason=writer.first_reason,
+        width=writer.width,
+        tally=writer.tally.as_json(),
+        fingerprints=prints,
+        codes=codes,
+        format=facts_.format if facts_ else None,
+        kind=facts_.kind if facts_ else None,
+        about=facts_.about if facts_ else None,
+        warnings=facts_.warnings if facts_ else None,
+    )
     return Done(output, writer.items)
 
 
+@dataclass
+class _Upload:
+    """What is known of an upload at its end, where it is read as a whole."""
+
+    facts: UploadFacts | None = None
+
+
 @contextmanager
-def _items(task: Task, dataset: Dataset, told: dict[str, Any]) -> Iterator[Iterator[Item]]:
-    """What this shard reads. What is known of the upload only at its end is then in `told`."""
-    payload = task.claim.payload
-    if "listing" in payload:
-        with task.blobs.open(payload["listing"]) as lines, task.blobs.open(dataset.upload_blob) as upload:
-            yield read_listed(lines, upload, limits_of(task))
+def _items(task: Task, dataset: Dataset, mine: ReadRange, upload: _Upload) -> Iterator[Iterator[Item]]:
+    """What this shard reads. What is known of the upload only at its end is then in `upload`."""
+    if mine.listing is not None:
+        with task.blobs.open(mine.listing) as lines, task.blobs.open(dataset.upload_blob) as archive:
+            yield read_listed(lines, archive, limits_of(task))
         return
     with reading(task, dataset) as reader:
-        if "first" in payload:
-            yield reader.between(payload["first"], payload["last"])
+        if mine.first is not None and mine.last is not None:
+            yield reader.between(mine.first, mine.last)
         else:
             yield iter(reader)
-            told |= facts(reader)
+            upload.facts = facts(reader)

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from store import datasets, duplicates, shards
-from store.states import DuplicateKind, Phase
+from store.states import DuplicateKind
 from store.tables import Part
 from worker.equals import Equal, Fingerprints
-from worker.found_pairs import FoundPart
 from worker.near_equals import find_near, read_codes
+from worker.outputs import IndexOutput, IngestOutput, JoinOutput, PlacedPart
+from worker.pipeline import outputs
 from worker.records import PartBlob, RecordTable
 from worker.tally import Tally
 from worker.task import Done, Task
@@ -25,24 +25,23 @@ _NEAR = (
 )
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[JoinOutput]:
     """Join what the shards of a dataset found."""
     dataset = dataset_of(task)
     with task.database.transaction() as session:
-        (index,) = shards.outputs(session, Phase.INDEX, dataset_id=dataset.id)
-        found = shards.outputs(session, Phase.INGEST, dataset_id=dataset.id)
+        (index,) = outputs(session, task.claim.owner, IndexOutput)
+        read = outputs(session, task.claim.owner, IngestOutput)
     prints, tally = Fingerprints(), Tally()
     items = rows = 0
     parts: list[Part] = []
-    ranges: list[list[dict[str, Any]]] = [[]]
-    for shard in found:
-        prints.append(Fingerprints.unpacked(task.blobs.get(shard["fingerprints"])), items)
-        tally.add(Tally.from_json(shard["tally"]))
-        for part in (FoundPart(**told) for told in shard["parts"]):
-            if ranges[-1] and items - ranges[-1][0]["position"] >= _PAIRS_A_SHARD:
+    ranges: list[list[PlacedPart]] = [[]]
+    for shard in read:
+        prints.append(Fingerprints.unpacked(task.blobs.get(shard.fingerprints)), items)
+        tally.add(Tally.from_json(shard.tally))
+        for part in shard.parts:
+            if ranges[-1] and items - ranges[-1][0].position >= _PAIRS_A_SHARD:
                 ranges.append([])
-            ranges[-1].append({"found": part.found, "items": part.items, "position": items, "row": rows})
-            ranges[-1][-1]["part"] = len(parts)
+            ranges[-1].append(PlacedPart(part.pairs, part.items, position=items, row=rows, part=len(parts)))
             if part.blob is not None:
                 parts.append(
                     Part(dataset_id=dataset.id, part=len(parts), blob=part.blob, first_row=rows, count=part.count)
@@ -50,19 +49,20 @@ def run(task: Task) -> Done:
             items, rows = items + part.items, rows + part.count
         task.lease.progress(items)
     equal = prints.equal()
-    equal |= _near(task, np.array(prints.positions), equal, [shard["codes"] for shard in found], parts)
-    told = index | found[-1]  # of what was read as a whole, the reader knows more than the index
-    output = {
-        "ranges": ranges,
-        "pairs": rows,
-        "rejected": items - rows,
-        "first_reason": next((shard["first_reason"] for shard in found if shard["first_reason"]), None),
-        "format": told["format"],
-        "kind": told["kind"],
-        "width": next((shard["width"] for shard in found if shard["width"]), None),
-        "warnings": told["warnings"],
-        "summary": tally.summary(equal, rows) | told["about"],
-    }
+    equal |= _near(task, np.array(prints.positions), equal, [shard.codes for shard in read], parts)
+    last = read[-1]  # of what was read as a whole it knows more than the index
+    about = index.about if last.about is None else last.about
+    output = JoinOutput(
+        ranges=ranges,
+        pairs=rows,
+        rejected=items - rows,
+        first_reason=next((shard.first_reason for shard in read if shard.first_reason), None),
+        format=last.format or index.format,
+        kind=last.kind or index.kind,
+        width=next((shard.width for shard in read if shard.width), None),
+        warnings=index.warnings if last.warnings is None else last.warnings,
+        summary=tally.summary(equal, rows) | about,
+    )
 
     # There may be as many duplicates as pairs: written apart, and fenced at the end, as in `load`.
     with task.database.transaction() as session:
@@ -85,7 +85,7 @@ def _near(
     """Groups of embeddings that are equal or nearly; nothing where there are no embeddings."""
     if not any(codes):
         return {}
-    found = {}
+    near = {}
     blobs = [PartBlob(part.blob, part.first_row, part.count) for part in parts]
     with closing(RecordTable(task.blobs, blobs)) as table:
         for kind, exactly, side in _NEAR:
@@ -96,5 +96,5 @@ def _near(
                 return embeddings
 
             of = read_codes(task.blobs.get(shard[kind.value]) for shard in codes if shard)
-            found[kind] = find_near(positions, equal[exactly], of, rows)
-    return found
+            near[kind] = find_near(positions, equal[exactly], of, rows)
+    return near

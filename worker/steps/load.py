@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 
 import torch
-from sqlalchemy.orm import Session
 
-from store import results
+from store import jobs, results
 from store import shards as shard_rows
 from store.shards import Planned
-from store.specification import JobSpec
-from store.states import Phase
-from store.tables import SCORES, Job
-from worker.job_view import JobView, single
+from store.tables import SCORES
+from worker.job_view import JobView
+from worker.outputs import Nothing, PlanOutput, RankOutput, RowRange
+from worker.pipeline import Planning
+from worker.steps import told
 from worker.task import Done, Task
 from worker.tensors import get_elements
 
@@ -19,29 +19,34 @@ _ROWS_A_SHARD = 100_000
 _ROWS_A_LOOK = 5_000
 
 
-def shards(session: Session, job: Job, _spec: JobSpec) -> list[Planned]:
+def cut(planning: Planning) -> list[Planned]:
     """Ranges of ranks."""
-    ranked = single(session, job, Phase.RANK) or {}
-    n = ranked["results"]
-    return [
-        Planned({"first": first, "last": min(first + _ROWS_A_SHARD, n)}, min(first + _ROWS_A_SHARD, n) - first)
-        for first in range(0, n, _ROWS_A_SHARD)
-    ]
+    n = planning.output(RankOutput).results
+    ranges = [RowRange(first, min(first + _ROWS_A_SHARD, n)) for first in range(0, n, _ROWS_A_SHARD)]
+    return [Planned(rows.as_json(), rows.last - rows.first) for rows in ranges]
 
 
-def run(task: Task) -> Done:
+def finish(planning: Planning) -> None:
+    """End the job, whose results are all there, with what it says of itself: the time of every phase included."""
+    ranked, pairs = planning.output(RankOutput), planning.output(PlanOutput).pairs
+    reports = shard_rows.phase_reports(planning.session, job_id=planning.owner.id)
+    summary = {**ranked.summary, "phases": [told.phase(report, pairs) for report in reports]}
+    jobs.succeed(planning.session, planning.job, summary, result_count=ranked.results, flagged_count=ranked.flagged)
+
+
+def run(task: Task) -> Done[Nothing]:
     """Write the rows of one range, in a transaction of its own: nobody waits for a lock while they are copied."""
     view = JobView.of(task)
-    (ranked,) = view.outputs[Phase.RANK]
-    first, last = task.claim.payload["first"], task.claim.payload["last"]
-    columns = get_elements(task.blobs, ranked["ranked"], first, last)
-    rows = _rows(view.number, view.results_apart, first, columns, ranked.get("queries", []))
+    (ranked,) = view.outputs(RankOutput)
+    mine = RowRange.from_json(task.claim.payload)
+    columns = get_elements(task.blobs, ranked.ranked, mine.first, mine.last)
+    rows = _rows(view.number, view.results_apart, mine.first, columns, ranked.queries)
     with task.database.transaction() as session:
-        results.clear(session, view.number, view.results_apart, first + 1, last)
+        results.clear(session, view.number, view.results_apart, mine.first + 1, mine.last)
         results.load(session, _watched(task, rows))
         # At the end, and not before: the lease is renewed in the row that this holds.
         shard_rows.fence(session, task.claim)
-    return Done({}, last - first)
+    return Done(Nothing(), mine.last - mine.first)
 
 
 def _watched(task: Task, rows: Iterator[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:

@@ -9,6 +9,7 @@ from store.specification import JobSpec
 from store.specification_defaults import fill_for_kind
 from store.tables import Dataset
 from worker.job_view import JobView
+from worker.outputs import PlanOutput
 from worker.removed import put_removed, resolve
 from worker.roster import DATASET, VALIDATION, Roster
 from worker.task import Done, Task
@@ -16,7 +17,7 @@ from worker.task import Done, Task
 _VALIDATION_SEED = 1_000_003  # so that splits and training batches are drawn independently
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[PlanOutput]:
     """Draw the roster of a job.
 
     Raises:
@@ -26,16 +27,16 @@ def run(task: Task) -> Done:
     spec = _settled(task, view)
     roster = draw(view, spec)
     removed = resolve(task, view, spec, roster) if spec.task == "removal" else None
-    output = {
-        "roster": roster.save(task.blobs, task.blob_name("roster.safetensors")),
-        "pairs": roster.n_pairs,
-        "scored": roster.scored,
-        "calibration": roster.n_pairs - roster.scored,
-        "validation": roster.n_validation,
-        "batches": len(roster.batches(0)),
-        "removed": int(removed.sum()) if removed is not None else None,
-        "removed_blob": put_removed(task, removed) if removed is not None else None,
-    }
+    output = PlanOutput(
+        roster=roster.save(task.blobs, task.blob_name("roster.safetensors")),
+        pairs=roster.n_pairs,
+        scored=roster.scored,
+        calibration=roster.n_pairs - roster.scored,
+        validation=roster.n_validation,
+        batches=len(roster.batches(0)),
+        removed=int(removed.sum()) if removed is not None else None,
+        removed_blob=put_removed(task, removed) if removed is not None else None,
+    )
     return Done(output, roster.n_pairs, lambda session: jobs.set_spec(session, view.id, spec.model_dump(mode="json")))
 
 

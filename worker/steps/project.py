@@ -1,27 +1,24 @@
 """Project: keep the gradients of every pair inside a random subspace, and sum the curvature there."""
 
 import torch
-from sqlalchemy.orm import Session
 
 from ecif import project_batch
 from store.shards import Planned
-from store.specification import JobSpec
-from store.states import Phase
-from store.tables import Job
 from worker.batch_ranges import batch_ranges, batches_of, places_of
 from worker.curvatures import needs_projection, projection_of
-from worker.job_view import single
+from worker.outputs import ProjectOutput
+from worker.pipeline import Planning
 from worker.problem import open_problem
 from worker.task import Done, Task
 from worker.tensors import put_tensors
 
 
-def shards(session: Session, job: Job, spec: JobSpec) -> list[Planned]:
+def cut(planning: Planning) -> list[Planned]:
     """Whole batches each, the same as when pairs are scored; none for other curvatures."""
-    return batch_ranges(single(session, job, Phase.PLAN) or {}, spec) if needs_projection(spec) else []
+    return batch_ranges(planning) if needs_projection(planning.spec) else []
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[ProjectOutput]:
     """Project the batches of a shard."""
     with open_problem(task) as problem:
         projection, negative = projection_of(problem), problem.view.spec.influence.negative
@@ -32,9 +29,9 @@ def run(task: Task) -> Done:
             rows.append(part.rows.float().cpu())
             M += part.curvature
         places = torch.cat(places_of(problem))
-        kept = {"rows": torch.cat(rows), "places": places}
-        output = {
-            "store": put_tensors(task.blobs, task.blob_name("store.safetensors"), kept),
-            "curvature": put_tensors(task.blobs, task.blob_name("curvature.safetensors"), {"M": M}),
-        }
+        store = {"rows": torch.cat(rows), "places": places}
+        output = ProjectOutput(
+            store=put_tensors(task.blobs, task.blob_name("store.safetensors"), store),
+            curvature=put_tensors(task.blobs, task.blob_name("curvature.safetensors"), {"M": M}),
+        )
     return Done(output, len(places))

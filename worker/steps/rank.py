@@ -10,25 +10,24 @@ from torch import Tensor
 
 from ecif import benjamini_hochberg, calibration_warning, conformal_p_values, estimate_noise_rate, fuse_ranks
 from store import results
-from store import shards as shard_rows
 from store.blobs import Blobs
 from store.shards import Planned
-from store.specification import JobSpec
-from store.states import Phase
 from store.tables import Job, Pair
 from worker.distributions import describe
-from worker.job_view import JobView, single
+from worker.job_view import JobView
 from worker.models import starts_from_nothing
+from worker.outputs import BaselinesOutput, FitOutput, Json, PlanOutput, RankOutput, ScoreOutput, TraceOutput
+from worker.pipeline import Planning
 from worker.roster import Roster
 from worker.steps import told
 from worker.steps.baselines import METHODS
 from worker.steps.fit import look_weight
-from worker.task import Done, Json, Task
+from worker.task import Done, Task
 from worker.tensors import get_tensors, put_tensors
 
 _ROLES = ("positive_influence", "negative_influence")
 _LISTED_QUERIES = 1000
-_ASKED_FOR = {
+_COLUMNS_OF = {
     "ecif": ("influence", *_ROLES, "self_influence"),
     "clip_score": ("clip_score",),
     "pair_loss": ("pair_loss",),
@@ -36,16 +35,16 @@ _ASKED_FOR = {
 }
 
 
-def shards(session: Session, job: Job, _spec: JobSpec) -> list[Planned]:
+def cut(planning: Planning) -> list[Planned]:
     """One shard: an order is of all pairs."""
-    plan = single(session, job, Phase.PLAN) or {}
-    return [Planned({}, plan["pairs"])]  # a traceback's too: it gathers what every query's shard found
+    # A traceback has one too: it gathers what the shards of all queries have left.
+    return [Planned({}, planning.output(PlanOutput).pairs)]
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[RankOutput]:
     """Order and flag the pairs of a job."""
     view = JobView.of(task)
-    roster = Roster.load(task.blobs, view.plan["roster"])
+    roster = Roster.load(task.blobs, view.plan.roster)
     if view.spec.task == "traceback":
         return _traced(task, view, roster)
     scores = gather(task.blobs, view, roster)
@@ -53,14 +52,13 @@ def run(task: Task) -> Done:
     position = _positions(task, view)[roster.row[: roster.scored]]
     columns = {name: values[: roster.scored] for name, values in ranking.columns.items()}
     sequence = torch.argsort(ranking.key[: roster.scored], stable=True)
-    kept = {name: values[sequence] for name, values in columns.items()} | {"position": position[sequence]}
-    blob = put_tensors(task.blobs, task.blob_name("ranked.safetensors"), kept)
+    ranked = {name: values[sequence] for name, values in columns.items()} | {"position": position[sequence]}
     flagged = int(columns["flagged"].sum()) if "flagged" in columns else None
-    output = {
-        "ranked": blob,
-        "results": roster.scored,
-        "flagged": flagged,
-        "summary": {
+    output = RankOutput(
+        ranked=put_tensors(task.blobs, task.blob_name("ranked.safetensors"), ranked),
+        results=roster.scored,
+        flagged=flagged,
+        summary={
             "counts": told.counts(view, flagged),
             "ranked_by": ranking.ranked_by,
             "flagging": ranking.flagging,
@@ -69,7 +67,7 @@ def run(task: Task) -> Done:
             "removal": told.removal(view),
             "warnings": told.warnings(view) + ranking.warnings,
         },
-    }
+    )
     return Done(output, roster.n_pairs, _room(task, roster.scored))
 
 
@@ -77,29 +75,29 @@ def _room(task: Task, count: int) -> Callable[[Session], None]:
     """What makes room for that many results, in the transaction in which the job goes on to load them."""
 
     def write(session: Session) -> None:
-        results.make_room(session, session.get_one(Job, task.claim.job_id), count, task.settings.ecif_results_apart)
+        results.make_room(session, session.get_one(Job, task.claim.owner.id), count, task.settings.ecif_results_apart)
 
     return write
 
 
-def _traced(task: Task, view: JobView, roster: Roster) -> Done:
+def _traced(task: Task, view: JobView, roster: Roster) -> Done[RankOutput]:
     """The rows of a traceback: for each query in turn the pairs most responsible for it."""
     position = _positions(task, view)[roster.row[: roster.scored]]
-    found = [get_tensors(task.blobs, output["traced"]) for output in view.outputs[Phase.TRACE]]
-    queries = [query for output in view.outputs[Phase.TRACE] for query in output["queries"]]
-    places = torch.cat([content.pop("places") for content in found])  # (q, top)
-    columns = {name: torch.cat([content[name] for content in found]).flatten() for name in found[0]}
-    kept = {
+    traced = [get_tensors(task.blobs, output.traced) for output in view.outputs(TraceOutput)]
+    queries = [query for output in view.outputs(TraceOutput) for query in output.queries]
+    places = torch.cat([content.pop("places") for content in traced])  # (q, top)
+    columns = {name: torch.cat([content[name] for content in traced]).flatten() for name in traced[0]}
+    ranked = {
         **columns,
         "position": position[places.flatten()],
         "query": torch.arange(len(queries)).repeat_interleave(places.shape[1]),
     }
-    output = {
-        "ranked": put_tensors(task.blobs, task.blob_name("ranked.safetensors"), kept),
-        "queries": [query["key"] for query in queries],
-        "results": places.numel(),
-        "flagged": None,
-        "summary": {
+    output = RankOutput(
+        ranked=put_tensors(task.blobs, task.blob_name("ranked.safetensors"), ranked),
+        queries=[query["key"] for query in queries],
+        results=places.numel(),
+        flagged=None,
+        summary={
             "counts": told.counts(view, None) | {"queries": len(queries)},
             "ranked_by": "query, then relative_influence, most responsible first",
             "queries": queries[:_LISTED_QUERIES],
@@ -107,37 +105,28 @@ def _traced(task: Task, view: JobView, roster: Roster) -> Done:
             **told.methods(view),
             "warnings": told.warnings(view),
         },
-    }
+    )
     return Done(output, roster.n_pairs, _room(task, places.numel()))
-
-
-def summary(session: Session, job: Job) -> Json:
-    """What a finished job says of itself, the time of every phase included."""
-    ranked = single(session, job, Phase.RANK) or {}
-    pairs = (single(session, job, Phase.PLAN) or {})["pairs"]
-    phases = [told.phase(report, pairs) for report in shard_rows.phase_reports(session, job_id=job.id)]
-    job.result_count, job.flagged_count = ranked["results"], ranked["flagged"]
-    return {**ranked["summary"], "phases": phases}
 
 
 def gather(blobs: Blobs, view: JobView, roster: Roster) -> dict[str, Tensor]:
     """Every score of every training pair, (N,) float64, averaged over the partitions in a fixed order."""
     columns: dict[str, Tensor] = {}
-    for output in view.outputs[Phase.SCORE]:
-        content = get_tensors(blobs, output["scores"])
+    for output in view.outputs(ScoreOutput):
+        content = get_tensors(blobs, output.scores)
         places = content.pop("places")
         for name, values in content.items():
             columns.setdefault(name, torch.zeros(roster.n_pairs, dtype=torch.float64))[places] += values
     scores = {name: values / len(roster.partitions) for name, values in columns.items()}
     if _ROLES[0] in scores:
         scores["influence"] = scores[_ROLES[0]] + scores[_ROLES[1]]
-    prepared = view.output(Phase.BASELINES)
-    if prepared is not None and "lemon" in prepared["methods"]:
-        scores["lemon"] = get_tensors(blobs, prepared["prepared"])["lemon"]
-    fitted = view.output(Phase.FIT)
-    if fitted is not None and fitted["last_look"]:
-        watched, weight = get_tensors(blobs, fitted["losses"])["mean"], fitted["look_weight"]
-        end = look_weight(view.spec, fitted["last_look"], fitted["epochs"])
+    baselines = view.output(BaselinesOutput)
+    if baselines is not None and "lemon" in baselines.methods:
+        scores["lemon"] = get_tensors(blobs, baselines.prepared)["lemon"]
+    fitted = view.output(FitOutput)
+    if fitted is not None and fitted.last_look:
+        watched, weight = get_tensors(blobs, fitted.losses)["mean"], fitted.look_weight
+        end = look_weight(view.spec, fitted.last_look, fitted.epochs)
         scores["watched_loss"] = (watched * weight + scores["pair_loss"] * end) / (weight + end)
     return scores
 
@@ -155,8 +144,8 @@ class Ranking:
 
 def order(view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Ranking:
     """Which pair comes first, and which are flagged."""
-    asked = {name for method in view.spec.methods for name in _ASKED_FOR[method]}
-    columns = {name: values for name, values in scores.items() if name in asked}
+    requested = {name for method in view.spec.methods for name in _COLUMNS_OF[method]}
+    columns = {name: values for name, values in scores.items() if name in requested}
     if view.spec.task == "valuation":
         return Ranking(columns, scores["influence"], "influence, most harmful first", None, [])
     if view.spec.task == "removal":
@@ -189,10 +178,11 @@ def _flag(view: JobView, roster: Roster, columns: dict[str, Tensor], cosine: Ten
     m = roster.n_pairs - n
     if view.clean_set and m:
         p = conformal_p_values(suspicion[:n], suspicion[n:])
-        found = benjamini_hochberg(p, rate)
-        columns["p_value"], columns["q_value"], columns["flagged"] = p, found.q_value, found.flagged
+        discoveries = benjamini_hochberg(p, rate)
+        columns["p_value"], columns["q_value"] = p, discoveries.q_value
+        columns["flagged"] = discoveries.flagged
         flagging: Json = {"method": "conformal", "false_discovery_rate": rate, "calibration_pairs": m}
-        warning = None if bool(found.flagged.any()) else calibration_warning(m, n, rate)
+        warning = None if bool(discoveries.flagged.any()) else calibration_warning(m, n, rate)
         return flagging, [warning] if warning else []
     # Cosines of right and of wrong pairs are near normal, where losses are not: their mixture tells how many are
     # wrong, and the suspicion which.

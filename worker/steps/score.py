@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from sqlalchemy.orm import Session
 from torch import Tensor
 
 from ecif import (
@@ -20,39 +19,37 @@ from ecif import (
 from ecif.parameters import size
 from ecif.scoring import BatchScores
 from store.shards import Planned
-from store.specification import JobSpec
-from store.states import Phase
-from store.tables import Job
 from worker.batch_ranges import batch_ranges, batches_of, pairs_of, places_of
-from worker.curvatures import kept, per_pair, take_up
-from worker.job_view import single
+from worker.curvatures import directions, per_pair, solved_curvature
+from worker.outputs import CurvatureOutput, ProjectOutput, ScoreOutput
+from worker.pipeline import Planning
 from worker.problem import Problem, open_problem
 from worker.steps.baseline_scores import Baselines
 from worker.task import Done, Task
 from worker.tensors import get_tensors, put_tensors
 
 
-def shards(session: Session, job: Job, spec: JobSpec) -> list[Planned]:
+def cut(planning: Planning) -> list[Planned]:
     """Whole batches each; none where queries are traced instead."""
-    return [] if spec.task == "traceback" else batch_ranges(single(session, job, Phase.PLAN) or {}, spec)
+    return [] if planning.spec.task == "traceback" else batch_ranges(planning)
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[ScoreOutput]:
     """Score the batches of a shard."""
     with open_problem(task) as problem:
-        directions = _Directions.load(problem)
+        along = _Directions.load(problem)
         baselines = Baselines(problem)
         columns: dict[str, list[Tensor]] = {}
         for _, batch in batches_of(problem):
-            for name, values in (_score(problem, directions, batch) | baselines.score(batch)).items():
+            for name, values in (_score(problem, along, batch) | baselines.score(batch)).items():
                 columns.setdefault(name, []).append(values.double().cpu())
         tensors = {name: torch.cat(values) for name, values in columns.items()}
         tensors["places"] = torch.cat(places_of(problem))
-        if directions is not None and isinstance(directions.curvature, Projected):
-            tensors["self_influence"] = _from_store(problem, directions.curvature)
+        if along is not None and isinstance(along.curvature, Projected):
+            tensors["self_influence"] = _from_store(problem, along.curvature)
         blob = put_tensors(task.blobs, task.blob_name("scores.safetensors"), tensors)
         total = pairs_of(problem)
-    return Done({"scores": blob, "pairs": total}, total)
+    return Done(ScoreOutput(blob, total), total)
 
 
 @dataclass(frozen=True)
@@ -66,36 +63,36 @@ class _Directions:
 
     @classmethod
     def load(cls, problem: Problem) -> "_Directions | None":
-        if problem.view.output(Phase.CURVATURE) is None:
+        if problem.view.output(CurvatureOutput) is None:
             return None
-        content, nothing = kept(problem), flatten(problem.params).new_zeros(0, size(problem.params))
+        content, nothing = directions(problem), flatten(problem.params).new_zeros(0, size(problem.params))
         each = per_pair(problem) in ("exact", "projected")
         return cls(
             content.get("validation", nothing).to(nothing),
             content.get("probes", nothing).to(nothing),
-            take_up(problem) if each else None,
+            solved_curvature(problem) if each else None,
         )
 
 
-def _score(problem: Problem, directions: _Directions | None, batch: Batch) -> dict[str, Tensor]:
+def _score(problem: Problem, along: _Directions | None, batch: Batch) -> dict[str, Tensor]:
     columns: dict[str, Tensor] = {}
-    if directions is None:
+    if along is None:
         with torch.no_grad():
             columns["pair_loss"] = positive(problem.objective.similarity(problem.params, batch))
     else:
-        mode, first = problem.view.spec.influence.negative, len(directions.validation)
-        rows = torch.cat([directions.validation, directions.probes])
+        mode, first = problem.view.spec.influence.negative, len(along.validation)
+        rows = torch.cat([along.validation, along.probes])
         scores = score_batch(problem.objective, problem.params, batch, rows, mode)
         columns["pair_loss"] = scores.pair_loss
         if first:
             columns["positive_influence"] = scores.positive[0]
             columns["negative_influence"] = scores.negative[0]
-        if len(directions.probes):
+        if len(along.probes):
             probed = BatchScores(scores.positive[first:], scores.negative[first:], scores.pair_loss, scores.clip_score)
             columns["self_influence"] = probed_self_influence(probed).value
-        elif directions.curvature is not None and not isinstance(directions.curvature, Projected):
+        elif along.curvature is not None and not isinstance(along.curvature, Projected):
             columns["self_influence"] = exact_self_influence(
-                problem.objective, problem.params, batch, directions.curvature, mode
+                problem.objective, problem.params, batch, along.curvature, mode
             ).value
     columns["clip_score"] = _clip_score(problem, batch)
     return columns
@@ -103,8 +100,8 @@ def _score(problem: Problem, directions: _Directions | None, batch: Batch) -> di
 
 def _from_store(problem: Problem, curvature: Projected) -> Tensor:
     """Self-influence of the pairs of this shard, in its order: the projection was cut into the same shards."""
-    made = problem.view.outputs[Phase.PROJECT][problem.task.claim.index]
-    rows = get_tensors(problem.task.blobs, made["store"])["rows"]
+    projected = problem.view.outputs(ProjectOutput)[problem.task.claim.index]
+    rows = get_tensors(problem.task.blobs, projected.store)["rows"]
     return curvature.self_influence(rows.to(problem.device)).cpu()
 
 

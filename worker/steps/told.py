@@ -1,11 +1,11 @@
-"""What the summary tells: counts, what the model, the fit and the solver were, and what to be warned of."""
+"""The summary of a job: counts, what the model, the fit and the solver were, and what to be warned of."""
 
 from ecif.self_influence import probed_relative_standard_error
+from store.phases import Phase
 from store.shards import PhaseReport
-from store.states import Phase
 from worker.job_view import JobView
 from worker.models import starts_from_nothing
-from worker.task import Json
+from worker.outputs import CurvatureOutput, EditOutput, EncodeOutput, FitOutput, Json, SelfInfluenceMethod, TraceOutput
 
 _NOT_STATIONARY = 1e-2  # Newton decrement in units of the summed loss: a hundredth of what one pair weighs
 
@@ -16,11 +16,11 @@ def counts(view: JobView, flagged: int | None) -> Json:
     return {
         "pairs": view.dataset.pair_count,
         "rejected": view.dataset.rejected_count,
-        "scored": plan["scored"],
-        "held_out": view.dataset.pair_count - plan["scored"],
-        "validation": plan["validation"],
-        "calibration": plan["calibration"],
-        "batches": plan["batches"],
+        "scored": plan.scored,
+        "held_out": view.dataset.pair_count - plan.scored,
+        "validation": plan.validation,
+        "calibration": plan.calibration,
+        "batches": plan.batches,
         "flagged": flagged,
         "truncated_captions": truncated_captions(view),
     }
@@ -30,52 +30,68 @@ def truncated_captions(view: JobView) -> int | None:
     """Captions whose end the model does not read, over all datasets of the job; `None` without a model."""
     if view.spec.model is None:
         return None
-    return sum(int(output["truncated"]) for output in view.outputs[Phase.ENCODE])
+    return sum(output.truncated for output in view.outputs(EncodeOutput))
 
 
 def methods(view: JobView) -> Json:
     """What the model, its encoding, the fit, the curvature and the self-influence were."""
     # A dataset of embeddings was made by a model that nobody named here: its digest is null.
-    told: Json = {"model": {"digest": None}, "encoding": None, "fit": None, "curvature": None, "self_influence": None}
-    if view.outputs[Phase.ENCODE]:
-        told["model"] = {"digest": view.outputs[Phase.ENCODE][0]["model_digest"]}
-        told["encoding"] = _encoding(view)
-    fitted = view.output(Phase.FIT)
+    report: Json = {"model": {"digest": None}, "encoding": None, "fit": None, "curvature": None, "self_influence": None}
+    encoded = view.outputs(EncodeOutput)
+    if encoded:
+        report["model"] = {"digest": encoded[0].model_digest, "encoder": encoded[0].encoder}
+        report["encoding"] = _encoding(encoded)
+    fitted = view.output(FitOutput)
     if fitted is not None:
-        told["fit"] = _without(fitted, "params", "losses", "checkpoints", "last_look", "look_weight")
-    curvature = view.output(Phase.CURVATURE)
-    if curvature is not None:
-        told["curvature"] = _without(curvature, "kept", "self_influence") | _traced(view)
-        told["self_influence"] = None if view.spec.task == "traceback" else _self_influence(curvature["self_influence"])
-    return told
+        report["fit"] = _without(fitted.as_json(), "params", "losses", "checkpoints", "last_look", "look_weight")
+    solved = view.output(CurvatureOutput)
+    if solved is not None:
+        report["curvature"] = _curvature(solved) | _traced(view)
+        report["self_influence"] = None if view.spec.task == "traceback" else _self_influence(solved.self_influence)
+    return report
 
 
-def _encoding(view: JobView) -> Json:
+def _curvature(solved: CurvatureOutput) -> Json:
+    report = _without(solved.as_json(), "kept", "self_influence")
+    objective = ("objective", "gradient_norm", "decrement_bound")
+    if solved.gradient_norm is None:  # a fit has made it stationary
+        report = _without(report, *objective)
+    return {
+        name: value
+        for name, value in report.items()
+        if value is not None or name not in ("validation_loss", "newton_decrement")
+    }
+
+
+def _encoding(encoded: list[EncodeOutput]) -> Json:
     """How many images and captions, over all datasets of the job, went through the model; the rest of the pairs' were
     there already, from earlier jobs or from an equal one."""
-    outputs = view.outputs[Phase.ENCODE]
-    pairs = sum(output["count"] for output in outputs)
-    encoded = {side: sum(output["encoded"][side] for output in outputs) for side in ("images", "captions")}
-    return {side: {"encoded": number, "reused": pairs - number} for side, number in encoded.items()}
+    pairs = sum(output.count for output in encoded)
+    through = {
+        "images": sum(output.encoded.images for output in encoded),
+        "captions": sum(output.encoded.captions for output in encoded),
+    }
+    return {side: {"encoded": number, "reused": pairs - number} for side, number in through.items()}
 
 
 def removal(view: JobView) -> Json | None:
     """What taking pairs out did; `None` for other tasks."""
-    edited = view.output(Phase.EDIT)
-    return dict(edited["told"]) if edited is not None else None
+    edited = view.output(EditOutput)
+    return edited.report if edited is not None else None
 
 
 def _traced(view: JobView) -> Json:
     """How far the solves for the queries of a traceback went, the worst of them."""
-    if not view.outputs[Phase.TRACE]:
+    traced = view.outputs(TraceOutput)
+    if not traced:
         return {}
-    solves = [output["solve"] for output in view.outputs[Phase.TRACE] if output["solve"] is not None]
-    told: Json = {"spans": view.outputs[Phase.TRACE][0]["spans"]}
+    solves = [output.solve for output in traced if output.solve is not None]
+    report: Json = {"spans": traced[0].spans}
     if solves:
-        told["iterations"] = max(solve["iterations"] for solve in solves)
-        told["relative_residual"] = max(solve["relative_residual"] for solve in solves)
-        told["converged"] = all(solve["converged"] for solve in solves)
-    return told
+        report["iterations"] = max(solve.iterations for solve in solves)
+        report["relative_residual"] = max(solve.relative_residual for solve in solves)
+        report["converged"] = all(solve.converged for solve in solves)
+    return report
 
 
 _SELF_INFLUENCE = {
@@ -86,56 +102,55 @@ _SELF_INFLUENCE = {
 }
 
 
-def _self_influence(made: Json) -> Json:
-    probes = made["probes"]
-    error = probed_relative_standard_error(probes) if probes else 0.0
-    return {"method": _SELF_INFLUENCE[made["method"]], "probes": probes, "relative_standard_error": error}
+def _self_influence(had: SelfInfluenceMethod) -> Json:
+    error = probed_relative_standard_error(had.probes) if had.probes else 0.0
+    return {"method": _SELF_INFLUENCE[had.method], "probes": had.probes, "relative_standard_error": error}
 
 
-def _without(output: Json, *names: str) -> Json:
-    return {name: value for name, value in output.items() if name not in names}
+def _without(report: Json, *names: str) -> Json:
+    return {name: value for name, value in report.items() if name not in names}
 
 
 def warnings(view: JobView) -> list[str]:
     """What a careful reader of the result should know."""
-    found: list[str] = []
-    found += _stationarity(view)
+    messages: list[str] = []
+    messages += _stationarity(view)
     curvature = methods(view)["curvature"]
     if curvature is not None and not curvature["converged"]:
-        found.append(
+        messages.append(
             f"curvature not inverted to its tolerance: relative residual {curvature['relative_residual']:.2g} "
             f"after {curvature['iterations']} passes; raise influence.damping or objective.l2"
         )
     truncated = truncated_captions(view)
     if truncated:
-        found.append(f"{truncated} captions are longer than the model reads and were cut")
+        messages.append(f"{truncated} captions are longer than the model reads and were cut")
     plan, size = view.plan, view.spec.objective.batch_size
-    if plan["pairs"] < size:
-        found.append(f"batch_size {size} is more than the {plan['pairs']} pairs: one batch holds them all")
-    elif plan["pairs"] % size == 1:
-        found.append("the last batch holds a single pair: it has no negatives, and its scores are 0")
-    if plan["pairs"] == 1:
-        found.append("a single pair has no negatives: every score of it is 0")
+    if plan.pairs < size:
+        messages.append(f"batch_size {size} is more than the {plan.pairs} pairs: one batch holds them all")
+    elif plan.pairs % size == 1:
+        messages.append("the last batch holds a single pair: it has no negatives, and its scores are 0")
+    if plan.pairs == 1:
+        messages.append("a single pair has no negatives: every score of it is 0")
     if starts_from_nothing(view.spec) and view.spec.fit is None:
-        found.append("the model is random and was not fitted: its scores mean nothing")
+        messages.append("the model is random and was not fitted: its scores mean nothing")
     if view.dataset.rejected_count:
-        found.append(f"{view.dataset.rejected_count} pairs were turned away: see /datasets/{view.dataset.id}/pairs")
-    return found
+        messages.append(f"{view.dataset.rejected_count} pairs were turned away: see /datasets/{view.dataset.id}/pairs")
+    return messages
 
 
 def _stationarity(view: JobView) -> list[str]:
-    fitted, curvature = view.output(Phase.FIT), view.output(Phase.CURVATURE)
-    if curvature is None or (fitted is not None and fitted["stationary"]):
+    fitted, solved = view.output(FitOutput), view.output(CurvatureOutput)
+    if solved is None or (fitted is not None and fitted.stationary):
         return []
-    decrement, least = curvature.get("newton_decrement"), ""
+    decrement, least = solved.newton_decrement, ""
     if decrement is None:
-        decrement, least = curvature["decrement_bound"], "at most "
+        decrement, least = solved.decrement_bound, "at most "
     if decrement is not None and decrement < _NOT_STATIONARY:
         return []
     says = f", Newton decrement {least}{decrement:.3g} in units of the summed loss" if decrement is not None else ""
     advice = "raise fit.epochs" if view.spec.fit is not None else "let `fit` minimise the objective first"
     return [
-        f"not stationary: gradient norm {curvature['gradient_norm']:.3g}{says}; "
+        f"not stationary: gradient norm {solved.gradient_norm:.3g}{says}; "
         f"influences describe a model that is not at its minimum; {advice}"
     ]
 
@@ -145,6 +160,7 @@ def phase(report: PhaseReport, pairs: int) -> Json:
     handled = report.units * pairs if report.phase in (Phase.FIT, Phase.CURVATURE) else report.units
     return {
         "phase": report.phase,
+        "version": Phase(report.phase).version,
         "shards": report.shards,
         "seconds": round(report.seconds, 3),
         "pairs": handled,

@@ -6,10 +6,9 @@ lengths inside the span are exact for small models and estimated by random probe
 were kept inside a subspace (`projected`), all of it is read from there, and the model is not run again.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from sqlalchemy.orm import Session
 from torch import Tensor
 
 from ecif import (
@@ -24,15 +23,15 @@ from ecif import (
     score_batch,
 )
 from store.shards import Planned
-from store.specification import JobSpec, Queries
-from store.states import Phase
-from store.tables import Dataset, Job
+from store.specification import Queries
+from store.tables import Dataset
 from worker.checkpoints import keeper, resumed
-from worker.curvatures import kept, per_pair, refused_curvature, take_up
-from worker.job_view import single
+from worker.curvatures import directions, per_pair, refused_curvature, solved_curvature
+from worker.outputs import CurvatureOutput, PlanOutput, ProjectOutput, RowRange, Solve, TraceOutput
+from worker.pipeline import Planning
 from worker.problem import Problem, open_problem
-from worker.query_texts import Asked, ask
-from worker.task import Done, Json, Task
+from worker.query_texts import QueryBatch, read_queries
+from worker.task import Done, Task
 from worker.tensors import get_tensors, put_tensors
 
 _AT_ONCE, _AT_ONCE_FROM_STORE = 64, 1024  # queries that share their passes over the data
@@ -40,22 +39,22 @@ _GRADIENTS = 2**28  # numbers that the gradients of the queries of a shard may h
 _PRODUCTS = 2**26  # and their products with all pairs
 
 
-def shards(session: Session, job: Job, spec: JobSpec) -> list[Planned]:
+def cut(planning: Planning) -> list[Planned]:
     """Some queries each."""
+    spec = planning.spec
     if spec.queries is None:
         return []
-    plan, curvature = single(session, job, Phase.PLAN) or {}, single(session, job, Phase.CURVATURE) or {}
+    pairs, parameters = planning.output(PlanOutput).pairs, planning.output(CurvatureOutput).parameters
     stored = spec.influence.curvature == "projected"
-    most = _AT_ONCE_FROM_STORE if stored else min(_AT_ONCE, _GRADIENTS // curvature["parameters"])
-    at_once = max(1, min(most, _PRODUCTS // plan["pairs"]))
-    count = session.get_one(Dataset, job.queries_dataset_id).pair_count or 0
+    most = _AT_ONCE_FROM_STORE if stored else min(_AT_ONCE, _GRADIENTS // parameters)
+    at_once = max(1, min(most, _PRODUCTS // pairs))
+    count = planning.session.get_one(Dataset, planning.job.queries_dataset_id).pair_count or 0
     return [
-        Planned({"first": first, "last": min(first + at_once, count)}, plan["pairs"])
-        for first in range(0, count, at_once)
+        Planned(RowRange(first, min(first + at_once, count)).as_json(), pairs) for first in range(0, count, at_once)
     ]
 
 
-def run(task: Task) -> Done:
+def run(task: Task) -> Done[TraceOutput]:
     """Trace the queries of a shard.
 
     Raises:
@@ -64,22 +63,23 @@ def run(task: Task) -> Done:
     with open_problem(task) as problem:
         queries = problem.view.spec.queries
         assert queries is not None  # noqa: S101  planned only where there are some
-        asked = ask(problem, queries, task.claim.payload["first"], task.claim.payload["last"])
+        mine = RowRange.from_json(task.claim.payload)
+        batch = read_queries(problem, queries, mine.first, mine.last)
         with torch.no_grad():
-            S = candidate_scores(problem.objective, problem.params, asked.images, asked.candidates)
-        asked_about = _Asked(problem, queries, asked, asked.predicted_by(S))
-        curvature = take_up(problem)
-        found = (
-            _from_store(asked_about, curvature)
+            S = candidate_scores(problem.objective, problem.params, batch.images, batch.candidates)
+        losses_of = _QueryLosses(problem, queries, batch, batch.predicted_by(S))
+        curvature = solved_curvature(problem)
+        spans = (
+            _from_store(losses_of, curvature)
             if isinstance(curvature, Projected)
-            else _along_directions(asked_about, curvature)
+            else _along_directions(losses_of, curvature)
         )
         scored = problem.roster.scored
         # The influence functions carry a minus sign, and so do their products with a gradient.
-        relative = relative_influence_from_products(found.gram[:scored], -found.products[:, :scored], found.norms)
+        relative = relative_influence_from_products(spans.gram[:scored], -spans.products[:, :scored], spans.norms)
         # The most responsible first: without it the query's loss would be lower.
         order = relative.argsort(dim=1, stable=True)[:, : min(queries.top, scored)]
-        positive, negative = (found.products[:, :scored, role].gather(1, order) for role in (0, 1))
+        positive, negative = (spans.products[:, :scored, role].gather(1, order) for role in (0, 1))
         tensors = {
             "places": order,
             "relative_influence": relative.gather(1, order),
@@ -87,107 +87,106 @@ def run(task: Task) -> Done:
             "positive_influence": positive,
             "negative_influence": negative,
         }
-        losses = query_losses(S, asked.true, asked_about.predicted, queries.loss).double().cpu()
-        output = {
-            "traced": put_tensors(task.blobs, task.blob_name("traced.safetensors"), tensors),
-            "queries": asked.told(losses),
-            **found.reached,
-        }
+        losses = query_losses(S, batch.true, losses_of.predicted, queries.loss).double().cpu()
+        output = TraceOutput(
+            traced=put_tensors(task.blobs, task.blob_name("traced.safetensors"), tensors),
+            queries=batch.report(losses),
+            spans=spans.method,
+            solve=spans.solve,
+        )
     return Done(output, problem.roster.n_pairs)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _QueryLosses:
+    """The losses of some queries, whose gradients are what pairs are held responsible for."""
+
     problem: Problem
     queries: Queries
-    asked: Asked
+    batch: QueryBatch
     predicted: Tensor
 
     def gradients(self, first: int, last: int) -> Tensor:
         """∇ of the losses of some of the queries, (q, P) float64."""
-        asked, mine = self.asked, slice(first, last)
+        batch, mine = self.batch, slice(first, last)
         return query_gradients(
             self.problem.objective,
             self.problem.params,
-            asked.images[mine],
-            asked.candidates,
-            asked.true[mine],
+            batch.images[mine],
+            batch.candidates,
+            batch.true[mine],
             self.predicted[mine],
             self.queries.loss,
         ).double()
 
 
 @dataclass
-class _Found:
+class _Spans:
     """What the spans need, averaged over the partitions: products (q, N, 2) of the queries' gradients with ∇Pos_n and
-    ∇Neg_n through H⁻¹, gram (N, 2, 2) of the pairs' influence functions, norms (q,) of the gradients."""
+    ∇Neg_n through H⁻¹, gram (N, 2, 2) of the pairs' influence functions, norms (q,) of the gradients; and how that was
+    had."""
 
     products: Tensor
     gram: Tensor
     norms: Tensor
-    reached: Json = field(default_factory=dict)
+    method: str
+    solve: Solve | None = None
 
     @classmethod
-    def nothing(cls, problem: Problem, norms: Tensor) -> "_Found":
+    def nothing(cls, problem: Problem, norms: Tensor, method: str, solve: Solve | None = None) -> "_Spans":
         n = problem.roster.n_pairs
         products = torch.zeros(len(norms), n, 2, dtype=torch.float64)
-        return cls(products, torch.zeros(n, 2, 2, dtype=torch.float64), norms.cpu())
+        return cls(products, torch.zeros(n, 2, 2, dtype=torch.float64), norms.cpu(), method, solve)
 
     def add(self, places: Tensor, products: Tensor, gram: Tensor, partitions: int) -> None:
         self.products[:, places] += products.double().cpu() / partitions
         self.gram[places] += gram.double().cpu() / partitions
 
 
-def _from_store(asked: _Asked, curvature: Projected) -> _Found:
-    problem, count = asked.problem, len(asked.asked.keys)
+def _from_store(losses: _QueryLosses, curvature: Projected) -> _Spans:
+    problem, count = losses.problem, len(losses.batch.keys)
     some = range(0, count, _AT_ONCE)
-    inside = torch.cat([curvature.projection.down(asked.gradients(at, at + _AT_ONCE)) for at in some])
-    found = _Found.nothing(problem, inside.norm(dim=1))
+    inside = torch.cat([curvature.projection.down(losses.gradients(at, at + _AT_ONCE)) for at in some])
+    spans = _Spans.nothing(problem, inside.norm(dim=1), "inside the projection")
     solved, done = curvature.inside(inside), 0
-    for output in problem.view.outputs[Phase.PROJECT]:
+    for output in problem.view.outputs(ProjectOutput):
         problem.task.lease.progress(done // len(problem.roster.partitions))
-        store = get_tensors(problem.task.blobs, output["store"])
+        store = get_tensors(problem.task.blobs, output.store)
         rows = store["rows"].to(problem.device).double()
         moved = curvature.inside(rows)
-        found.add(
+        spans.add(
             store["places"],
             torch.einsum("nrk,qk->qnr", rows, solved),
             moved @ moved.mT,
             len(problem.roster.partitions),
         )
         done += len(rows)
-    found.reached = {"spans": "inside the projection", "solve": None}
-    return found
+    return spans
 
 
-def _along_directions(asked: _Asked, curvature: Curvature) -> _Found:
-    problem, count = asked.problem, len(asked.asked.keys)
+def _along_directions(losses: _QueryLosses, curvature: Curvature) -> _Spans:
+    problem, count = losses.problem, len(losses.batch.keys)
     task, negative = problem.task, problem.view.spec.influence.negative
-    gradients = asked.gradients(0, count)
+    gradients = losses.gradients(0, count)
     with refused_curvature(problem.view.spec.influence.curvature):
         solution = curvature.solve(gradients, state=resumed(task), on_state=keeper(task))
-    directions, exact = solution.x, per_pair(problem) == "exact"
+    along, exact = solution.x, per_pair(problem) == "exact"
     if not exact:
-        directions = torch.cat([directions, kept(problem)["spans"].to(directions)])
-    found, done, R = _Found.nothing(problem, gradients.norm(dim=1)), 0, len(problem.roster.partitions)
+        along = torch.cat([along, directions(problem)["spans"].to(along)])
+    method = "exact" if exact else f"estimated by {len(along) - count} random probes"
+    solve = Solve(solution.iterations, float(solution.relative_residual.max()), solution.converged)
+    spans = _Spans.nothing(problem, gradients.norm(dim=1), method, solve)
+    done, R = 0, len(problem.roster.partitions)
     for partition in range(R):
         for places in problem.roster.batches(partition):
             task.lease.progress(done // R)
             batch = problem.batch(places)
-            scores = score_batch(problem.objective, problem.params, batch, directions.float(), negative)
+            scores = score_batch(problem.objective, problem.params, batch, along.float(), negative)
             both = torch.stack([scores.positive, scores.negative], -1).double()  # (k, B, 2)
             gram = _gram(problem, batch, curvature) if exact else _probed_gram(both[count:])
-            found.add(places, both[:count], gram, R)
+            spans.add(places, both[:count], gram, R)
             done += len(places)
-    found.reached = {
-        "spans": "exact" if exact else f"estimated by {len(directions) - count} random probes",
-        "solve": {
-            "iterations": solution.iterations,
-            "relative_residual": float(solution.relative_residual.max()),
-            "converged": solution.converged,
-        },
-    }
-    return found
+    return spans
 
 
 def _gram(problem: Problem, batch: Batch, curvature: Curvature) -> Tensor:
