@@ -211,5 +211,5 @@ def test_an_owner_whose_last_two_shards_did_not_see_each_other_is_found(database
             assert job_id not in [owner.id for owner in shards.stalled(session)]
             shards.complete(session, claim, {}, units=1)
     with database.transaction() as session:
-        assert shards.Stalled(job_id, None) in shards.stalled(session)
+        assert Owner(OwnerKind.JOB, job_id) in shards.stalled(session)
         assert shards.last_phase(session, Owner(OwnerKind.JOB, job_id)) is Phase.SCORE
