@@ -1,7 +1,7 @@
 """What a reader has to say of an upload as a whole, once it was read to its end."""
 
-from worker.formats import UploadReader
-from worker.formats.printable import printable
+from readers.printable import printable
+from readers.upload import UploadReader
 from worker.outputs import UploadFacts
 
 

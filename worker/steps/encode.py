@@ -13,7 +13,8 @@ import torch
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from encoders import decode_image, encoder_versions
+from encoders import encoder_versions
+from readers.sandbox.image_decoding import decode_image
 from store import datasets, features, pairs
 from store.shards import Planned
 from store.tables import Dataset

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from readers.limits import DecoderLimits
+from readers.listing import read_listed
+from readers.pairs import Item
+from readers.refusals import UploadRefused
+from readers.sandbox.image_checks import inspected
 from store.errors import InvalidError
 from store.shards import Planned
 from store.tables import Dataset
-from worker.formats import UploadRefused, read_listed
-from worker.formats.pairs import Item
-from worker.inspection.limits import DecoderLimits
-from worker.inspection.ordered import inspected
+from store.thumbnails import SIZES
 from worker.outputs import IndexOutput, IngestOutput, ReadRange, UploadFacts
 from worker.part_writer import PartWriter
 from worker.pipeline import Planning
@@ -37,7 +39,7 @@ def run(task: Task) -> Done[IngestOutput]:
     dataset = dataset_of(task)
     writer = PartWriter(task, dataset.upload_blob)
     mine, upload = ReadRange.from_json(task.claim.payload), _Upload()
-    limits = DecoderLimits(max_pixels=task.settings.ecif_max_image_pixels)
+    limits = DecoderLimits(task.settings.ecif_max_image_pixels, SIZES)
     try:
         with _items(task, dataset, mine, upload) as items, closing(inspected(items, limits)) as checked:
             for item in checked:
