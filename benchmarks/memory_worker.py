@@ -10,9 +10,9 @@ from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
 from worker import pipeline
+from worker.attempts.attempt import Workplace, work_once
+from worker.attempts.task import Done, Task
 from worker.outputs import Output
-from worker.task import Done, Task
-from worker.work import Workplace, work_once
 
 _RESET_PEAK = "5"  # to /proc/self/clear_refs, see proc(5)
 

@@ -24,11 +24,11 @@ from store.phases import Phase
 from store.settings import Settings, get_settings
 from store.states import JobStatus, ShardState
 from store.tables import Dataset, Job, Shard
+from worker.analysis import load
+from worker.analysis.tensors import put_tensors
+from worker.attempts.attempt import Workplace, work_once
 from worker.outputs import PlanOutput, RankOutput
 from worker.pipeline import Planning
-from worker.steps import load
-from worker.tensors import put_tensors
-from worker.work import Workplace, work_once
 
 SCORES: Final = ("influence", "positive_influence", "negative_influence", "self_influence", "clip_score")
 _PAIRS = """

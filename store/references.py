@@ -1,7 +1,7 @@
 """Datasets by reference: which addresses this service may be asked to fetch from (docs/decisions/0014-by-reference.md).
 
 Only the text is judged here. Whether a name leads to a public address is found out when it is resolved, by whoever
-connects: `worker/fetching/public.py`.
+connects: `worker/outbound/addresses.py`.
 """
 
 import re

@@ -17,6 +17,7 @@ from store.shards import Planned
 from store.specification import JobSpec
 from store.states import JobStatus
 from store.tables import Job
+from worker.attempts.task import Done, Task
 from worker.outputs import (
     BaselinesOutput,
     BasesOutput,
@@ -39,7 +40,6 @@ from worker.outputs import (
     ScoreOutput,
     TraceOutput,
 )
-from worker.task import Done, Task
 
 O = TypeVar("O", bound=Output)  # noqa: E741  of an output
 
@@ -69,36 +69,36 @@ _INVERTED = (*_FITTED, *_KRONECKER, ProjectOutput, CurvatureOutput)
 
 PIPELINE: dict[OwnerKind, tuple[Step, ...]] = {
     OwnerKind.DATASET: (
-        Step(Phase.FETCH, "worker.steps.fetch", FetchOutput, single=True),
-        Step(Phase.INDEX, "worker.steps.index", IndexOutput, single=True),
-        Step(Phase.INGEST, "worker.steps.ingest", IngestOutput),
-        Step(Phase.JOIN, "worker.steps.join", JoinOutput, (IndexOutput, IngestOutput), single=True),
-        Step(Phase.REGISTER, "worker.steps.register", Nothing),
+        Step(Phase.FETCH, "worker.ingest.fetch", FetchOutput, single=True),
+        Step(Phase.INDEX, "worker.ingest.index", IndexOutput, single=True),
+        Step(Phase.INGEST, "worker.ingest.read", IngestOutput),
+        Step(Phase.JOIN, "worker.ingest.join", JoinOutput, (IndexOutput, IngestOutput), single=True),
+        Step(Phase.REGISTER, "worker.ingest.register", Nothing),
     ),
     OwnerKind.MODEL: (
-        Step(Phase.FETCH, "worker.steps.fetch", FetchOutput, single=True),
-        Step(Phase.CHECK, "worker.steps.check", CheckOutput, single=True),
+        Step(Phase.FETCH, "worker.ingest.fetch", FetchOutput, single=True),
+        Step(Phase.CHECK, "worker.analysis.check", CheckOutput, single=True),
     ),
     OwnerKind.JOB: (
-        Step(Phase.PLAN, "worker.steps.plan", PlanOutput, single=True),
-        Step(Phase.ENCODE, "worker.steps.encode", EncodeOutput),
-        Step(Phase.FIT, "worker.steps.fit", FitOutput, (PlanOutput, EncodeOutput)),
-        Step(Phase.FACTORS, "worker.steps.kronecker", FactorsOutput, _FITTED),
-        Step(Phase.BASES, "worker.steps.kronecker", BasesOutput, (*_FITTED, FactorsOutput)),
-        Step(Phase.EIGENVALUES, "worker.steps.kronecker", EigenvaluesOutput, (*_FITTED, BasesOutput)),
-        Step(Phase.PROJECT, "worker.steps.project", ProjectOutput, _FITTED),
-        Step(Phase.CURVATURE, "worker.steps.curvature", CurvatureOutput, (*_FITTED, *_KRONECKER, ProjectOutput)),
-        Step(Phase.BASELINES, "worker.steps.baselines", BaselinesOutput, (*_FITTED, *_KRONECKER)),
-        Step(Phase.EDIT, "worker.steps.edit", EditOutput, (*_FITTED, CurvatureOutput)),
-        Step(Phase.TRACE, "worker.steps.trace", TraceOutput, _INVERTED),
-        Step(Phase.SCORE, "worker.steps.score", ScoreOutput, (*_INVERTED, BaselinesOutput)),
+        Step(Phase.PLAN, "worker.analysis.plan", PlanOutput, single=True),
+        Step(Phase.ENCODE, "worker.analysis.encode", EncodeOutput),
+        Step(Phase.FIT, "worker.analysis.fit", FitOutput, (PlanOutput, EncodeOutput)),
+        Step(Phase.FACTORS, "worker.analysis.curvature_sums", FactorsOutput, _FITTED),
+        Step(Phase.BASES, "worker.analysis.curvature_sums", BasesOutput, (*_FITTED, FactorsOutput)),
+        Step(Phase.EIGENVALUES, "worker.analysis.curvature_sums", EigenvaluesOutput, (*_FITTED, BasesOutput)),
+        Step(Phase.PROJECT, "worker.analysis.curvature_sums", ProjectOutput, _FITTED),
+        Step(Phase.CURVATURE, "worker.analysis.curvature", CurvatureOutput, (*_FITTED, *_KRONECKER, ProjectOutput)),
+        Step(Phase.BASELINES, "worker.analysis.baselines", BaselinesOutput, (*_FITTED, *_KRONECKER)),
+        Step(Phase.EDIT, "worker.analysis.edit", EditOutput, (*_FITTED, CurvatureOutput)),
+        Step(Phase.TRACE, "worker.analysis.trace", TraceOutput, _INVERTED),
+        Step(Phase.SCORE, "worker.analysis.score", ScoreOutput, (*_INVERTED, BaselinesOutput)),
         Step(
             Phase.RANK,
-            "worker.steps.rank",
+            "worker.analysis.rank",
             RankOutput,
             (*_FITTED, CurvatureOutput, BaselinesOutput, EditOutput, TraceOutput, ScoreOutput),
         ),
-        Step(Phase.LOAD, "worker.steps.load", Nothing, (RankOutput,)),
+        Step(Phase.LOAD, "worker.analysis.load", Nothing, (RankOutput,)),
     ),
 }
 """In order. The module of an owner's last step has `finish(planning)` too, which ends the owner."""

@@ -19,8 +19,9 @@ from store import datasets, features, idempotency, jobs, models, pending, retent
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
-from worker import abandoned, successors, vanished
-from worker.courier import Courier
+from worker import abandoned
+from worker.attempts import follow_up
+from worker.outbound.webhooks import Courier
 
 logger = logging.getLogger("worker.sweeper")
 
@@ -41,7 +42,7 @@ _OF_THE_SYSTEM = (SQLAlchemyError, BlobStoreError, OSError)
 def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> None:
     """One round. Each part is its own transaction, and may be repeated or interrupted anywhere."""
     _take_back(database, settings)
-    successors.begin_waiting(database)
+    follow_up.begin_waiting(database)
     _go_on(database)
     _end_overdue(database)
     _end_cancelled(database)
@@ -56,14 +57,14 @@ def _take_back(database: Database, settings: Settings) -> None:
             logger.warning("%s: silent for longer than a lease, its connections are ended", name)
     with database.transaction() as session:
         expired = shards.take_back_expired(session)
-    vanished.judge(database, settings, expired)
+    follow_up.judge(database, settings, expired)
 
 
 def _go_on(database: Database) -> None:
     with database.transaction() as session:
         stalled = shards.stalled(session)
     for owner in stalled:
-        successors.go_on(database, owner)
+        follow_up.go_on(database, owner)
 
 
 def _end_overdue(database: Database) -> None:

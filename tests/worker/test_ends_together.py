@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from store import datasets
 from store.tables import Shard
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
 
 _FREEZES = """
 import time
@@ -20,7 +20,7 @@ from store import results
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
 
 settings = Settings()
 copy = results.load
