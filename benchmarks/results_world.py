@@ -19,7 +19,7 @@ from service.cursors import Cursors
 from store import jobs, results, shared_secrets
 from store.blobs import Blobs
 from store.database import Database
-from store.ids import new_id
+from store.nouns import new_id
 from store.phases import Phase
 from store.settings import Settings, get_settings
 from store.states import JobStatus, ShardState

@@ -8,7 +8,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import ARRAY, Text, any_, cast, delete, func, insert, literal, select
 from sqlalchemy.orm import Session, load_only
 
-from store.copying import copy_rows
+from store.database import copy_rows
 from store.errors import NotFoundError
 from store.tables import Pair
 

@@ -10,10 +10,10 @@ from datetime import timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from store.database import tenant_of
 from store.errors import ConflictError, InvalidError, NotFoundError
-from store.ids import new_id
+from store.nouns import new_id
 from store.tables import Upload
-from store.tenancy import tenant_of
 
 
 def blob_of(upload: Upload) -> str:

@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session
 
 from doorbell.application import celery_application
 from doorbell.bell import MOST_AT_ONCE, Bell
-from store import datasets, features, idempotency, jobs, models, pending, retention, shards, uploads
+from store import blob_owners, datasets, features, idempotency, jobs, models, nouns, owners, shards, uploads
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
+from store.tables import Dataset, Job, Model
 from worker import abandoned
 from worker.attempts import follow_up
 from worker.outbound.webhooks import Courier
@@ -34,7 +35,7 @@ _TRIM_PARTS = 16
 _LOOK_SECONDS = 3600.0
 """Between looks for abandoned uploads: what lists a store is not done every few seconds."""
 
-Owner = TypeVar("Owner", bound=retention.Owner)
+Row = TypeVar("Row", Dataset, Model, Job)
 
 _OF_THE_SYSTEM = (SQLAlchemyError, BlobStoreError, OSError)
 
@@ -124,8 +125,8 @@ def _purge_owner(
     database: Database,
     blobs: Blobs,
     kind: str,
-    next_: Callable[[Session], Owner | None],
-    purge: Callable[[Session, Owner], object],
+    next_: Callable[[Session], Row | None],
+    purge: Callable[[Session, Row], object],
 ) -> bool:
     with database.transaction() as session:
         owner = next_(session)
@@ -137,13 +138,13 @@ def _purge_owner(
                 purge(session, owner)
         except _OF_THE_SYSTEM as error:
             logger.warning("%s/%s: purge put off: %s", kind, owner.id, error)
-            retention.put_off(session, owner, _PUT_OFF_SECONDS)
+            nouns.put_off(session, owner, _PUT_OFF_SECONDS)
     return True
 
 
 def _delete_blobs(blobs: Blobs, owner: str) -> None:
     """A worker that has lost its lease may not know it yet, and write once more: the note has it looked at again."""
-    pending.note(blobs, owner)
+    blob_owners.note(blobs, owner)
     blobs.delete_prefix(owner)
 
 
@@ -154,7 +155,7 @@ def _delete_expired(database: Database) -> bool:
 
 def _prune_shards(database: Database, settings: Settings) -> bool:
     with database.transaction() as session:
-        return retention.prune_shards(session, settings.ecif_shards_kept_seconds, _PRUNED_AT_ONCE, _PURGE_ROWS)
+        return owners.prune_shards(session, settings.ecif_shards_kept_seconds, _PRUNED_AT_ONCE, _PURGE_ROWS)
 
 
 def _trim_encoded(database: Database, blobs: Blobs, settings: Settings) -> bool:

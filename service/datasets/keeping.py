@@ -7,11 +7,11 @@ from sqlalchemy.orm import Session
 
 from service.datasets.schemas import MAX_TEMPLATE
 from service.uploads import UploadedFile
-from store import datasets, pending
+from store import blob_owners, datasets
 from store.blobs import Blobs
 from store.database import storable_text
 from store.errors import InvalidError
-from store.ids import new_id
+from store.nouns import new_id
 from store.tables import Dataset
 
 MAX_NAME = 200
@@ -30,8 +30,8 @@ class KeptUpload:
     upload: UploadedFile
 
     def forgotten_on_error(self, blobs: Blobs) -> AbstractContextManager[None]:
-        """For the block that commits its row (`store/pending.py`)."""
-        return pending.forgotten_on_error(blobs, f"datasets/{self.dataset_id}")
+        """For the block that commits its row (`store/blob_owners.py`)."""
+        return blob_owners.forgotten_on_error(blobs, f"datasets/{self.dataset_id}")
 
 
 def keep_upload(
@@ -62,7 +62,7 @@ def keep_upload(
     filename = storable_text(upload.filename)[:1000] if upload.filename else None
     dataset_id = new_id("ds")
     blob = f"datasets/{dataset_id}/upload"
-    pending.note(blobs, f"datasets/{dataset_id}")
+    blob_owners.note(blobs, f"datasets/{dataset_id}")
     blobs.adopt(upload.path, blob)
     return KeptUpload(
         dataset_id=dataset_id,

@@ -17,7 +17,7 @@ from service.resumable.digests import digest_of
 from service.uploads import MAX_FIELD_BYTES, read_body
 from store import datasets, shards, uploads
 from store.errors import InvalidError
-from store.ids import new_id
+from store.nouns import new_id
 from store.references import check_references, filename_of
 
 

@@ -26,7 +26,7 @@ from store import jobs, shards
 from store.errors import InvalidError
 from store.idempotency import Answer
 from store.phases import Phase, progress_unit
-from store.receivers import check_receiver
+from store.references import check_receiver
 from store.specification import JobSettings, JobSpec
 from store.states import JobStatus
 from store.tables import Job

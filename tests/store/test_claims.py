@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, text, update
 
 from store import datasets, jobs, shards
-from store.ids import new_id
+from store.nouns import new_id
 from store.phases import Lane, Owner, OwnerKind, Phase
 from store.states import ShardState
 from store.tables import Job, Shard

@@ -9,9 +9,8 @@ import torch
 
 from encoders import Checkpoint, Embedder, ModelRefused, ModelSpec, square_heads
 from store import models
-from store.catalogue import HUB_PREFIX, check_architecture, check_size
+from store.catalogue import HUB_PREFIX, HubRules, check_architecture, check_size
 from store.errors import InvalidError
-from store.hub import HubRules
 from store.specification import JobSpec
 from store.tables import Model
 from worker.attempts.task import Task

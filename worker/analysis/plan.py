@@ -5,8 +5,7 @@ import torch
 from ecif import plan_batches
 from store import jobs
 from store.errors import InvalidError
-from store.specification import JobSpec
-from store.specification_defaults import fill_for_kind
+from store.specification import JobSpec, fill_for_kind
 from store.tables import Dataset
 from worker.analysis.job_view import JobView
 from worker.analysis.roster import DATASET, VALIDATION, Roster, put_removed, resolve

@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from store import api_keys, datasets, jobs, models, owners
 from store.checkpoint_file import architecture_of
+from store.database import one_at_a_time
 from store.errors import InvalidError, LostLeaseError
 from store.phases import OwnerKind
 from store.tables import Dataset, Model
-from store.tenancy import one_at_a_time
 from worker.attempts.task import Done, Task
 from worker.outbound.bounds import Pace
 from worker.outbound.copying import Fetched, fetch

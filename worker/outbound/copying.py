@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from store.braces import expanded
-from store.references import BUCKETS, is_folder
+from store.references import BUCKETS, expanded, is_folder
 from store.settings import MiB
 from worker.outbound.bounds import BoundedCopy, Pace, empty
 from worker.outbound.bucket import Bucket
