@@ -79,6 +79,15 @@ class Database:
         with self._sessions.begin() as session:
             yield session
 
+    def ping(self) -> None:
+        """Ask for nothing.
+
+        Raises:
+            SQLAlchemyError: the database does not answer.
+        """
+        with self.transaction() as session:
+            session.execute(text("SELECT 1"))
+
     def close(self) -> None:
         self.engine.dispose()
 

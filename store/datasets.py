@@ -72,7 +72,8 @@ def fetched(session: Session, dataset_id: str, *, blob: str, digest: str, size_b
 
 
 _DATASETS = Noun(Dataset, "dataset")
-get, exists, lock, count = _DATASETS.get, _DATASETS.exists, _DATASETS.lock, _DATASETS.count
+find, get, exists = _DATASETS.find, _DATASETS.get, _DATASETS.exists
+lock, count = _DATASETS.lock, _DATASETS.count
 get_including_deleted = _DATASETS.get_including_deleted
 
 

@@ -70,7 +70,8 @@ def fetched(
 
 
 _MODELS = Noun(Model, "model")
-get, exists, lock, count = _MODELS.get, _MODELS.exists, _MODELS.lock, _MODELS.count
+find, get, exists = _MODELS.find, _MODELS.get, _MODELS.exists
+lock, count = _MODELS.lock, _MODELS.count
 to_purge = _MODELS.to_purge  # no unfinished job names a deleted one, and the others need it no more
 
 

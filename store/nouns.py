@@ -44,15 +44,25 @@ class Noun(Generic[Row]):
         """The error of a row that is not there, or was deleted."""
         return NotFoundError(f"{self._name}_not_found", f"there is no {self._name} {id_!r}")
 
+    def find(self, session: Session, id_: str) -> Row | None:
+        """One row, or nothing where there is none or it was deleted."""
+        row: Row | None = session.get(self._table, id_)
+        return None if row is None or row.deleted_at is not None else row
+
     def get(self, session: Session, id_: str) -> Row:
         """One row.
 
         Raises:
             NotFoundError: there is none, or it was deleted.
         """
-        row: Row | None = session.get(self._table, id_)
-        if row is None or row.deleted_at is not None:
+        row = self.find(session, id_)
+        if row is None:
             raise self.missing(id_)
+        return row
+
+    def find_including_deleted(self, session: Session, id_: str) -> Row | None:
+        """One row, be it of a deleted thing, or nothing where there is none."""
+        row: Row | None = session.get(self._table, id_)
         return row
 
     def get_including_deleted(self, session: Session, id_: str) -> Row:
@@ -62,7 +72,7 @@ class Noun(Generic[Row]):
 
     def exists(self, session: Session, id_: str) -> bool:
         """Whether there is a row, be it of a deleted thing."""
-        return session.get(self._table, id_) is not None
+        return self.find_including_deleted(session, id_) is not None
 
     def lock(self, session: Session, id_: str) -> Row | None:
         """The row as it is now, held for the rest of the transaction; deleted ones too."""

@@ -131,7 +131,7 @@ class Planning:
     @cached_property
     def job(self) -> Job:
         """The job whose phase it is; its row is held."""
-        return self.session.get_one(Job, self.owner.id)
+        return jobs.get_including_deleted(self.session, self.owner.id)
 
     @cached_property
     def spec(self) -> JobSpec:
@@ -157,7 +157,7 @@ def outputs(session: Session, owner: Owner, kind: type[O]) -> list[O]:
 def advance(session: Session, owner: Owner, finished: Phase) -> bool:
     """Open the next phase that has anything to do, or end the owner: true when it has ended. Called in the last shard's
     own transaction, which holds the owner's row."""
-    job = session.get_one(Job, owner.id) if owner.kind is OwnerKind.JOB else None
+    job = jobs.get_including_deleted(session, owner.id) if owner.kind is OwnerKind.JOB else None
     if job is not None and JobStatus(job.status) is not JobStatus.RUNNING:
         if job.status == JobStatus.CANCELLING:
             jobs.finish_cancel(session, job)

@@ -174,7 +174,7 @@ def _purge_upload(database: Database, blobs: Blobs) -> bool:
             return False
         if upload.used_at is None:
             blobs.delete_prefix(f"datasets/{upload.dataset_id}")
-        session.delete(upload)
+        uploads.purge(session, upload)
     return True
 
 

@@ -17,7 +17,6 @@ from encoders import encoder_versions
 from readers.sandbox.image_decoding import decode_image
 from store import datasets, features, pairs
 from store.shards import Planned
-from store.tables import Dataset
 from worker.analysis.devices import device_of
 from worker.analysis.features import AT_ONCE, PartFeatures, features_of
 from worker.analysis.job_view import JobView
@@ -34,7 +33,7 @@ def cut(planning: Planning) -> list[Planned]:
         return []
     planned = []
     for dataset_id in planning.job.named_datasets():
-        number = planning.session.get_one(Dataset, dataset_id).number
+        number = datasets.number(planning.session, dataset_id)
         for part in datasets.parts(planning.session, dataset_id):
             payload = PartToEncode(dataset_id, number, part.part, part.blob, part.first_row, part.count)
             planned.append(Planned(payload.as_json(), part.count))

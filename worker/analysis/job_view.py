@@ -6,10 +6,9 @@ from typing import TypeVar, cast
 
 from sqlalchemy.orm import Session
 
-from store import datasets
+from store import datasets, jobs
 from store.errors import LostLeaseError
 from store.specification import JobSpec, ValidationDataset, ValidationFraction
-from store.tables import Job
 from worker import pipeline
 from worker.analysis.records import PartBlob
 from worker.attempts.task import Task
@@ -54,7 +53,7 @@ class JobView:
         """
         with task.database.transaction() as session:
             owner = task.claim.owner
-            job = session.get(Job, owner.id)
+            job = jobs.find_including_deleted(session, owner.id)
             if job is None:
                 raise LostLeaseError(f"job {owner} is gone")
             step = pipeline.step_of(owner, task.claim.phase)

@@ -3,10 +3,9 @@
 import torch
 
 from ecif import plan_batches
-from store import jobs
+from store import datasets, jobs
 from store.errors import InvalidError
 from store.specification import JobSpec, fill_for_kind
-from store.tables import Dataset
 from worker.analysis.job_view import JobView
 from worker.analysis.roster import DATASET, VALIDATION, Roster, put_removed, resolve
 from worker.attempts.task import Done, Task
@@ -40,8 +39,8 @@ def run(task: Task) -> Done[PlanOutput]:
 
 def _settled(task: Task, view: JobView) -> JobSpec:
     with task.database.transaction() as session:
-        dataset = session.get_one(Dataset, view.dataset.id)
-        validation = session.get_one(Dataset, view.validation.id) if view.validation else None
+        dataset = datasets.get_including_deleted(session, view.dataset.id)
+        validation = datasets.get_including_deleted(session, view.validation.id) if view.validation else None
         return fill_for_kind(view.spec, dataset, validation)
 
 

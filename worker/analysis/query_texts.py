@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from sqlalchemy import select
 from torch import Tensor
 
 from store.errors import InvalidError
+from store.pairs import accepted
 from store.specification import Queries
 from store.tables import Pair
 from worker.analysis.models import job_model
@@ -125,5 +125,4 @@ def _pairs(problem: Problem) -> list[Pair]:
     queries = problem.view.queries
     assert queries is not None  # noqa: S101  a traceback has them
     with problem.task.database.transaction() as session:
-        mine = (Pair.dataset == queries.number, Pair.error.is_(None))
-        return list(session.scalars(select(Pair).where(*mine).order_by(Pair.row)))
+        return accepted(session, queries.number)

@@ -4,15 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 from torch import Tensor
 
 from ecif import benjamini_hochberg, calibration_warning, conformal_p_values, estimate_noise_rate, fuse_ranks
-from store import results
+from store import jobs, pairs, results
 from store.blobs import Blobs
 from store.shards import Planned
-from store.tables import Job, Pair
 from worker.analysis import summary
 from worker.analysis.baselines import METHODS
 from worker.analysis.fit import look_weight
@@ -75,7 +73,9 @@ def _room(task: Task, count: int) -> Callable[[Session], None]:
     """What makes room for that many results, in the transaction in which the job goes on to load them."""
 
     def write(session: Session) -> None:
-        results.make_room(session, session.get_one(Job, task.claim.owner.id), count, task.settings.ecif_results_apart)
+        results.make_room(
+            session, jobs.get_including_deleted(session, task.claim.owner.id), count, task.settings.ecif_results_apart
+        )
 
     return write
 
@@ -207,8 +207,4 @@ def _positions(task: Task, view: JobView) -> Tensor:
     if not view.dataset.rejected_count:
         return torch.arange(view.dataset.pair_count)
     with task.database.transaction() as session:
-        mine = (Pair.dataset == view.dataset.number, Pair.error.is_(None))
-        found = session.scalars(
-            select(Pair.position).where(*mine).order_by(Pair.position).execution_options(yield_per=10_000)
-        )
-        return torch.tensor(list(found), dtype=torch.int64)
+        return torch.tensor(pairs.accepted_positions(session, view.dataset.number), dtype=torch.int64)

@@ -22,9 +22,9 @@ from ecif import (
     role_gradients,
     score_batch,
 )
+from store import datasets
 from store.shards import Planned
 from store.specification import Queries
-from store.tables import Dataset
 from worker.analysis.curvatures import directions, per_pair, refused_curvature, solved_curvature
 from worker.analysis.problem import Problem, open_problem
 from worker.analysis.query_texts import QueryBatch, read_queries
@@ -48,7 +48,7 @@ def cut(planning: Planning) -> list[Planned]:
     stored = spec.influence.curvature == "projected"
     most = _AT_ONCE_FROM_STORE if stored else min(_AT_ONCE, _GRADIENTS // parameters)
     at_once = max(1, min(most, _PRODUCTS // pairs))
-    count = planning.session.get_one(Dataset, planning.job.queries_dataset_id).pair_count or 0
+    count = datasets.get_including_deleted(planning.session, planning.job.queries_dataset_id or "").pair_count or 0
     return [
         Planned(RowRange(first, min(first + at_once, count)).as_json(), pairs) for first in range(0, count, at_once)
     ]

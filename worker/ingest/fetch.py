@@ -12,7 +12,6 @@ from store.checkpoint_file import architecture_of
 from store.database import one_at_a_time
 from store.errors import InvalidError, LostLeaseError
 from store.phases import OwnerKind
-from store.tables import Dataset, Model
 from worker.attempts.task import Done, Task
 from worker.outbound.bounds import Pace
 from worker.outbound.copying import Fetched, fetch
@@ -32,8 +31,8 @@ def run(task: Task) -> Done[FetchOutput]:
 def _of_dataset(task: Task) -> Done[FetchOutput]:
     owner = task.claim.owner
     with task.database.transaction() as session:
-        dataset = session.get(Dataset, owner.id)
-        if dataset is None or dataset.deleted_at is not None or dataset.source is None:
+        dataset = datasets.find(session, owner.id)
+        if dataset is None or dataset.source is None:
             raise LostLeaseError(f"dataset {owner} is gone")
     with task.blobs.staging() as folder:
         copy = _copied(task, dataset.source, folder / "fetched", dataset.tenant)
@@ -50,8 +49,8 @@ def _of_dataset(task: Task) -> Done[FetchOutput]:
 def _of_model(task: Task) -> Done[FetchOutput]:
     model_id = task.claim.owner.id
     with task.database.transaction() as session:
-        model = session.get(Model, model_id)
-        if model is None or model.deleted_at is not None or model.source is None:
+        model = models.find(session, model_id)
+        if model is None or model.source is None:
             raise LostLeaseError(f"model {model_id} is gone")
     with task.blobs.staging() as folder:
         path = folder / "fetched"

@@ -7,6 +7,7 @@ from readers.formats.image_folder import DEFAULT_TEMPLATE
 from readers.limits import Limits
 from readers.printable import printable
 from readers.upload import UploadReader
+from store import datasets
 from store.errors import LostLeaseError
 from store.tables import Dataset
 from worker.attempts.task import Task
@@ -20,8 +21,8 @@ def dataset_of(task: Task) -> Dataset:
         LostLeaseError: it is gone.
     """
     with task.database.transaction() as session:
-        dataset = session.get(Dataset, task.claim.owner.id)
-        if dataset is None or dataset.deleted_at is not None:
+        dataset = datasets.find(session, task.claim.owner.id)
+        if dataset is None:
             raise LostLeaseError(f"dataset {task.claim.owner} is gone")
     return dataset
 
