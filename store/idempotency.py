@@ -1,4 +1,4 @@
-"""Requests that must happen once: all SQL over their keys (docs/decisions/0007-once.md).
+"""Requests that must happen once: all SQL over their keys (docs/decisions/0007-keys.md).
 
 A request claims its key for a short lease, renews it while it works, and leaves its answer in the transaction that
 makes the job. So a crash leaves either nothing but a claim that runs out, or the job and the answer together.

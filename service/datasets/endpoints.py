@@ -3,20 +3,16 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import Response as RawResponse
 from starlette.concurrency import run_in_threadpool
 
+from service.bodies import is_json
 from service.context import Service, ServiceDep
-from service.datasets.images import shown
-from service.datasets.keeping import keep_upload, new_dataset
-from service.datasets.references import create_from_reference
+from service.datasets.creation import create_from_reference, keep_upload, new_dataset
 from service.datasets.schemas import MAX_TEMPLATE, DatasetOut, PairOut, created, dataset_out
-from service.json_or_form import is_json, staged_form
-from service.listing import newest_first
-from service.pages import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
-from service.problem_docs import headers, problems
-from service.repeats import REPLAYED, IdempotencyKey, Once, once
-from service.uploads import Form
+from service.errors import header_docs, problem_docs
+from service.idempotency import REPLAYED, IdempotencyKey, Once, once
+from service.multipart import Form, staged_form
+from service.pagination import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next, newest_first
 from store import datasets, duplicates, pairs, shards
 from store.errors import InvalidError
 from store.states import DuplicateKind
@@ -58,8 +54,8 @@ _UPLOAD_BODY = {
     status_code=201,
     response_model=DatasetOut,
     responses={
-        201: {"headers": headers(Location="the dataset") | headers(False, Idempotency_Replayed=REPLAYED)},
-        **problems(408, 409, 413, 415, 507),
+        201: {"headers": header_docs(Location="the dataset") | header_docs(False, Idempotency_Replayed=REPLAYED)},
+        **problem_docs(408, 409, 413, 415, 507),
     },
     openapi_extra=_UPLOAD_BODY,
 )
@@ -102,14 +98,14 @@ def list_datasets(
     return Page(items=items, next_cursor=following, total=total)
 
 
-@router.get("/datasets/{dataset_id}", responses=problems(404))
+@router.get("/datasets/{dataset_id}", responses=problem_docs(404))
 def get_dataset(dataset_id: str, service: ServiceDep) -> DatasetOut:
     """One dataset."""
     with service.database.transaction() as session:
         return dataset_out(datasets.get(session, dataset_id))
 
 
-@router.delete("/datasets/{dataset_id}", status_code=204, responses=problems(404, 409))
+@router.delete("/datasets/{dataset_id}", status_code=204, responses=problem_docs(404, 409))
 def delete_dataset(dataset_id: str, service: ServiceDep) -> None:
     """Delete a dataset: its images now, its keys and captions once no job shows them in its results."""
     with service.database.transaction() as session:
@@ -117,7 +113,7 @@ def delete_dataset(dataset_id: str, service: ServiceDep) -> None:
     service.blobs.delete_prefix(f"datasets/{dataset_id}")
 
 
-@router.get("/datasets/{dataset_id}/pairs", responses={**LINKED, **problems(404, 422)})
+@router.get("/datasets/{dataset_id}/pairs", responses={**LINKED, **problem_docs(404, 422)})
 def list_pairs(
     dataset_id: str,
     request: Request,
@@ -175,34 +171,3 @@ def _duplicates(
     ]
     counted = (dataset.summary or {}).get("duplicates", {}).get(kind.value, {})
     return Page(items=items, next_cursor=following, total=counted.get("pairs", 0))
-
-
-@router.get(
-    "/datasets/{dataset_id}/pairs/{key:path}/image",
-    response_class=RawResponse,
-    responses={200: {"content": {"image/*": {}}, "description": "the image"}, **problems(404)},
-)
-def get_image(
-    dataset_id: str,
-    key: str,
-    service: ServiceDep,
-    size: Annotated[
-        int | None,
-        Query(ge=8, le=1024, description="the thumbnail that fits into this many pixels square: of 64 or of 256"),
-    ] = None,
-) -> RawResponse:
-    """The image as it came, or a thumbnail of it: a JPEG that ingest made.
-
-    An image that is as small comes as it came, and so does one ingested before thumbnails were made.
-    """
-    with service.database.transaction() as session:
-        dataset = datasets.get(session, dataset_id)
-        pair = pairs.by_key(session, dataset.number, key)
-        part = datasets.part(session, dataset_id, pair.part)
-    content, media_type = shown(service.blobs, part, pair, size)
-    guarded = {
-        "Cache-Control": "private, max-age=31536000, immutable",
-        "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-    }
-    return RawResponse(content, media_type=media_type, headers=guarded)

@@ -7,8 +7,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from tempfile import TemporaryFile
 
-from service.exports.columns import RESULT_COLUMNS, as_object, cell, extra_of, own_names
-from service.exports.source import Source
+from service.exports.source import RESULT_COLUMNS, Source, as_object, cell, extra_of, own_names
 from store.exports import Exported
 
 _IMAGES_BYTES = 32 << 20

@@ -1,7 +1,6 @@
 """`/jobs`: submit, follow, cancel and delete jobs."""
 
 import hashlib
-from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -10,25 +9,21 @@ from fastapi import APIRouter, Header, Request, Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from service.bodies import MAX_FIELD_BYTES, is_json, read_body
 from service.context import Service, ServiceDep
-from service.datasets.keeping import keep_upload, new_dataset
-from service.datasets.schemas import ErrorOut
-from service.jobs.schemas import JobOut, ProgressOut
+from service.datasets.creation import keep_upload, new_dataset
+from service.errors import header_docs, problem_docs
+from service.idempotency import REPLAYED, IdempotencyKey, Once, once
+from service.jobs.schemas import JobOut, job_out, jobs_out
 from service.jobs.submission import submit
 from service.json_body import parse
-from service.json_or_form import is_json, staged_form
-from service.listing import newest_first
-from service.pages import LINKED, Cursor, Limit, Page, link_next
-from service.problem_docs import headers, problems
-from service.repeats import REPLAYED, IdempotencyKey, Once, once
-from service.uploads import MAX_FIELD_BYTES, Form, read_body
+from service.multipart import Form, staged_form
+from service.pagination import LINKED, Cursor, Limit, Page, link_next, newest_first
 from store import jobs, shards
 from store.errors import InvalidError
 from store.idempotency import Answer
 from store.receivers import check_receiver
 from store.specification import JobSettings, JobSpec
-from store.states import JobStatus, Phase, progress_unit
-from store.tables import Job
 
 router = APIRouter(tags=["jobs"])
 
@@ -53,54 +48,9 @@ _SUBMIT_BODY = {
     }
 }
 
-_POLLED = headers(ETag="of this state") | headers(False, Retry_After="seconds until it is worth asking again")
+_POLLED = header_docs(ETag="of this state") | header_docs(False, Retry_After="seconds until it is worth asking again")
 
 _SOON, _LATER, _YOUNG_SECONDS = 1, 5, 60
-
-
-def job_out(session: Session, job: Job) -> JobOut:
-    """The outside form of a job's row, with the progress of its present phase."""
-    return jobs_out(session, [job])[0]
-
-
-def jobs_out(session: Session, found: Sequence[Job]) -> list[JobOut]:
-    """The same of each of them, with one query for the progress of all."""
-    phases = [_phases(job) for job in found]
-    progress = shards.progress(session, {phase for of_one in phases for phase in of_one})
-    made = ("progress", "error", "phase")
-    return [
-        JobOut(
-            **{name: getattr(job, name) for name in JobOut.model_fields if name not in made},
-            phase=_phase(job),
-            progress=_progress(job, [progress[phase] for phase in of_one if phase in progress]),
-            error=ErrorOut(**job.error) if job.error else None,
-        )
-        for job, of_one in zip(found, phases, strict=True)
-    ]
-
-
-def _phase(job: Job) -> str | None:
-    # Before its own first phase a job waits for the ingest of what it names.
-    return Phase.INGEST if job.phase is None and job.status == JobStatus.QUEUED else job.phase
-
-
-def _phases(job: Job) -> list[tuple[str, str]]:
-    """Whose shards say how far a job is: its own, or those of the datasets that it waits for."""
-    phase = _phase(job)
-    if phase is None:
-        return []
-    return [(owner, phase) for owner in (job.named_datasets() if phase == Phase.INGEST else [job.id])]
-
-
-def _progress(job: Job, found: Sequence[shards.Progress]) -> ProgressOut | None:
-    phase = _phase(job)
-    if phase is None:
-        return ProgressOut(done=job.result_count, total=job.result_count, unit="pairs") if job.result_count else None
-    return ProgressOut(
-        done=sum(progress.done for progress in found),
-        total=sum(progress.total for progress in found),
-        unit=progress_unit(phase),
-    )
 
 
 def _retry_after(job: JobOut) -> dict[str, str]:
@@ -116,10 +66,10 @@ def _retry_after(job: JobOut) -> dict[str, str]:
     response_model=JobOut,
     responses={
         202: {
-            "headers": headers(Location="the job", Retry_After="seconds until it is worth looking")
-            | headers(False, Idempotency_Replayed=REPLAYED)
+            "headers": header_docs(Location="the job", Retry_After="seconds until it is worth looking")
+            | header_docs(False, Idempotency_Replayed=REPLAYED)
         },
-        **problems(408, 409, 413, 415, 507),
+        **problem_docs(408, 409, 413, 415, 507),
     },
     openapi_extra=_SUBMIT_BODY,
 )
@@ -208,7 +158,7 @@ def list_jobs(
     responses={
         200: {"headers": _POLLED},
         304: {"description": "Not changed since", "headers": _POLLED},
-        **problems(404),
+        **problem_docs(404),
     },
 )
 def get_job(
@@ -229,14 +179,14 @@ def get_job(
     return job
 
 
-@router.post("/jobs/{job_id}/cancel", responses=problems(404, 409))
+@router.post("/jobs/{job_id}/cancel", responses=problem_docs(404, 409))
 def cancel_job(job_id: str, service: ServiceDep) -> JobOut:
     """Ask a job to end. Asking again changes nothing."""
     with service.database.transaction() as session:
         return job_out(session, jobs.cancel(session, job_id))
 
 
-@router.delete("/jobs/{job_id}", status_code=204, responses=problems(404))
+@router.delete("/jobs/{job_id}", status_code=204, responses=problem_docs(404))
 def delete_job(job_id: str, service: ServiceDep) -> None:
     """Delete a job and its results; one that runs is cancelled first."""
     with service.database.transaction() as session:

@@ -5,10 +5,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.report.charts import Chart, chart
-from service.report.numbers import number, seconds, share
-from service.report.pictures import Card, Picture, cards, picture, shortened
-from service.results.schemas import ResultOut
+from service.report.figures import Card, Chart, Picture, cards, chart, number, picture, seconds, share, shortened
+from service.results import ResultOut
 from store import datasets, exports, jobs, pairs
 from store.blobs import Blobs
 from store.database import Database

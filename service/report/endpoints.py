@@ -11,8 +11,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from service.context import HeavyDep, Service, ServiceDep
-from service.problem_docs import headers, problems
-from service.report import numbers
+from service.errors import header_docs, problem_docs
+from service.report import figures
 from service.report.content import Report, gather
 
 router = APIRouter(tags=["results"])
@@ -32,13 +32,16 @@ _pages = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_pages.filters |= {"number": numbers.number, "count": numbers.count, "share": numbers.share}
+_pages.filters |= {"number": figures.number, "count": figures.count, "share": figures.share}
 
 
 @router.get(
     "/jobs/{job_id}/report",
     response_class=HTMLResponse,
-    responses={200: {"headers": headers(Content_Security_Policy="nothing is loaded or run")}, **problems(404, 409)},
+    responses={
+        200: {"headers": header_docs(Content_Security_Policy="nothing is loaded or run")},
+        **problem_docs(404, 409),
+    },
 )
 async def get_report(job_id: str, request: Request, service: ServiceDep, heavy: HeavyDep) -> HTMLResponse:
     """The pairs at both ends of the ranking as pictures, the scores, what to be warned of, and what to do next.

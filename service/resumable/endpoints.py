@@ -5,12 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
+from service.bodies import too_large
 from service.context import Service, ServiceDep
-from service.problem_docs import headers, problems
-from service.problems import CHECKSUM_MISMATCH, MediaTypeError, VersionError
+from service.errors import CHECKSUM_MISMATCH, MediaTypeError, VersionError, header_docs, problem_docs
 from service.resumable import protocol
 from service.resumable.receiving import receive
-from service.uploads import too_large
 from store import uploads
 
 router = APIRouter(tags=["uploads"])
@@ -21,9 +20,9 @@ _BODY = {
         "content": {protocol.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-_VERSION = headers(Tus_Resumable="the version spoken")
-_EXPIRES = headers(Upload_Expires="when it is forgotten, unless more comes")
-_OFFSET = headers(Upload_Offset="how many bytes are kept")
+_VERSION = header_docs(Tus_Resumable="the version spoken")
+_EXPIRES = header_docs(Upload_Expires="when it is forgotten, unless more comes")
+_OFFSET = header_docs(Upload_Offset="how many bytes are kept")
 
 
 def _tus(
@@ -41,7 +40,9 @@ TusDep = Annotated[Service, Depends(_tus)]
 @router.options(
     "/uploads",
     status_code=204,
-    responses={204: {"headers": _VERSION | headers(Tus_Version="all there are", Tus_Extension="those that are known")}},
+    responses={
+        204: {"headers": _VERSION | header_docs(Tus_Version="all there are", Tus_Extension="those that are known")}
+    },
 )
 def tell_tus(service: ServiceDep) -> Response:
     """What of tus is spoken here."""
@@ -59,8 +60,8 @@ def tell_tus(service: ServiceDep) -> Response:
     status_code=201,
     response_class=Response,
     responses={
-        201: {"headers": _VERSION | _EXPIRES | headers(Location="the upload")},
-        **problems(412, 413),
+        201: {"headers": _VERSION | _EXPIRES | header_docs(Location="the upload")},
+        **problem_docs(412, 413),
     },
 )
 def create_upload(
@@ -86,8 +87,8 @@ def create_upload(
     "/uploads/{upload_id}",
     response_class=Response,
     responses={
-        200: {"headers": _VERSION | _OFFSET | _EXPIRES | headers(Upload_Length="bytes of the whole file")},
-        **problems(404, 412),
+        200: {"headers": _VERSION | _OFFSET | _EXPIRES | header_docs(Upload_Length="bytes of the whole file")},
+        **problem_docs(404, 412),
     },
 )
 def head_upload(upload_id: str, service: TusDep) -> Response:
@@ -110,7 +111,7 @@ def head_upload(upload_id: str, service: TusDep) -> Response:
     status_code=204,
     responses={
         204: {"headers": _VERSION | _OFFSET | _EXPIRES},
-        **problems(404, 408, 409, 412, 413, 415, CHECKSUM_MISMATCH, 507),
+        **problem_docs(404, 408, 409, 412, 413, 415, CHECKSUM_MISMATCH, 507),
     },
     openapi_extra=_BODY,
 )
@@ -135,7 +136,7 @@ async def patch_upload(
 @router.delete(
     "/uploads/{upload_id}",
     status_code=204,
-    responses={204: {"headers": _VERSION}, **problems(404, 409, 412)},
+    responses={204: {"headers": _VERSION}, **problem_docs(404, 409, 412)},
 )
 def delete_upload(upload_id: str, service: TusDep) -> None:
     """Give an upload up."""

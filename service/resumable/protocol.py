@@ -10,7 +10,7 @@ from email.utils import format_datetime
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import MalformedError
+from service.errors import MalformedError
 from store.database import storable_text
 
 VERSION = "1.0.0"

@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event
 
-from service.metrics.state import State
+from service.metrics import State
 from store import api_keys, gauges
 
 

@@ -119,7 +119,7 @@ def test_while_the_first_is_still_coming_a_repeat_is_a_409_that_says_when_to_ask
 
 
 def test_a_body_that_stops_coming_is_a_408_and_lets_its_key_go(settings, embedding_zip, problem_of, monkeypatch):
-    monkeypatch.setattr("service.uploads._STALL_SECONDS", 0.3)
+    monkeypatch.setattr("service.bodies._STALL_SECONDS", 0.3)
     body = httpx.Request("POST", "http://x", files={"file": ("a.zip", embedding_zip(4))})
     content, headers = body.read(), {"content-type": body.headers["content-type"], **KEY}
 

@@ -14,9 +14,8 @@ from starlette.concurrency import run_in_threadpool
 
 from service.context import Service, ServiceDep
 from service.datasets.schemas import ErrorOut
-from service.jobs.endpoints import job_out
-from service.jobs.schemas import ProgressOut
-from service.problem_docs import problems
+from service.errors import problem_docs
+from service.jobs.schemas import ProgressOut, job_out
 from store import jobs
 from store.errors import NotFoundError
 from store.states import JobStatus
@@ -68,7 +67,7 @@ def _followed(job_id: str, service: ServiceDep) -> Iterator[EventOut]:
             "description": "events `progress`, and at the end of the job one `end`",
         },
         204: {"description": "the job has ended, and `Last-Event-ID` has seen it: do not connect again"},
-        **problems(404),
+        **problem_docs(404),
     },
 )
 async def follow_job(

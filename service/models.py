@@ -1,23 +1,22 @@
 """`/models`: bring, look at and delete models."""
 
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Request, Response
-from pydantic import RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from service.bodies import MAX_FIELD_BYTES, is_json, read_body
 from service.context import Service, ServiceDep
 from service.datasets.schemas import ErrorOut
+from service.errors import header_docs, problem_docs
+from service.idempotency import REPLAYED, IdempotencyKey, Once, once
 from service.json_body import parse
-from service.json_or_form import is_json, staged_form
 from service.limits import UNLIMITED
-from service.listing import newest_first
-from service.models.schemas import ModelOut, ModelReference
-from service.pages import LINKED, Cursor, Limit, Page, link_next
-from service.problem_docs import headers, problems
-from service.repeats import REPLAYED, IdempotencyKey, Once, once
-from service.uploads import MAX_FIELD_BYTES, Form, read_body
+from service.multipart import Form, staged_form
+from service.pagination import LINKED, Cursor, Limit, Page, link_next, newest_first
 from store import jobs, models, pending, shards
 from store.catalogue import check_architecture, check_size
 from store.checkpoint_file import architecture_of
@@ -26,8 +25,51 @@ from store.errors import InvalidError, NotFoundError
 from store.idempotency import Answer
 from store.ids import new_id
 from store.references import check_reference, filename_of, shown
-from store.states import JobStatus
+from store.states import JobStatus, ModelStatus
 from store.tables import Model
+
+Name = Annotated[str, Field(max_length=200)]
+Architecture = Annotated[str, Field(min_length=1, max_length=200)] | dict[str, Any]
+
+
+class ModelOut(BaseModel):
+    """A checkpoint that a user brought."""
+
+    id: str
+    name: str | None
+    source: str | None = Field(description="the URI or the job that its checkpoint is copied from; null if uploaded")
+    architecture: str | dict[str, Any] | None = Field(
+        description="a name that open_clip knows, `tiny`, or a configuration; null until a fetched file has said it"
+    )
+    digest: str | None = Field(description="of the file's bytes; null until they are there")
+    status: ModelStatus
+    size_bytes: int
+    error: ErrorOut | None
+    created_at: datetime
+
+
+class ModelReference(BaseModel):
+    """A model whose checkpoint is copied from elsewhere instead of uploaded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uri: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="https://host/file, s3://bucket/key or gs://bucket/key: one safetensors file"
+    )
+    job: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="a `removal` that succeeded: the model that it edited"
+    )
+    name: Name | None = None
+    architecture: Architecture | None = Field(
+        default=None, description="needed unless the file's metadata hold an `open_clip_config`"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.uri is None) == (self.job is None):
+            raise ValueError("a checkpoint is copied either from a `uri` or from a `job`")
+        return self
+
 
 router = APIRouter(tags=["models"])
 
@@ -71,8 +113,8 @@ def model_out(model: Model) -> ModelOut:
     status_code=201,
     response_model=ModelOut,
     responses={
-        201: {"headers": headers(Location="the model") | headers(False, Idempotency_Replayed=REPLAYED)},
-        **problems(408, 409, 413, 415, 507),
+        201: {"headers": header_docs(Location="the model") | header_docs(False, Idempotency_Replayed=REPLAYED)},
+        **problem_docs(408, 409, 413, 415, 507),
     },
     openapi_extra=_BODY,
 )
@@ -192,14 +234,14 @@ def list_models(
     return Page(items=items, next_cursor=following, total=total)
 
 
-@router.get("/models/{model_id}", responses=problems(404))
+@router.get("/models/{model_id}", responses=problem_docs(404))
 def get_model(model_id: str, service: ServiceDep) -> ModelOut:
     """One model."""
     with service.database.transaction() as session:
         return model_out(models.get(session, model_id))
 
 
-@router.delete("/models/{model_id}", status_code=204, responses=problems(404, 409))
+@router.delete("/models/{model_id}", status_code=204, responses=problem_docs(404, 409))
 def delete_model(model_id: str, service: ServiceDep) -> None:
     """Delete a model that no unfinished job uses. Results that it gave stay."""
     with service.database.transaction() as session:
