@@ -35,6 +35,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY doorbell doorbell
 COPY ecif ecif
 COPY encoders encoders
+COPY readers readers
 COPY store store
 COPY worker worker
 RUN uv build --wheel --require-hashes --build-constraints requirements/dev.txt --out-dir /wheel \

@@ -1,8 +1,7 @@
-"""Images and captions → tensors: open_clip adapter, image decoding, model digests.
+"""Images and captions → tensors: open_clip adapter, model digests.
 
 What is named here is imported when it is first asked for. open_clip takes three times as long to import as torch
-itself: a worker that starts again after its death has most of its work to do without, and whoever only decodes images
-waits for neither.
+itself: a worker that starts again after its death has most of its work to do without.
 """
 
 from importlib import import_module
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from encoders.embedder import Embedder
     from encoders.embedding_heads import square_heads
-    from encoders.image_decoding import ImageRefused, Inspected, decode_image, inspect_image
     from encoders.loaded_model import LoadedModel
     from encoders.loading import load_model
     from encoders.model_spec import Checkpoint, ModelRefused, ModelSpec
@@ -19,13 +17,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "Embedder",
-    "ImageRefused",
-    "Inspected",
     "LoadedModel",
     "ModelRefused",
     "ModelSpec",
-    "decode_image",
-    "inspect_image",
     "load_model",
     "square_heads",
 ]
@@ -33,13 +27,9 @@ __all__ = [
 _MODULES = {
     "Checkpoint": "model_spec",
     "Embedder": "embedder",
-    "ImageRefused": "image_decoding",
-    "Inspected": "image_decoding",
     "LoadedModel": "loaded_model",
     "ModelRefused": "model_spec",
     "ModelSpec": "model_spec",
-    "decode_image": "image_decoding",
-    "inspect_image": "image_decoding",
     "load_model": "loading",
     "square_heads": "embedding_heads",
 }

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from readers.pairs import EmbeddingBlock, RejectedPair
+from readers.sandbox.image_checks import CheckedPair
 from store.states import DuplicateKind
 from store.thumbnails import name_of, packed
 from worker.content_hash import content_hash, row_hashes
 from worker.equals import Fingerprints
-from worker.formats import EmbeddingBlock, RejectedPair
 from worker.found_pairs import FoundPart, Told, described, numbered
-from worker.inspection.ordered import CheckedPair
 from worker.near_equals import codes
 from worker.records import InUpload, pack, pack_rows
 from worker.tally import Tally

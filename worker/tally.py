@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from readers.refusals import Rejection
 from store.states import DuplicateKind
 from worker.equals import Equal
-from worker.formats import Rejection
 
 _MOST_LABELS = 1000
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from worker.formats import UploadReader
-from worker.formats.printable import printable
+from readers.printable import printable
+from readers.upload import UploadReader
 
 
 def facts(reader: UploadReader) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from readers.formats.image_folder import DEFAULT_TEMPLATE
+from readers.limits import Limits
+from readers.upload import UploadReader
 from store.errors import LostLeaseError
 from store.tables import Dataset
-from worker.formats import DEFAULT_TEMPLATE, Limits, UploadReader
 from worker.task import Task
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -84,18 +83,6 @@ def pictures() -> list[Image.Image]:
     return [
         Image.fromarray(generator.integers(0, 256, size=(*size, 3), dtype=np.uint8)) for size in ((90, 70), (48, 131))
     ]
-
-
-@pytest.fixture(scope="session")
-def saved() -> Callable[..., bytes]:
-    """An image as the bytes of a file."""
-
-    def save(image: Image.Image, image_format: str, **options: Any) -> bytes:
-        stream = BytesIO()
-        image.save(stream, image_format, **options)
-        return stream.getvalue()
-
-    return save
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ import zipfile
 import pyarrow as pa
 
 from tests.hostile.case import ROW, Case, shard, zip_of
+from tests.readers.conftest import tar_bytes
 from tests.service_fixtures import picture
-from tests.worker.formats.conftest import tar_bytes
 
 GOOD = {"metadata.csv": ROW, "good.png": picture(0), "evil.png": picture(1)}
 CENTRAL, END = b"PK\1\2", b"PK\5\6"

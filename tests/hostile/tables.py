@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.hostile.case import Case, shard, table, zip_of
+from tests.readers.conftest import tar_bytes
 from tests.service_fixtures import picture
-from tests.worker.formats.conftest import tar_bytes
 
 HEADER = b"file_name,caption\n"
 GOOD = b"0.png,fine\n"

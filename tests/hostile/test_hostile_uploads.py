@@ -3,7 +3,7 @@
 Whatever comes: no 5xx, a reason that names the culprit, nothing written outside its place or left behind, little
 memory, and the processes live on. What is to be turned away is listed in the design (reliability.md); each line of
 that list has its cases in a module beside this one. How readers turn such things away in detail:
-`tests/worker/formats`. Exports that are safe to open: `tests/service/test_exports.py`.
+`tests/readers`. Exports that are safe to open: `tests/service/test_exports.py`.
 """
 
 import base64

@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from tests.readers.writers import webdataset_shard, zip_of
 from tests.service_fixtures import picture
-from tests.worker.formats.writers import webdataset_shard, zip_of
 
 
 def files_zip(files):
@@ -147,7 +147,9 @@ def test_one_folder_of_images_can_be_named_a_class(ingested):
 
 
 def test_bounds_hold_over_all_shards_together(tmp_path):
-    from worker.formats import Limits, UploadReader, UploadRefused
+    from readers.limits import Limits
+    from readers.refusals import UploadRefused
+    from readers.upload import UploadReader
 
     (tmp_path / "shards").mkdir()
     for number in range(3):

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from store.errors import InvalidError, WorkCancelledError
-from tests.worker.formats.writers import img2dataset_tar, jpeg, stats, webdataset_shard
+from tests.readers.writers import img2dataset_tar, jpeg, stats, webdataset_shard
 from worker.fetching import Pace, fetch, several
 from worker.work import Workplace, work_once
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from store.states import DuplicateKind
-from tests.worker.formats.conftest import tar_bytes
+from tests.readers.conftest import tar_bytes
 from worker import pipeline
 from worker.work import Workplace, work_once
 

@@ -9,8 +9,8 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
+from readers.printable import printable
 from store.errors import InvalidError
-from worker.formats.printable import printable
 
 _PIECE = 1024 * 1024
 

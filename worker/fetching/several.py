@@ -16,6 +16,7 @@ from zipfile import ZipFile, ZipInfo
 import httpx
 from obstore.exceptions import BaseError
 
+from readers.printable import printable
 from store.errors import InvalidError
 from store.references import BUCKETS, is_folder
 from store.settings import MiB
@@ -23,7 +24,6 @@ from worker.fetching.bounded_copy import BoundedCopy, empty
 from worker.fetching.bucket import Bucket, Object
 from worker.fetching.pace import Pace
 from worker.fetching.web import Web
-from worker.formats.printable import printable
 
 MOST_OBJECTS = 1_000_000
 _AT_ONCE = 16

@@ -13,7 +13,7 @@ import torch
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from encoders import decode_image
+from readers.sandbox.image_decoding import decode_image
 from store import datasets, features, pairs
 from store.database import Database
 from store.shards import Planned

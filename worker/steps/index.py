@@ -7,8 +7,11 @@ are those. What cannot be read from the middle, parquet and compressed archives,
 from collections.abc import Iterator
 from typing import Any
 
+from readers.listing import line_of
+from readers.pairs import ImagePair, RejectedPair
+from readers.refusals import UploadRefused
+from readers.upload import UploadReader
 from store.errors import InvalidError
-from worker.formats import ImagePair, RejectedPair, UploadReader, UploadRefused, line_of
 from worker.task import Done, Task
 from worker.upload_facts import facts
 from worker.uploaded import dataset_of, reading

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+from readers.limits import DecoderLimits
+from readers.listing import read_listed
+from readers.pairs import Item
+from readers.refusals import UploadRefused
+from readers.sandbox.image_checks import inspected
 from store.errors import InvalidError
 from store.tables import Dataset
-from worker.formats import UploadRefused, read_listed
-from worker.formats.pairs import Item
-from worker.inspection.limits import DecoderLimits
-from worker.inspection.ordered import inspected
+from store.thumbnails import SIZES
 from worker.part_writer import PartWriter
 from worker.task import Done, Task
 from worker.upload_facts import facts
@@ -29,7 +31,7 @@ def run(task: Task) -> Done:
     dataset = dataset_of(task)
     writer = PartWriter(task, dataset.upload_blob)
     told: dict[str, Any] = {}
-    limits = DecoderLimits(max_pixels=task.settings.ecif_max_image_pixels)
+    limits = DecoderLimits(task.settings.ecif_max_image_pixels, SIZES)
     planned = task.claim.payload.get("pairs", 0)
     try:
         with _items(task, dataset, told) as items, closing(inspected(items, limits)) as checked:

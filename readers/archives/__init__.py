@@ -1,0 +1,1 @@
+"""Zips and tars, whose members are read by position."""

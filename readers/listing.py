@@ -1,0 +1,60 @@
+"""What an index leaves for those who read: the pairs of an upload without their images, which are read later."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, replace
+from typing import IO
+
+from readers.archives.byte_range import Spent
+from readers.archives.stored_member import StoredMember
+from readers.limits import Limits
+from readers.pair_fields import shown
+from readers.pairs import ImagePair, Item, RejectedPair
+from readers.refusals import PairRefused, Rejection, damage_refused
+
+
+def line_of(item: ImagePair | RejectedPair) -> bytes:
+    """A listed item as a line of JSON."""
+    if isinstance(item, RejectedPair):
+        told: list[object] = [item.key, item.caption, item.reason, item.rejection]
+    else:
+        assert item.member is not None  # noqa: S101  it was listed, not read
+        told = [item.key, item.caption, item.extra, item.further, item.where, astuple(item.member)]
+    return json.dumps(told, separators=(",", ":")).encode() + b"\n"
+
+
+def read_listed(lines: Iterable[bytes], file: IO[bytes], limits: Limits) -> Iterator[Item]:
+    """The items of a listing with their images, out of `file`, the upload.
+
+    Pairs of one image share its bytes. Of a row whose image is damaged one rejected pair is left.
+    """
+    spent = Spent(limits)
+    member: StoredMember | None = None
+    content: bytes | PairRefused = b""
+    refused_row: str | None = None
+    with damage_refused():
+        for line in lines:
+            item = _item(json.loads(line))
+            if isinstance(item, RejectedPair) or item.member is None:
+                yield item
+                continue
+            if item.member != member:
+                member, refused_row = item.member, None
+                try:
+                    content = member.read(file, limits, spent)
+                except PairRefused as error:
+                    content = error
+            if isinstance(content, bytes):
+                yield replace(item, image=content)
+            elif item.where != refused_row:
+                refused_row = item.where
+                reason = f"{item.where}: {content}"
+                yield RejectedPair(shown(item.key), shown(item.caption), reason, content.rejection)
+
+
+def _item(told: list[object]) -> ImagePair | RejectedPair:
+    if len(told) == 4:
+        key, caption, reason, rejection = told
+        return RejectedPair(key, caption, reason, Rejection(rejection))  # type: ignore[arg-type]
+    key, caption, extra, further, where, member = told
+    return ImagePair(key, caption, b"", extra, further, where, StoredMember(*member))  # type: ignore[arg-type,misc]

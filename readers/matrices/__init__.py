@@ -1,0 +1,1 @@
+"""Matrices of numbers in files: npy and safetensors."""

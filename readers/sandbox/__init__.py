@@ -1,0 +1,1 @@
+"""What decodes hostile bytes, in confined processes of their own. Nothing is imported here."""

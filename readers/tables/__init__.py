@@ -1,0 +1,1 @@
+"""Tables of metadata: CSV, JSON lines and parquet."""

@@ -1,0 +1,89 @@
+"""Queries against plain autograd; relative influence against brute force."""
+
+import math
+
+import pytest
+import torch
+
+from ecif import Dense, GaussNewton, candidate_scores, flatten, query_gradients, query_losses, unflatten
+from ecif.traceback import relative_influence, relative_influence_from_products, role_gradients
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def brute_force(columns, g):
+    """The largest first-order change of the loss by a move of norm 1 in the span: every angle tried."""
+    basis = torch.linalg.qr(columns.T)[0]
+    angle = torch.linspace(0, 2 * math.pi, 20_001, dtype=torch.float64)
+    moves = torch.stack([angle.cos(), angle.sin()], 1) @ basis.T
+    return (moves @ g).max() / g.norm()
+
+
+def test_it_is_the_most_a_move_in_the_span_can_do():
+    spans, g = draw(12, 2, 7), draw(7, seed=1)
+    found = relative_influence(spans, g)
+    for n in range(12):
+        sign = torch.sign(-(spans[n].sum(0) @ g))
+        assert float(found[n]) == pytest.approx(float(sign * brute_force(spans[n], g)), abs=1e-6)
+
+
+def test_lengths_do_not_matter_and_parallel_columns_are_one():
+    spans, g = draw(5, 2, 7), draw(7, seed=1)
+    scaled = spans * torch.tensor([1.0, 1e-4], dtype=torch.float64)[:, None]
+    torch.testing.assert_close(relative_influence(scaled, g).abs(), relative_influence(spans, g).abs())
+    one = torch.stack([spans[:, 0], 3 * spans[:, 0] + 1e-9 * spans[:, 1]], 1)
+    cosine = -torch.cosine_similarity(spans[:, 0], g[None])
+    torch.testing.assert_close(relative_influence(one, g), cosine, rtol=1e-6, atol=1e-6)
+    alone = torch.stack([spans[:, 0], torch.zeros_like(spans[:, 0])], 1)
+    torch.testing.assert_close(relative_influence(alone, g), cosine)
+    opposed = torch.stack([3 * spans[:, 0], -spans[:, 0]], 1)
+    torch.testing.assert_close(relative_influence(opposed, g), cosine)
+
+
+def test_nothing_spanned_or_nothing_asked_is_zero():
+    assert torch.equal(relative_influence(torch.zeros(3, 2, 4), torch.ones(4)), torch.zeros(3).double())
+    assert torch.equal(relative_influence(draw(3, 2, 4), torch.zeros(4)), torch.zeros(3).double())
+
+
+def test_many_gradients_share_the_products(make_world):
+    world = make_world(l2=1.0)
+    batch = world.batches()[0]
+    curvature = Dense.of(GaussNewton(world.objective, world.params, world.batches))
+    gradients = role_gradients(world.objective, world.params, batch)
+    influences = -curvature.solve(gradients.flatten(0, 1)).x.unflatten(0, (batch.size, 2))
+    queries = draw(3, 220)
+    found = relative_influence(influences, queries)
+    assert found.shape == (3, batch.size)
+    assert float(found.abs().max()) <= 1
+    for k in range(3):
+        torch.testing.assert_close(found[k], relative_influence(influences, queries[k]))
+        moves = curvature.solve(gradients.sum(1)).x  # Δθ_n
+        assert torch.equal(found[k].sign(), (moves @ queries[k]).sign())
+    gram = influences @ influences.mT
+    products = torch.einsum("brp,kp->kbr", influences, queries)
+    again = relative_influence_from_products(gram, products, queries.norm(dim=1))
+    torch.testing.assert_close(again, found)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
+def test_gradients_of_query_losses(make_world, loss):
+    world = make_world()
+    batch = next(iter(world.batches()))
+    images, candidates = batch.images[:3], batch.texts[:5]
+    true, predicted = torch.tensor([0, 1, 4]), torch.tensor([2, 1, 0])
+    given = (world.objective, world.params, images, candidates)
+    gradients = query_gradients(*given, true, predicted, loss)
+    for q in range(3):
+        theta = flatten(world.params).detach().requires_grad_()
+        S = candidate_scores(world.objective, unflatten(theta, world.params), images, candidates)
+        (truth,) = torch.autograd.grad(query_losses(S, true, predicted, loss)[q], theta)
+        torch.testing.assert_close(gradients[q], truth, rtol=1e-4, atol=1e-5)
+
+
+def test_cross_entropy_and_margin_are_what_they_say():
+    S = torch.tensor([[2.0, 1.0, 0.0]])
+    true, predicted = torch.tensor([1]), torch.tensor([0])
+    assert query_losses(S, true, predicted, "margin").item() == pytest.approx(1.0)
+    assert query_losses(S, true, predicted, "cross_entropy").item() == pytest.approx(-S.log_softmax(1)[0, 1].item())
