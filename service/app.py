@@ -84,8 +84,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             streams=(streams := Streams(settings.ecif_max_streams)),
             heavy=Heavy(settings.ecif_max_heavy_requests),
         )
-        _say_who_may_ask(database, settings)
-        with streams.told_by_signals():
+        _log_who_has_access(database, settings)
+        with streams.close_on_signals():
             yield
         bell.close()
         database.close()
@@ -125,12 +125,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _say_who_may_ask(database: Database, settings: Settings) -> None:
+def _log_who_has_access(database: Database, settings: Settings) -> None:
     try:
         with database.transaction() as session:
             keys = api_keys.any_made(session)
     except SQLAlchemyError:
-        return  # /readyz tells; each request is asked for its key anyway
+        return  # /readyz reports it; each request is asked for its key anyway
     if not keys:
         whom = "everybody who reaches it" if settings.ecif_open else "every user of this machine, and to nobody else"
         logger.warning("there are no API keys: open to %s. %s", whom, HOW_TO_MAKE_A_KEY)

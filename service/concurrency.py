@@ -63,26 +63,26 @@ class Streams(AtOnce):
         self.closing = threading.Event()
 
     @contextmanager
-    def told_by_signals(self) -> Iterator[None]:
-        """Set `closing` when the process is asked to end, before whoever listened until now is told."""
+    def close_on_signals(self) -> Iterator[None]:
+        """Set `closing` when the process is asked to end, before the handlers that were there until now are called."""
         if threading.current_thread() is not threading.main_thread():
             yield  # no signals here: whoever runs this server ends its answers
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-        def told(number: int, frame: FrameType | None) -> None:
+        def close(number: int, frame: FrameType | None) -> None:
             self.closing.set()
             earlier = before[signal.Signals(number)]
             if callable(earlier):
                 earlier(number, frame)
 
         for number in before:
-            signal.signal(number, told)
+            signal.signal(number, close)
         try:
             yield
         finally:
             for number, handler in before.items():
-                if signal.getsignal(number) is told:
+                if signal.getsignal(number) is close:
                     signal.signal(number, handler)
 
 

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/deliveries`: whether whoever asked to be told of a job's end was told, and telling them again."""
+"""`/jobs/{id}/deliveries`: the webhook notice of a job's end, the attempts to deliver it, and sending it again."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.context import Service, ServiceDep
 from service.errors import header_docs, problem_docs
-from service.idempotency import REPLAYED, IdempotencyKey, Once, once
+from service.idempotency import REPLAYED, IdempotencyKey, IdempotentRequest, idempotent_request
 from service.pagination import Page
 from store import deliveries, jobs, shared_secrets
 from store.idempotency import Answer
@@ -127,17 +127,17 @@ async def rotate_webhook_secret(
 ) -> Response:
     """Make a new secret. Until the present one ends, notices carry a signature by each, so receivers change over in
     their own time; one that was active before both ends now. With `keep_seconds=0` the present one ends at once."""
-    async with once(service, "POST /webhook-secret/rotate", idempotency_key) as rotation:
-        return await run_in_threadpool(_rotate, service, keep_seconds, rotation)
+    async with idempotent_request(service, "POST /webhook-secret/rotate", idempotency_key) as idempotent:
+        return await run_in_threadpool(_rotate, service, keep_seconds, idempotent)
 
 
-def _rotate(service: Service, keep_seconds: int, rotation: Once) -> Response:
+def _rotate(service: Service, keep_seconds: int, idempotent: IdempotentRequest) -> Response:
     content = {"keep_seconds": keep_seconds}
-    if (answered := rotation.first_answer(content)) is not None:
+    if (answered := idempotent.first_answer(content)) is not None:
         return answered
     with service.database.transaction() as session:
         made = secret_out(
             shared_secrets.rotate_webhook_secret(session, service.tenant, timedelta(seconds=keep_seconds))
         )
         answer = Answer(201, {"Cache-Control": "no-store"}, made.model_dump_json())
-        return rotation.answer(session, content, answer)
+        return idempotent.record_answer(session, content, answer)

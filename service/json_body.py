@@ -87,15 +87,15 @@ Place = tuple[str | int, ...]
 
 def located(error: ValidationError, content: Any) -> list[dict[str, Any]]:
     """The errors (loc, msg, type, input as pydantic has them) of content, each with a place that is in it."""
-    found: list[tuple[Place, Place, dict[str, Any]]] = []
+    errors: list[tuple[Place, Place, dict[str, Any]]] = []
     strange: dict[Place, dict[Place, int]] = defaultdict(lambda: defaultdict(int))
     for item in error.errors(include_url=False, include_context=False):
         place, form = _walk(content, item["loc"], item["type"] == "missing")
         message = "Input should be an object" if item["type"] in _NOT_AN_OBJECT else item["msg"]
-        found.append((place, form, {**item, "loc": place, "msg": message}))
+        errors.append((place, form, {**item, "loc": place, "msg": message}))
         strange[form[:-1]][form] += item["type"] in _OTHER_FIELDS
-    told = [item for _, form, item in found if strange[form[:-1]][form] == min(strange[form[:-1]].values())]
-    return list({(item["loc"], item["msg"]): item for item in told}.values())
+    closest = [item for _, form, item in errors if strange[form[:-1]][form] == min(strange[form[:-1]].values())]
+    return list({(item["loc"], item["msg"]): item for item in closest}.values())
 
 
 def _walk(content: Any, loc: Place, missing: bool) -> tuple[Place, Place]:

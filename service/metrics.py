@@ -63,19 +63,19 @@ class CountRequests:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        told = False
+        answered = False
 
         async def counted(message: Message) -> None:
-            nonlocal told
-            if message["type"] == "http.response.start" and not told:
-                told = True
+            nonlocal answered
+            if message["type"] == "http.response.start" and not answered:
+                answered = True
                 self._requests.seen(scope, message["status"], time.monotonic() - started)
             await send(message)
 
         try:
             await self._app(scope, receive, counted)
         except Exception:
-            if not told:  # the answer to this is given outside of here
+            if not answered:  # the answer to this is given outside of here
                 self._requests.seen(scope, HTTPStatus.INTERNAL_SERVER_ERROR, time.monotonic() - started)
             raise
 
@@ -83,7 +83,7 @@ class CountRequests:
 _FRESH_SECONDS = 5.0
 
 
-class State(Collector):
+class DatabaseGauges(Collector):
     """A collector over figures that `read` fetches."""
 
     def __init__(self, read: Callable[[], Gauges], clock: Callable[[], float] = time.monotonic) -> None:
@@ -130,7 +130,7 @@ def install(app: FastAPI) -> None:
         with app.state.service.database.transaction() as session:
             return gauges.read(session)
 
-    registry.register(State(read))
+    registry.register(DatabaseGauges(read))
     ProcessCollector(registry=registry)
     streams = Gauge("ecif_event_streams", "streams of events that are open in this process", registry=registry)
     streams.set_function(lambda: app.state.service.streams.count)

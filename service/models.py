@@ -12,7 +12,7 @@ from service.bodies import MAX_FIELD_BYTES, is_json, read_body
 from service.context import Service, ServiceDep
 from service.datasets.schemas import ErrorOut
 from service.errors import header_docs, problem_docs
-from service.idempotency import REPLAYED, IdempotencyKey, Once, once
+from service.idempotency import REPLAYED, IdempotencyKey, IdempotentRequest, idempotent_request
 from service.json_body import parse
 from service.limits import UNLIMITED
 from service.multipart import Form, staged_form
@@ -122,25 +122,25 @@ async def bring_model(request: Request, service: ServiceDep, idempotency_key: Id
     """Stream a checkpoint in, or name what is to be copied. It is loaded once after the answer, to see whether it fits
     its architecture: poll until `status` is `ready` or `failed`."""
     by_reference = is_json(request, "send multipart/form-data, or application/json with a `uri` or a `job`")
-    async with once(service, "POST /models", idempotency_key) as request_once:
+    async with idempotent_request(service, "POST /models", idempotency_key) as idempotent:
         if by_reference:
             body = await read_body(request, MAX_FIELD_BYTES)
-            return await run_in_threadpool(_refer, service, body, request_once)
-        async with staged_form(request, service, request_once, files=["file"], fields=["name", "architecture"]) as form:
-            return await run_in_threadpool(_create, service, form, request_once)
+            return await run_in_threadpool(_create_from_reference, service, body, idempotent)
+        async with staged_form(request, service, idempotent, files=["file"], fields=["name", "architecture"]) as form:
+            return await run_in_threadpool(_create, service, form, idempotent)
 
 
-def _create(service: Service, form: Form, request_once: Once) -> Response:
+def _create(service: Service, form: Form, idempotent: IdempotentRequest) -> Response:
     upload = form.files.get("file")
     if upload is None:
         raise InvalidError("missing_field", "form field 'file' is missing", "file")
     content = form.content()
-    if (answered := request_once.first_answer(content)) is not None:
+    if (answered := idempotent.first_answer(content)) is not None:
         return answered
     name = form.fields.get("name") or (upload.filename or "")[:_MOST_NAME]
     if len(name) > _MOST_NAME:
         raise InvalidError("name_too_long", f"a name has at most {_MOST_NAME} characters", "name")
-    architecture = architecture_of(upload.path, _given(service, form.fields.get("architecture")))
+    architecture = architecture_of(upload.path, _form_architecture(service, form.fields.get("architecture")))
     model_id = new_id("model")
     owner = f"models/{model_id}"
     pending.note(service.blobs, owner)
@@ -156,49 +156,49 @@ def _create(service: Service, form: Form, request_once: Once) -> Response:
                 digest=upload.digest,
                 size_bytes=upload.size_bytes,
             )
-            answer = _promised(session, model, content, request_once)
+            answer = _record(session, model, content, idempotent)
     service.bell.ring(shards.opened(session))
     return answer
 
 
-def _given(service: Service, field: str | None) -> str | dict[str, Any] | None:
+def _form_architecture(service: Service, field: str | None) -> str | dict[str, Any] | None:
     """The architecture of a form, checked."""
     if not field:
         return None
-    given: str | dict[str, Any] = field
+    architecture: str | dict[str, Any] = field
     if field.lstrip().startswith("{"):
-        given = parse(field, RootModel[dict[str, Any]], ("body", "architecture")).root
+        architecture = parse(field, RootModel[dict[str, Any]], ("body", "architecture")).root
     elif len(field) > _MOST_NAME:
         raise InvalidError(
             "name_too_long", f"the name of an architecture has at most {_MOST_NAME} characters", "architecture"
         )
-    check_architecture(given, "architecture")
-    check_size(given, service.settings.ecif_max_model_bytes, "architecture")
-    return given
+    check_architecture(architecture, "architecture")
+    check_size(architecture, service.settings.ecif_max_model_bytes, "architecture")
+    return architecture
 
 
-def _refer(service: Service, body: bytes, request_once: Once) -> Response:
-    asked = parse(body, ModelReference, ("body",))
-    content = asked.model_dump(mode="json", exclude_defaults=True)
-    if (answered := request_once.first_answer(content)) is not None:
+def _create_from_reference(service: Service, body: bytes, idempotent: IdempotentRequest) -> Response:
+    reference = parse(body, ModelReference, ("body",))
+    content = reference.model_dump(mode="json", exclude_defaults=True)
+    if (answered := idempotent.first_answer(content)) is not None:
         return answered
-    if asked.architecture is not None:
-        check_architecture(asked.architecture, "architecture")
-        check_size(asked.architecture, service.settings.ecif_max_model_bytes, "architecture")
-    if asked.uri is not None:
-        check_reference(asked.uri, service.settings, trusted=service.limits is UNLIMITED)
+    if reference.architecture is not None:
+        check_architecture(reference.architecture, "architecture")
+        check_size(reference.architecture, service.settings.ecif_max_model_bytes, "architecture")
+    if reference.uri is not None:
+        check_reference(reference.uri, service.settings, trusted=service.limits is UNLIMITED)
     with service.database.transaction() as session:
         service.limits.room_for_bytes(session, 1)
-        if asked.job is not None:
-            _check_job(session, asked.job)
+        if reference.job is not None:
+            _check_job(session, reference.job)
         model = models.create(
             session,
             model_id=new_id("model"),
-            name=asked.name or (filename_of(asked.uri)[:_MOST_NAME] if asked.uri else None),
-            architecture=asked.architecture,
-            source=asked.uri or asked.job,
+            name=reference.name or (filename_of(reference.uri)[:_MOST_NAME] if reference.uri else None),
+            architecture=reference.architecture,
+            source=reference.uri or reference.job,
         )
-        answer = _promised(session, model, content, request_once)
+        answer = _record(session, model, content, idempotent)
     service.bell.ring(shards.opened(session))
     return answer
 
@@ -214,9 +214,9 @@ def _check_job(session: Session, job_id: str) -> None:
         raise InvalidError("no_checkpoint", f"job {job_id} worked on embeddings: it has two heads and no model", "job")
 
 
-def _promised(session: Session, model: Model, content: dict[str, Any], request_once: Once) -> Response:
+def _record(session: Session, model: Model, content: dict[str, Any], idempotent: IdempotentRequest) -> Response:
     made = model_out(model)
-    return request_once.answer(
+    return idempotent.record_answer(
         session, content, Answer(201, {"Location": f"/models/{made.id}"}, made.model_dump_json())
     )
 
@@ -228,8 +228,8 @@ def list_models(
     """Models, newest first. An inline `architecture` of more than 1,000 bytes is
     `{"abridged": true, "bytes": n}`: `GET /models/{id}` has all of it."""
     with service.database.transaction() as session:
-        found, following, total = newest_first(models, session, service.cursors, "models", limit, cursor)
-        items = [model_out(model) for model in found]
+        rows, following, total = newest_first(models, session, service.cursors, "models", limit, cursor)
+        items = [model_out(model) for model in rows]
     link_next(request, response, following)
     return Page(items=items, next_cursor=following, total=total)
 

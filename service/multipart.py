@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from service.bodies import MAX_FIELD_BYTES, chunks, declared_length, refuse_large, too_large
 from service.context import Service
 from service.errors import MalformedError, MediaTypeError, TooLargeError
-from service.idempotency import Once
+from service.idempotency import IdempotentRequest
 from store.errors import InvalidError
 
 _WRITE_BYTES = 4 * 1024 * 1024
@@ -205,7 +205,7 @@ async def read_form(
 
 @asynccontextmanager
 async def staged_form(
-    request: Request, service: Service, request_once: Once, *, files: Sequence[str], fields: Sequence[str]
+    request: Request, service: Service, idempotent: IdempotentRequest, *, files: Sequence[str], fields: Sequence[str]
 ) -> AsyncIterator[Form]:
     """The form, its files staged for as long as the block lasts.
 
@@ -214,7 +214,7 @@ async def staged_form(
     Raises:
         LimitError, and whatever `read_form` raises.
     """
-    room = None if request_once.repeated else await run_in_threadpool(service.limits.room, service.database)
+    room = None if idempotent.repeated else await run_in_threadpool(service.limits.room, service.database)
     most, declared = service.settings.ecif_max_upload_bytes, declared_length(request)
     refuse_large(request, most)
     with service.incoming.counted(service.tenant, room, declared) as count, service.blobs.staging() as folder:

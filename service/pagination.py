@@ -78,8 +78,8 @@ class Cursors:
         return place
 
     def _sign(self, question: dict[str, Any], body: bytes) -> bytes:
-        asked = json.dumps(question, sort_keys=True, default=str).encode()
-        return hmac.digest(self._key, hashlib.sha256(asked).digest() + body, "sha256")[:_SIGNATURE_BYTES]
+        encoded = json.dumps(question, sort_keys=True, default=str).encode()
+        return hmac.digest(self._key, hashlib.sha256(encoded).digest() + body, "sha256")[:_SIGNATURE_BYTES]
 
 
 def _refused() -> CursorError:
@@ -117,9 +117,9 @@ def newest_first(
     if cursor:
         created_at, row_id = cursors.read(question, cursor)
         before = (datetime.fromisoformat(created_at), str(row_id))
-    found = noun.page(session, limit=limit + 1, before=before)
+    rows = noun.page(session, limit=limit + 1, before=before)
     following = None
-    if len(found) > limit:
-        last = found[limit - 1]
+    if len(rows) > limit:
+        last = rows[limit - 1]
         following = cursors.make(question, [last.created_at.isoformat(), last.id])
-    return found[:limit], following, noun.count(session)
+    return rows[:limit], following, noun.count(session)

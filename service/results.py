@@ -72,16 +72,16 @@ class ResultOut(BaseModel):
 router = APIRouter(tags=["results"])
 
 
-def _out(job: Job, found: results.ScoredPair) -> ResultOut:
-    result = found.result
+def _out(job: Job, scored: results.ScoredPair) -> ResultOut:
+    result = scored.result
     image_url = None
-    if found.has_image and found.key is not None:
-        image_url = f"/datasets/{job.dataset_id}/pairs/{quote(found.key, safe='')}/image"
+    if scored.has_image and scored.key is not None:
+        image_url = f"/datasets/{job.dataset_id}/pairs/{quote(scored.key, safe='')}/image"
     return ResultOut(
         rank=result.rank,
         query=result.query,
-        key=found.key,
-        caption=found.caption,
+        key=scored.key,
+        caption=scored.caption,
         image_url=image_url,
         flagged=result.flagged,
         **{score: getattr(result, score) for score in SCORES},
@@ -111,7 +111,7 @@ def list_results(
         if job.status != JobStatus.SUCCEEDED:
             raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
         dataset = datasets.number(session, job.dataset_id)
-        found = results.page(
+        rows = results.page(
             session,
             job.number,
             dataset,
@@ -127,12 +127,12 @@ def list_results(
         if key is not None or query is not None:
             narrow = results.count_of(session, job.number, dataset, key=key, traced=query)
     following = None
-    if len(found) > limit:
-        last = found[limit - 1].result
+    if len(rows) > limit:
+        last = rows[limit - 1].result
         place = None if sort == "rank" else getattr(last, sort)
         following = service.cursors.make(question, [place, last.rank])
     link_next(request, response, following)
-    items = [_out(job, scored) for scored in found[:limit]]
+    items = [_out(job, scored) for scored in rows[:limit]]
     return Page(items=items, next_cursor=following, total=_total(job, flagged) if narrow is None else narrow)
 
 

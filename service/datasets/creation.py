@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from service.bodies import MAX_FIELD_BYTES, read_body
 from service.context import Service
 from service.datasets.schemas import MAX_TEMPLATE, created
-from service.idempotency import Once
+from service.idempotency import IdempotentRequest
 from service.json_body import parse
 from service.limits import UNLIMITED
 from service.multipart import UploadedFile
@@ -30,8 +30,8 @@ MAX_NAME = 200
 
 
 @dataclass(frozen=True)
-class KeptUpload:
-    """An upload whose bytes are kept, not yet a row."""
+class StoredUpload:
+    """An upload whose bytes are a blob, with no row yet."""
 
     dataset_id: str
     blob: str
@@ -46,15 +46,15 @@ class KeptUpload:
         return pending.forgotten_on_error(blobs, f"datasets/{self.dataset_id}")
 
 
-def keep_upload(
+def store_upload(
     blobs: Blobs,
     upload: UploadedFile,
     field: str,
     name: str | None,
     format_name: str | None,
     caption_template: str | None = None,
-) -> KeptUpload:
-    """Move an upload to where datasets lie.
+) -> StoredUpload:
+    """Move an upload to the blob of a new dataset.
 
     Raises:
         InvalidError: it is empty, its name is too long, or the template is none.
@@ -76,7 +76,7 @@ def keep_upload(
     blob = f"datasets/{dataset_id}/upload"
     pending.note(blobs, f"datasets/{dataset_id}")
     blobs.adopt(upload.path, blob)
-    return KeptUpload(
+    return StoredUpload(
         dataset_id=dataset_id,
         blob=blob,
         name=storable_text(name) if name else filename and filename[:MAX_NAME],
@@ -87,18 +87,18 @@ def keep_upload(
     )
 
 
-def new_dataset(session: Session, kept: KeptUpload) -> Dataset:
-    """The row of a kept upload, with its ingest queued."""
+def new_dataset(session: Session, stored: StoredUpload) -> Dataset:
+    """The row of a stored upload, with its ingest queued."""
     return datasets.create(
         session,
-        dataset_id=kept.dataset_id,
-        name=kept.name,
-        filename=kept.filename,
-        format=kept.format,
-        digest=kept.upload.digest,
-        size_bytes=kept.upload.size_bytes,
-        upload_blob=kept.blob,
-        caption_template=kept.caption_template,
+        dataset_id=stored.dataset_id,
+        name=stored.name,
+        filename=stored.filename,
+        format=stored.format,
+        digest=stored.upload.digest,
+        size_bytes=stored.upload.size_bytes,
+        upload_blob=stored.blob,
+        caption_template=stored.caption_template,
     )
 
 
@@ -128,7 +128,7 @@ class DatasetReference(BaseModel):
         return self
 
 
-async def create_from_reference(request: Request, service: Service, once: Once) -> Response:
+async def create_from_reference(request: Request, service: Service, idempotent: IdempotentRequest) -> Response:
     """Make a dataset of what the body names.
 
     Raises:
@@ -136,20 +136,20 @@ async def create_from_reference(request: Request, service: Service, once: Once) 
         ConflictError: the upload is a dataset already.
     """
     body = await read_body(request, MAX_FIELD_BYTES)
-    return await run_in_threadpool(_create, service, body, once)
+    return await run_in_threadpool(_create, service, body, idempotent)
 
 
-def _create(service: Service, body: bytes, once: Once) -> Response:
-    asked = parse(body, DatasetReference, ("body",))
-    content = asked.model_dump(exclude_none=True)
-    if (answered := once.first_answer(content)) is not None:
+def _create(service: Service, body: bytes, idempotent: IdempotentRequest) -> Response:
+    reference = parse(body, DatasetReference, ("body",))
+    content = reference.model_dump(exclude_none=True)
+    if (answered := idempotent.first_answer(content)) is not None:
         return answered
-    make = _of_upload if asked.upload is not None else _of_uri
-    return make(service, asked, once)
+    make = _of_upload if reference.upload is not None else _of_uri
+    return make(service, reference, idempotent)
 
 
-def _of_uri(service: Service, asked: DatasetReference, once: Once) -> Response:
-    uri = asked.uri or ""
+def _of_uri(service: Service, reference: DatasetReference, idempotent: IdempotentRequest) -> Response:
+    uri = reference.uri or ""
     check_references(uri, service.settings, trusted=service.limits is UNLIMITED)
     dataset_id, filename = new_id("ds"), filename_of(uri)[:1000]
     with service.database.transaction() as session:
@@ -157,20 +157,20 @@ def _of_uri(service: Service, asked: DatasetReference, once: Once) -> Response:
         dataset = datasets.create(
             session,
             dataset_id=dataset_id,
-            name=asked.name or filename[:MAX_NAME],
+            name=reference.name or filename[:MAX_NAME],
             filename=filename,
-            format=asked.format or None,
-            caption_template=asked.caption_template,
+            format=reference.format or None,
+            caption_template=reference.caption_template,
             upload_blob=f"datasets/{dataset_id}/upload",
             source=uri,
         )
-        answer = once.answer(session, asked.model_dump(exclude_none=True), created(dataset))
+        answer = idempotent.record_answer(session, reference.model_dump(exclude_none=True), created(dataset))
     service.bell.ring(shards.opened(session))
     return answer
 
 
-def _of_upload(service: Service, asked: DatasetReference, once: Once) -> Response:
-    upload_id = asked.upload or ""
+def _of_upload(service: Service, reference: DatasetReference, idempotent: IdempotentRequest) -> Response:
+    upload_id = reference.upload or ""
     with service.database.transaction() as session:
         upload = uploads.whole(session, upload_id)
     if upload.length == 0:
@@ -183,15 +183,15 @@ def _of_upload(service: Service, asked: DatasetReference, once: Once) -> Respons
         dataset = datasets.create(
             session,
             dataset_id=upload.dataset_id,
-            name=asked.name or (filename and filename[:MAX_NAME]),
+            name=reference.name or (filename and filename[:MAX_NAME]),
             filename=filename,
-            format=asked.format or None,
-            caption_template=asked.caption_template,
+            format=reference.format or None,
+            caption_template=reference.caption_template,
             digest=digest,
             size_bytes=upload.length,
             upload_blob=uploads.blob_of(upload),
         )
         uploads.use(upload)
-        answer = once.answer(session, asked.model_dump(exclude_none=True), created(dataset))
+        answer = idempotent.record_answer(session, reference.model_dump(exclude_none=True), created(dataset))
     service.bell.ring(shards.opened(session))
     return answer

@@ -82,15 +82,15 @@ def _with_images(source: Source, parts: dict[int, str]) -> Iterator[tuple[Export
 
 def _images(source: Source, parts: dict[int, str], rows: Sequence[Exported]) -> list[bytes]:
     """The images of some rows, with one request to the store for each part that they lie in."""
-    found: list[bytes] = [b""] * len(rows)
+    images: list[bytes] = [b""] * len(rows)
     by_part: dict[int, list[int]] = {}
     for place, row in enumerate(rows):
         by_part.setdefault(row.part, []).append(place)
     for part, places in by_part.items():
         ranges = [(rows[place].image_offset, rows[place].image_length) for place in places]
         for place, image in zip(places, source.blobs.get_ranges(parts[part], ranges), strict=True):
-            found[place] = image
-    return found
+            images[place] = image
+    return images
 
 
 def _suffix(row: Exported) -> str:

@@ -11,9 +11,9 @@ from starlette.concurrency import run_in_threadpool
 
 from service.bodies import MAX_FIELD_BYTES, is_json, read_body
 from service.context import Service, ServiceDep
-from service.datasets.creation import keep_upload, new_dataset
+from service.datasets.creation import new_dataset, store_upload
 from service.errors import header_docs, problem_docs
-from service.idempotency import REPLAYED, IdempotencyKey, Once, once
+from service.idempotency import REPLAYED, IdempotencyKey, IdempotentRequest, idempotent_request
 from service.jobs.schemas import JobOut, job_out, jobs_out
 from service.jobs.submission import submit
 from service.json_body import parse
@@ -76,34 +76,36 @@ def _retry_after(job: JobOut) -> dict[str, str]:
 async def submit_job(request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None) -> Response:
     """Promise a job: a JSON specification that names a dataset, or the dataset itself beside a `spec` in one form."""
     names_its_dataset = is_json(request, "send application/json or multipart/form-data")
-    async with once(service, "POST /jobs", idempotency_key) as submission:
+    async with idempotent_request(service, "POST /jobs", idempotency_key) as idempotent:
         if names_its_dataset:
             body = await read_body(request, MAX_FIELD_BYTES)
-            return await run_in_threadpool(_submit_json, service, body, submission)
-        async with staged_form(request, service, submission, files=["dataset", "validation"], fields=["spec"]) as form:
-            return await run_in_threadpool(_submit_form, service, form, submission)
+            return await run_in_threadpool(_submit_json, service, body, idempotent)
+        async with staged_form(request, service, idempotent, files=["dataset", "validation"], fields=["spec"]) as form:
+            return await run_in_threadpool(_submit_form, service, form, idempotent)
 
 
-def _promise(service: Service, session: Session, spec: JobSpec, content: dict[str, Any], submission: Once) -> Response:
+def _promise(
+    service: Service, session: Session, spec: JobSpec, content: dict[str, Any], idempotent: IdempotentRequest
+) -> Response:
     job = job_out(session, submit(session, spec, service.settings))
-    told = {"Location": f"/jobs/{job.id}", **_retry_after(job)}
-    return submission.answer(session, content, Answer(202, told, job.model_dump_json()))
+    headers = {"Location": f"/jobs/{job.id}", **_retry_after(job)}
+    return idempotent.record_answer(session, content, Answer(202, headers, job.model_dump_json()))
 
 
-def _submit_json(service: Service, body: bytes, submission: Once) -> Response:
+def _submit_json(service: Service, body: bytes, idempotent: IdempotentRequest) -> Response:
     spec = parse(body, JobSpec, ("body",))
     content = {"spec": spec.model_dump(mode="json", exclude_defaults=True)}  # the same after an upgrade, too
-    if (answered := submission.first_answer(content)) is not None:
+    if (answered := idempotent.first_answer(content)) is not None:
         return answered
     check_receiver(spec.notify, service.settings)
     with service.database.transaction() as session:
         service.limits.room_for_job(session)
-        answer = _promise(service, session, spec, content, submission)
+        answer = _promise(service, session, spec, content, idempotent)
     service.bell.ring(shards.opened(session))
     return answer
 
 
-def _submit_form(service: Service, form: Form, submission: Once) -> Response:
+def _submit_form(service: Service, form: Form, idempotent: IdempotentRequest) -> Response:
     for name, given in (("dataset", form.files), ("spec", form.fields)):
         if name not in given:
             raise InvalidError("missing_field", f"form field {name!r} is missing", name)
@@ -111,17 +113,17 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
     if "validation" in form.files and settings.validation is not None:
         raise InvalidError("validation_twice", "validation is given as a file and in the spec", "validation")
     sent = form.content() | {"spec": settings.model_dump(mode="json", exclude_defaults=True)}
-    if (answered := submission.first_answer(sent)) is not None:
+    if (answered := idempotent.first_answer(sent)) is not None:
         return answered
     check_receiver(settings.notify, service.settings)
-    with ExitStack() as kept_or_forgotten:
+    with ExitStack() as cleanup:
         ids: dict[str, str] = {}
-        kept_uploads = []
+        stored_uploads = []
         for field, upload in form.files.items():
-            kept = keep_upload(service.blobs, upload, field, None, None)
-            kept_or_forgotten.enter_context(kept.forgotten_on_error(service.blobs))
-            kept_uploads.append(kept)
-            ids[field] = kept.dataset_id
+            stored = store_upload(service.blobs, upload, field, None, None)
+            cleanup.enter_context(stored.forgotten_on_error(service.blobs))
+            stored_uploads.append(stored)
+            ids[field] = stored.dataset_id
         content: dict[str, Any] = settings.model_dump(exclude_unset=True)
         content["dataset"] = ids["dataset"]
         if "validation" in ids:
@@ -129,11 +131,11 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
         spec = JobSpec.model_validate(content)
         with service.database.transaction() as session:
             service.limits.room_for_job(session)
-            size = sum(kept.upload.size_bytes for kept in kept_uploads)
-            service.limits.room_for_datasets(session, len(kept_uploads), size)
-            for kept in kept_uploads:
-                new_dataset(session, kept)
-            answer = _promise(service, session, spec, sent, submission)
+            size = sum(stored.upload.size_bytes for stored in stored_uploads)
+            service.limits.room_for_datasets(session, len(stored_uploads), size)
+            for stored in stored_uploads:
+                new_dataset(session, stored)
+            answer = _promise(service, session, spec, sent, idempotent)
     service.bell.ring(shards.opened(session))
     return answer
 
@@ -146,8 +148,8 @@ def list_jobs(
     `spec.model.architecture`, `spec.remove.keys` or `spec.queries.candidates` of more than 1,000 bytes is
     `{"abridged": true, "bytes": n}`. `GET /jobs/{id}` has all of it."""
     with service.database.transaction() as session:
-        found, following, total = newest_first(jobs, session, service.cursors, "jobs", limit, cursor)
-        items = jobs_out(session, found)
+        rows, following, total = newest_first(jobs, session, service.cursors, "jobs", limit, cursor)
+        items = jobs_out(session, rows)
     link_next(request, response, following)
     return Page(items=items, next_cursor=following, total=total)
 
@@ -173,8 +175,8 @@ def get_job(
     etag = f'"{hashlib.sha256(job.model_dump_json().encode()).hexdigest()[:32]}"'
     response.headers["ETag"] = etag
     response.headers.update(_retry_after(job))
-    asked = if_none_match or ""
-    if etag in (tag.strip().removeprefix("W/") for tag in asked.split(",")) or asked.strip() == "*":
+    known = if_none_match or ""
+    if etag in (tag.strip().removeprefix("W/") for tag in known.split(",")) or known.strip() == "*":
         return Response(status_code=304, headers=dict(response.headers))
     return job
 

@@ -45,9 +45,9 @@ def job_out(session: Session, job: Job) -> JobOut:
     return jobs_out(session, [job])[0]
 
 
-def jobs_out(session: Session, found: Sequence[Job]) -> list[JobOut]:
+def jobs_out(session: Session, rows: Sequence[Job]) -> list[JobOut]:
     """The same of each of them, with one query for the progress of all."""
-    phases = [_phases(job) for job in found]
+    phases = [_phases(job) for job in rows]
     progress = shards.progress(session, {phase for of_one in phases for phase in of_one})
     made = ("progress", "error", "phase")
     return [
@@ -57,7 +57,7 @@ def jobs_out(session: Session, found: Sequence[Job]) -> list[JobOut]:
             progress=_progress(job, [progress[phase] for phase in of_one if phase in progress]),
             error=ErrorOut(**job.error) if job.error else None,
         )
-        for job, of_one in zip(found, phases, strict=True)
+        for job, of_one in zip(rows, phases, strict=True)
     ]
 
 
@@ -74,12 +74,12 @@ def _phases(job: Job) -> list[tuple[str, str]]:
     return [(owner, phase) for owner in (job.named_datasets() if phase == Phase.INGEST else [job.id])]
 
 
-def _progress(job: Job, found: Sequence[shards.Progress]) -> ProgressOut | None:
+def _progress(job: Job, of_shards: Sequence[shards.Progress]) -> ProgressOut | None:
     phase = _phase(job)
     if phase is None:
         return ProgressOut(done=job.result_count, total=job.result_count, unit="pairs") if job.result_count else None
     return ProgressOut(
-        done=sum(progress.done for progress in found),
-        total=sum(progress.total for progress in found),
+        done=sum(progress.done for progress in of_shards),
+        total=sum(progress.total for progress in of_shards),
         unit=progress_unit(phase),
     )

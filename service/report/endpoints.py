@@ -1,4 +1,4 @@
-"""`/jobs/{id}/report`: what a job found, as a page for people."""
+"""`/jobs/{id}/report`: the outcome of a job, as a page for people."""
 
 import base64
 import json
@@ -90,12 +90,12 @@ def _commands(report: Report, base: str, with_key: bool) -> list[tuple[str, str]
     every = ("Every pair with its scores, in this order", get("scores.csv", "export?format=csv"))
     if not job.flagged_count:
         return [every]
-    found = [("The flagged pairs, to look through", get("flagged.csv", "export?keep=flagged&format=csv"))]
+    commands = [("The flagged pairs, to look through", get("flagged.csv", "export?keep=flagged&format=csv"))]
     if report.with_images:
         unpack = "tar xf clean-open_clip.tar  # then: open_clip_train.main --dataset-type csv --train-data pairs.tsv"
         trained = get("clean-open_clip.tar", "export?keep=clean&format=open_clip")
-        found += [
+        commands += [
             ("The clean pairs as a webdataset", get("clean.tar", "export?keep=clean&format=webdataset")),
             ("The clean pairs as open_clip trains from them", f"{trained}\n{unpack}"),
         ]
-    return [*found, ("The clean pairs as a table", get("clean.parquet", "export?keep=clean&format=parquet")), every]
+    return [*commands, ("The clean pairs as a table", get("clean.parquet", "export?keep=clean&format=parquet")), every]

@@ -46,13 +46,13 @@ TusDep = Annotated[Service, Depends(_tus)]
 )
 def tell_tus(service: ServiceDep) -> Response:
     """What of tus is spoken here."""
-    told = {
+    headers = {
         "Tus-Version": protocol.VERSION,
         "Tus-Extension": protocol.EXTENSIONS,
         "Tus-Max-Size": str(service.settings.ecif_max_upload_bytes),
         "Tus-Checksum-Algorithm": ",".join(protocol.CHECKSUM_ALGORITHMS),
     }
-    return Response(status_code=204, headers=told)
+    return Response(status_code=204, headers=headers)
 
 
 @router.post(
@@ -75,12 +75,12 @@ def create_upload(
     if upload_length > service.settings.ecif_max_upload_bytes:
         raise too_large(service.settings.ecif_max_upload_bytes)
     protocol.metadata(upload_metadata or "")
-    kept = timedelta(seconds=service.settings.ecif_upload_kept_seconds)
+    retention = timedelta(seconds=service.settings.ecif_upload_kept_seconds)
     with service.database.transaction() as session:
         service.limits.room_for_bytes(session, upload_length)
-        upload = uploads.create(session, length=upload_length, metadata_header=upload_metadata, kept=kept)
-    told = {"Location": f"/uploads/{upload.id}", "Upload-Expires": protocol.expires(upload.expires_at)}
-    return Response(status_code=201, headers=told)
+        upload = uploads.create(session, length=upload_length, metadata_header=upload_metadata, kept=retention)
+    headers = {"Location": f"/uploads/{upload.id}", "Upload-Expires": protocol.expires(upload.expires_at)}
+    return Response(status_code=201, headers=headers)
 
 
 @router.head(
@@ -95,15 +95,15 @@ def head_upload(upload_id: str, service: TusDep) -> Response:
     """How much of an upload is kept: that is where to go on."""
     with service.database.transaction() as session:
         upload = uploads.get(session, upload_id)
-    told = {
+    headers = {
         "Upload-Offset": str(upload.received),
         "Upload-Length": str(upload.length),
         "Upload-Expires": protocol.expires(upload.expires_at),
         "Cache-Control": "no-store",
     }
     if upload.metadata_header is not None:
-        told["Upload-Metadata"] = upload.metadata_header
-    return Response(headers=told)
+        headers["Upload-Metadata"] = upload.metadata_header
+    return Response(headers=headers)
 
 
 @router.patch(
@@ -129,8 +129,8 @@ async def patch_upload(
         raise MediaTypeError("unsupported_media_type", f"send {protocol.MEDIA_TYPE}")
     checksum = protocol.Checksum.of(upload_checksum) if upload_checksum is not None else None
     upload = await receive(request, service, upload_id, upload_offset, checksum)
-    told = {"Upload-Offset": str(upload.received), "Upload-Expires": protocol.expires(upload.expires_at)}
-    return Response(status_code=204, headers=told)
+    headers = {"Upload-Offset": str(upload.received), "Upload-Expires": protocol.expires(upload.expires_at)}
+    return Response(status_code=204, headers=headers)
 
 
 @router.delete(

@@ -191,7 +191,7 @@ def test_whose_claim_was_taken_over_commits_nothing(client, database, dataset, m
         with database.transaction() as other:
             other.execute(update(IdempotencyKey).values(lease_until=func.now() - timedelta(seconds=1)))
         with database.transaction() as other:
-            idempotency.claim(other, "POST /jobs", KEY["Idempotency-Key"], timedelta(seconds=0))
+            idempotency.claim_key(other, "POST /jobs", KEY["Idempotency-Key"], timedelta(seconds=0))
         finish(session, held, fingerprint, answer)
 
     monkeypatch.setattr(idempotency, "finish", late)
@@ -237,7 +237,7 @@ def test_a_commit_whose_answer_was_lost_keeps_its_upload(client, blobs, monkeypa
 @pytest.mark.parametrize(
     ("dies_in", "jobs_left", "orphans"),
     [
-        ("service.jobs.endpoints.keep_upload", 0, 0),  # the body is read, beside the blobs
+        ("service.jobs.endpoints.store_upload", 0, 0),  # the body is read, beside the blobs
         ("service.jobs.endpoints.new_dataset", 0, 1),  # its bytes are a blob, no row is written
         ("store.idempotency.finish", 0, 1),  # rows are written, not committed
         ("doorbell.bell.Bell.ring", 1, 0),  # committed, not answered
