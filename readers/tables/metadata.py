@@ -10,7 +10,7 @@ from readers.printable import printable
 from readers.refusals import UploadRefused
 from readers.tables.csv_table import CsvTable
 from readers.tables.jsonl_table import JsonlTable
-from readers.tables.parquet_table import ParquetTable
+from readers.tables.parquet import ParquetTable
 from readers.tables.rows import Table
 
 CAPTION_COLUMNS = ("caption", "text", "captions")
