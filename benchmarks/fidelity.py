@@ -1,4 +1,4 @@
-"""Do predictions come true? Linear datamodelling scores, slopes and edits against real refits (design section 8)."""
+"""Do predictions come true? Linear datamodelling scores, slopes and edits against real refits (`docs/design.md`)."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from ecif import (
     unflatten,
 )
 from ecif.curvature.base import Matrix
+from ecif.curvature.projection import SIZE as PROJECTION_SIZE
 from ecif.datamodelling import datamodelling_score
 from ecif.parameters import Params, flatten
 from ecif.parameters import size as count_of
-from ecif.projection import SIZE as PROJECTION_SIZE
 
 _LARGEST_CONDITION = 300.0  # what a job with scope `all` keeps it under (worker/curvatures.py)
 _DRAWS = 32

@@ -83,11 +83,12 @@ validation loss. LDS is Spearman's correlation of the two, the slope that of rea
 are 95 % bootstrap intervals over the subsets, averaged over the seeds; small dots are the seeds.""",
         "![LDS of every curvature in every setting](plots/scores.png)",
         f"""With `heads` the fit is stationary, and the oracle is a refit without the subset, from there. With `all` and
-`lora` (adapters on every linear map) it is the proximal Bregman objective around the trained weights (design section 8,
-`refits.py`): such a model is at no minimum, so a plain refit would mostly show further training; λ is what
-`damping: "auto"` chooses there. The Hessian of that objective is `gauss_newton`, so there is no `hessian` beside it.
-`ekfac` takes {results["draws"]} draws of labels. `ekfac + {results["passes"]} passes` is `gauss_newton` by conjugate
-gradients preconditioned by it, stopped after {results["passes"]} passes. `blocks` is `gauss_newton` without the blocks
+`lora` (adapters on every linear map) it is the proximal Bregman objective around the trained weights
+(`docs/design.md`, section 11; `refits.py`): such a model is at no minimum, so a plain refit would mostly show further
+training; λ is what `damping: "auto"` chooses there. The Hessian of that objective is `gauss_newton`, so there is no
+`hessian` beside it. `ekfac` takes {results["draws"]} draws of labels. `ekfac + {results["passes"]} passes` is
+`gauss_newton` by conjugate gradients preconditioned by it, stopped after {results["passes"]} passes. `blocks` is
+`gauss_newton` without the blocks
 between weight matrices, solved to the end.""",
     ]
     for setting in results["settings"]:

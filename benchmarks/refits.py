@@ -1,6 +1,6 @@
 """What really happens when pairs leave: refits without them, for many subsets at once.
 
-Two oracles (design section 8). At a stationary point, the objective without the subset R, from the same start:
+Two oracles (`docs/design.md`, 11). At a stationary point, the objective without the subset R, from the same start:
 
     f_R(θ) = Σ_batches L(batch without R) + N·(δ/2)·‖θ − θ_prior‖².
 
@@ -25,7 +25,7 @@ from torch.func import grad, vmap
 
 from benchmarks.worlds import World
 from ecif import Batch, random_subsets, unflatten
-from ecif.forward_mode import forward_mode
+from ecif.linearise import forward_mode
 from ecif.parameters import Params, flatten, row_dot
 
 _TOLERANCE = 1e-6

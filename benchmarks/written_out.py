@@ -11,7 +11,7 @@ from torch.func import jacrev
 
 from benchmarks.worlds import World
 from ecif import Batch, GaussNewton, Objective, OnState, Solution, State, conjugate_gradients, dense_matrix
-from ecif.forward_mode import forward_mode
+from ecif.linearise import forward_mode
 from ecif.parameters import Params, flatten, size
 
 _AT_ONCE = 64

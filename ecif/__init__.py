@@ -1,27 +1,26 @@
 """Influence of every image-text pair on a contrastive model (arXiv 2411.11667): the mathematics, on torch alone.
 
-====================================  =====================================================
-section of ``design/ecif.md``          files
-====================================  =====================================================
-1 the loss                            batch, batches, similarity, objective, parameters
-2 what leaves the loss                roles
-3 the influence functions             scoring, self_influence, relative
-4.5 removal without retraining        removal
-5 curvature                           curvature/, conjugate_gradients, lanczos, damping, projection
-5 the baselines                       methods/
-6 how to compute it fast              linearise, role_derivatives, forward_mode, fit (adam, lbfgs, line_search,
-                                      mixed_precision)
-7 from scores to decisions            decisions, noise_rate
-8 agreement with refits               datamodelling
-====================================  =====================================================
+========================================  ============================================================
+section of ``docs/design.md``             files
+========================================  ============================================================
+1 the loss and its batches                batches, similarity, objective, parameters
+2 what leaves the loss                    roles
+3 influence functions                     scoring, self_influence
+4 curvature and damping                   curvature/, solve/
+5 no per-pair gradients                   linearise, roles, scoring, self_influence
+6 the baselines                           methods/
+7 from scores to decisions                detection/
+8 trace-back                              traceback
+9 removal without retraining              scoring
+10 the fit                                fit/
+11 agreement with refits                  datamodelling
+========================================  ============================================================
 
 Sign, everywhere: ``IS_n = w·∇Pos_n + w·∇Neg_n`` with ``w = H⁻¹∇L_val`` is the change of the mean validation loss
 when pair n is removed; negative = harmful, positive = valuable.
 """
 
-from ecif.batch import Batch
-from ecif.batches import cut_batches, plan_batches
-from ecif.conjugate_gradients import OnState, State, conjugate_gradients
+from ecif.batches import Batch, cut_batches, plan_batches
 from ecif.curvature import (
     Curvature,
     Dense,
@@ -36,30 +35,25 @@ from ecif.curvature import (
     dense_matrix,
     project_batch,
 )
-from ecif.damping import DampingChoice, Spectrum, choose_damping, spectrum
+from ecif.curvature.damping import DampingChoice, Spectrum, choose_damping, spectrum
+from ecif.curvature.projection import Projection
 from ecif.datamodelling import DatamodellingScore, datamodelling_score, random_subsets
-from ecif.decisions import (
+from ecif.detection.conformal import (
     Discoveries,
     benjamini_hochberg,
     calibration_warning,
     conformal_p_values,
     smallest_flaggable,
 )
-from ecif.errors import NegativeCurvature, NotConverged
+from ecif.detection.noise_rate import NoiseEstimate, estimate_noise_rate
+from ecif.detection.suspicion import fractional_ranks, fuse_ranks
 from ecif.fit import OnEpoch, fit
-from ecif.fit_settings import FitResult, FitSettings
-from ecif.forward_mode import forward_mode
-from ecif.linearise import pull, push
-from ecif.noise_rate import NoiseEstimate, estimate_noise_rate
+from ecif.fit.settings import FitResult, FitSettings
+from ecif.linearise import forward_mode, pull, push
 from ecif.objective import Batches, Embed, Objective
 from ecif.parameters import Params, flatten, unflatten
-from ecif.projection import Projection
-from ecif.queries import QueryLoss, candidate_scores, query_gradients, query_losses
-from ecif.relative import relative_influence, relative_influence_from_products, role_gradients
-from ecif.removal import removal_gradient, score_removals
-from ecif.role_derivatives import negative_derivative, positive_derivative
-from ecif.roles import Negative, negative, positive, removal_loss
-from ecif.scoring import BatchScores, score_batch
+from ecif.roles import Negative, negative, negative_derivative, positive, positive_derivative, removal_loss
+from ecif.scoring import BatchScores, removal_gradient, score_batch, score_removals
 from ecif.self_influence import (
     SelfInfluence,
     exact_self_influence,
@@ -68,8 +62,17 @@ from ecif.self_influence import (
     probed_self_influence,
 )
 from ecif.similarity import EXCLUDED, exclude, false_negatives, normalise, similarity_matrix
-from ecif.solution import Solution
-from ecif.suspicion import fractional_ranks, fuse_ranks
+from ecif.solve.conjugate_gradients import conjugate_gradients
+from ecif.solve.solution import NegativeCurvature, NotConverged, OnState, Solution, State
+from ecif.traceback import (
+    QueryLoss,
+    candidate_scores,
+    query_gradients,
+    query_losses,
+    relative_influence,
+    relative_influence_from_products,
+    role_gradients,
+)
 
 __all__ = [
     "EXCLUDED",

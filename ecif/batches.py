@@ -1,11 +1,66 @@
-"""Which pairs meet in which batch: seeded, explicit, stored with the job (design section 1)."""
+"""Which pairs meet in which batch (the paper's ``Seg``): seeded, explicit, stored with the job.
+
+The contrastive loss couples the pairs of a batch, so membership changes every influence (`docs/design.md`, section 1).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ecif.seeds import generator
+
+@dataclass(frozen=True)
+class Batch:
+    """B pairs, row n of every field being pair n.
+
+    Attributes:
+        images: (B, ...), whatever the embedder takes.
+        texts: (B, ...), whatever the embedder takes.
+        caption_group: (B,) int64; equal value = equal caption.
+        image_group: (B,) int64; equal value = equal image.
+
+    Raises:
+        ValueError: no pairs, fields of different length, or groups that are not int64.
+    """
+
+    images: Tensor
+    texts: Tensor
+    caption_group: Tensor
+    image_group: Tensor
+
+    def __post_init__(self) -> None:
+        size = self.texts.shape[0]
+        if size == 0:
+            raise ValueError("a batch needs at least one pair")
+        if self.images.shape[0] != size:
+            raise ValueError(f"{self.images.shape[0]} images but {size} texts in one batch")
+        for name, group in (("caption_group", self.caption_group), ("image_group", self.image_group)):
+            if group.shape != (size,) or group.dtype != torch.int64:
+                raise ValueError(f"{name} must be ({size},) int64, is {tuple(group.shape)} {group.dtype}")
+
+    @property
+    def size(self) -> int:
+        """The number of pairs, B."""
+        return self.texts.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            self.images.to(device),
+            self.texts.to(device),
+            self.caption_group.to(device),
+            self.image_group.to(device),
+        )
+
+
+_STRIDE = 1_000_003  # a prime: streams of neighbouring seeds do not overlap below a million places
+
+
+def generator(seed: int, place: int) -> torch.Generator:
+    """A CPU generator for one place (partition, batch index) under one seed."""
+    return torch.Generator().manual_seed((seed * _STRIDE + place) % 2**63)
 
 
 def plan_batches(n: int, batch_size: int, partitions: int, seed: int) -> Tensor:

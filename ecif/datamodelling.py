@@ -1,4 +1,4 @@
-"""How well predicted changes agree with those of real refits: the linear datamodelling score (design section 8).
+"""How well predicted changes agree with those of real refits: the linear datamodelling score (`docs/design.md`, 11).
 
 Park et al. 2023, *TRAK: Attributing Model Behavior at Scale*: Spearman's correlation, over random subsets that leave
 the training set, of the predicted against the actual change of what is measured. Its interval is the percentile
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ecif.seeds import generator
-from ecif.suspicion import fractional_ranks
+from ecif.batches import generator
+from ecif.detection.suspicion import fractional_ranks
 
 
 @dataclass(frozen=True)

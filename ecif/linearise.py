@@ -2,21 +2,52 @@
 
 `push` is J·v by forward mode, `pull` is Jᵀ·c by reverse mode, J = dS/dθ (B² × P), never formed. Several
 directions share one evaluation of the model, being mapped over by vmap. Parameters that require gradients,
-the model's frozen ones too, record no graph outside torch.func's own (hence no_grad).
+the model's frozen ones too, record no graph outside torch.func's own (hence no_grad). Both run inside
+`forward_mode`, in the kernels that can be differentiated forwards, and twice (`docs/design.md`, section 5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ecif.batch import Batch
-from ecif.forward_mode import forward_mode
+from ecif.batches import Batch
 from ecif.objective import Objective
 from ecif.parameters import Params, flatten, unflatten
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Inside, attention runs in kernels with forward-mode and second derivatives.
+
+    The fused attention kernels and the inference fast path of ``nn.MultiheadAttention`` have neither and
+    raise NotImplementedError. The setting of before is restored on the way out.
+    """
+    _load()
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@cache
+def _load() -> None:
+    """Let torch load its forward-mode rules now: it compiles them with its own deprecated torch.jit.script
+    at the first jvp of a process, and that warning is not ours to pass on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
+
 
 AT_ONCE = 32  # directions mapped over together: memory grows with it, the shared primal gets cheaper
 

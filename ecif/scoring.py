@@ -1,22 +1,31 @@
-"""Scores of all pairs of a batch at once, without any per-pair gradient (design sections 3 and 6).
+"""Scores of all pairs of a batch at once, without any per-pair gradient (`docs/design.md`, sections 3, 5 and 9).
 
 A direction w is pushed forward to dS; closed forms in (S, dS) then give ``w·∇Pos_n`` and ``w·∇Neg_n``.
 With ``w = H⁻¹∇L_val``, ``IS_n = w·∇Pos_n + w·∇Neg_n ≈ L_val(after removing n) − L_val(before)``:
 negative = removing the pair lowers the validation loss = harmful; positive = valuable.
+
+The terms of pairs that share a batch and leave together do not add, so a removed set R has its own form,
+`roles.removal_loss`, whose gradient and predicted effect are taken batch by batch:
+
+    θ̂_{−R} ≈ θ̂ + H⁻¹ ∇( Σ_{n∈R} Pos_n + Neg_R ),      L_val(after) − L_val(before) ≈ w·∇(…),  w = H⁻¹∇L_val.
+
+Sums over the batches of all R partitions are to be divided by the number of partitions, as everywhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from torch import Tensor
+from torch.func import grad, jvp, vmap
 
-from ecif.batch import Batch
-from ecif.linearise import push
+from ecif.batches import Batch
+from ecif.linearise import forward_mode, pull, push
 from ecif.objective import Objective
 from ecif.parameters import Params
-from ecif.role_derivatives import negative_derivative, positive_derivative
-from ecif.roles import Negative
+from ecif.roles import Negative, negative_derivative, positive_derivative, removal_loss
 from ecif.roles import positive as positive_role
 
 
@@ -59,3 +68,24 @@ def score_batch(
         pair_loss=positive_role(S),
         clip_score=(S.diagonal() / objective.scale_of(params)).detach(),
     )
+
+
+def removal_gradient(objective: Objective, params: Params, batch: Batch, removed: Tensor) -> Tensor:
+    """∇( L(batch) − L(batch without the removed) ), (P,), for removed (B,) bool."""
+    S, back = pull(objective, params, batch)
+    with torch.no_grad():
+        cotangent: Tensor = grad(partial(removal_loss, removed=removed))(S)
+    return back(cotangent[None])[0]
+
+
+def score_removals(objective: Objective, params: Params, batch: Batch, directions: Tensor, removed: Tensor) -> Tensor:
+    """w·∇( L(batch) − L(batch without each set) ), (k, m), for directions (k, P) and m sets (m, B) bool."""
+    S, dS = push(objective, params, batch, directions)
+
+    def along(direction: Tensor, mask: Tensor) -> Tensor:
+        moved: Tensor = jvp(partial(removal_loss, removed=mask), (S,), (direction,))[1]
+        return moved
+
+    with forward_mode(), torch.no_grad():
+        scores: Tensor = vmap(vmap(along, (None, 0)), (0, None))(dS, removed)
+    return scores

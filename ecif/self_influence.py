@@ -1,4 +1,4 @@
-"""Self-influence g_nᵀH⁻¹g_n ≥ 0 with g_n = ∇(Pos_n + Neg_n) (design sections 3 and 6).
+"""Self-influence g_nᵀH⁻¹g_n ≥ 0 with g_n = ∇(Pos_n + Neg_n) (`docs/design.md`, sections 3 and 5).
 
 Exact: per-pair gradients and a solve for each. By probes: for z of covariance H, x = H⁻¹z has covariance H⁻¹, so
 ``E[(g_n·x)²] = g_nᵀH⁻¹g_n``; the mean over k probes is unbiased, never negative, costs k solves and one forward
@@ -14,16 +14,14 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from ecif.batch import Batch
+from ecif.batches import Batch, generator
 from ecif.curvature.base import Curvature
-from ecif.curvature.loss_curvature import sample_root
-from ecif.forward_mode import forward_mode
-from ecif.linearise import AT_ONCE, pull
+from ecif.curvature.gauss_newton import sample_root
+from ecif.linearise import AT_ONCE, forward_mode, pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, row_dot, size
 from ecif.roles import Negative, negative, positive
 from ecif.scoring import BatchScores
-from ecif.seeds import generator
 
 
 @dataclass(frozen=True)

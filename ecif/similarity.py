@@ -1,7 +1,7 @@
-"""From embeddings to the matrix S of similarities (design section 1).
+"""From embeddings to the matrix S of similarities (`docs/design.md`, section 1).
 
 ``S[i, j] = s · u_i · v_j`` with u the L2-normalised text rows and v the image rows. False negatives
-(section 9: equal captions or images in one batch) leave every denominator: their entries become `EXCLUDED`.
+(equal captions or images in one batch) leave every denominator: their entries become `EXCLUDED`.
 """
 
 from __future__ import annotations

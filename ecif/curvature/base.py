@@ -1,4 +1,4 @@
-"""The protocol of every curvature, and what the iterative ones have in common."""
+"""The protocol of every curvature, the trivial one, and what those known by their products have in common."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from ecif.conjugate_gradients import OnState, State, conjugate_gradients
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params
-from ecif.solution import Solution
+from ecif.solve.conjugate_gradients import conjugate_gradients
+from ecif.solve.solution import OnState, Solution, State
 
 
 class Curvature(Protocol):
@@ -66,3 +67,13 @@ class Matrix(ABC):
             state=state,
             on_state=on_state,
         )
+
+
+@dataclass(frozen=True)
+class Identity:
+    """No curvature at all."""
+
+    def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:
+        """rhs (k, P) itself."""
+        residual = torch.zeros(rhs.shape[0], dtype=torch.float64, device=rhs.device)
+        return Solution(rhs.clone(), 0, residual, (1.0, 1.0), converged=True)

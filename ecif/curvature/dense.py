@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ecif.conjugate_gradients import OnState, State, conjugate_gradients
+from ecif.batches import generator
 from ecif.curvature.base import Matrix
-from ecif.errors import NegativeCurvature
 from ecif.parameters import row_dot, size
-from ecif.seeds import generator
-from ecif.solution import Solution
+from ecif.solve.conjugate_gradients import conjugate_gradients
+from ecif.solve.solution import NegativeCurvature, OnState, Solution, State
 
 LARGEST = 4096
 """Parameters up to which the matrix (134 MB then) is written out and per-pair answers are exact."""

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ecif.conjugate_gradients import OnState, State
-from ecif.curvature.loss_curvature import sample_root
+from ecif.batches import generator
+from ecif.curvature.gauss_newton import sample_root
 from ecif.linearise import pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten
-from ecif.seeds import generator
-from ecif.solution import Solution
+from ecif.solve.solution import OnState, Solution, State
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ecif.batch import Batch
-from ecif.conjugate_gradients import OnState, State
-from ecif.curvature.loss_curvature import sample_root
+from ecif.batches import Batch, generator
+from ecif.curvature.gauss_newton import sample_root
 from ecif.linearise import pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, size, unflatten
-from ecif.seeds import generator
-from ecif.solution import Solution
+from ecif.solve.solution import OnState, Solution, State
 
 DRAWS = 8  # of labels for each batch
 _NUMBERS = 2**26  # that a chunk of pseudo-gradients may hold: 512 MiB in float64

@@ -1,4 +1,14 @@
-"""Gauss-Newton: (1/R) Σ Jᵀ(∇²_S L)J + N(δ + λ)·I, positive semi-definite at every θ (design section 5)."""
+"""Gauss-Newton: (1/R) Σ Jᵀ(∇²_S L)J + N(δ + λ)·I, positive semi-definite at every θ (`docs/design.md`, section 4).
+
+The second derivative of the loss in S comes as a product and as a square root by sampling. L is a sum of a softmax
+cross-entropy per row and per column, so
+
+    ∇²_S L · dS = p∘(dS − Σ_j p dS along the row) + q∘(dS − Σ_i q dS along the column),
+
+positive semi-definite for every S. For a label y drawn from p[k, :], ``onehot(y) − p[k, :]`` has covariance
+``diag(p) − p pᵀ``: one draw per row and per column has covariance ∇²_S L. (Labels from the model, never the
+observed ones: that would be the empirical Fisher.)
+"""
 
 from __future__ import annotations
 
@@ -8,8 +18,30 @@ import torch
 from torch import Tensor
 
 from ecif.curvature.base import Matrix
-from ecif.curvature.loss_curvature import loss_curvature
 from ecif.linearise import pull, push
+
+
+def loss_curvature(S: Tensor, dS: Tensor) -> Tensor:
+    """∇²_S L · dS, (..., B, B). S (B, B) with false negatives excluded; dS (..., B, B)."""
+    return _row_curvature(S, dS) + _row_curvature(S.mT, dS.mT).mT
+
+
+def sample_root(S: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """k independent draws (k, B, B) of mean zero and covariance ∇²_S L. `generator` is a CPU one."""
+    return _row_draws(S, k, generator) + _row_draws(S.mT, k, generator).mT
+
+
+def _row_curvature(S: Tensor, dS: Tensor) -> Tensor:
+    p = S.softmax(-1)
+    return p * (dS - (p * dS).sum(-1, keepdim=True))
+
+
+def _row_draws(S: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    p = S.softmax(-1)
+    # Drawn on the CPU in float64, so that the labels do not depend on the device.
+    labels = torch.multinomial(p.double().cpu(), k, replacement=True, generator=generator)  # (B, k)
+    drawn = torch.nn.functional.one_hot(labels.T.to(S.device), S.shape[-1])
+    return drawn.to(p.dtype) - p
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The exact Hessian of the training objective, by reverse mode over reverse mode (design section 5).
+"""The exact Hessian of the training objective, by reverse mode over reverse mode (`docs/design.md`, section 4).
 
 Not forwards over reverse: torch is wrong there for LayerNorm (pytorch/pytorch#196700), and its result not symmetric.
 """
@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.func import grad, vjp, vmap
 
 from ecif.curvature.base import Matrix
-from ecif.forward_mode import forward_mode
-from ecif.linearise import AT_ONCE
+from ecif.linearise import AT_ONCE, forward_mode
 from ecif.parameters import flatten, unflatten
 
 

@@ -1,10 +1,10 @@
-"""Gauss-Newton inside a random subspace: small, explicit, and with rows per pair that are kept (design section 5).
+"""Gauss-Newton inside a random subspace: small, explicit, and with rows per pair that are kept (`docs/design.md`, 4).
 
     M = Π [ (1/R) Σ Jᵀ(∇²_S L)J ] Πᵀ + N(δ + λ)·I,      rows_n = Π [∇Pos_n, ∇Neg_n]  (2, K)
 
 M is exact, no labels being sampled: J Πᵀ is a push along the K rows of Π, which the pairs' rows share, and Jᵀ pulls it
-back. Sums over
-batches add up, so shards can make them. With the rows on disk a thousand queries cost one pass over them.
+back. Sums over batches add up, so shards can make them. With the rows on disk a thousand queries cost one pass over
+them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ecif.batch import Batch
-from ecif.conjugate_gradients import OnState, State
-from ecif.curvature.loss_curvature import loss_curvature
+from ecif.batches import Batch
+from ecif.curvature.gauss_newton import loss_curvature
+from ecif.curvature.projection import Projection
 from ecif.linearise import AT_ONCE, pull, push
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params
-from ecif.projection import Projection
-from ecif.relative import relative_influence
-from ecif.role_derivatives import negative_derivative, positive_derivative
-from ecif.roles import Negative
-from ecif.solution import Solution
+from ecif.roles import Negative, negative_derivative, positive_derivative
+from ecif.solve.solution import OnState, Solution, State
+from ecif.traceback import relative_influence
 
 
 @dataclass(frozen=True)
@@ -112,5 +110,5 @@ class Projected:
         return value
 
     def relative_influence(self, rows: Tensor, gradients: Tensor) -> Tensor:
-        """(q, n), as `relative.relative_influence` with every vector taken inside the subspace."""
+        """(q, n), as `traceback.relative_influence` with every vector taken inside the subspace."""
         return relative_influence(-self.inside(rows), self.projection.down(gradients))

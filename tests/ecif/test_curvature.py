@@ -37,8 +37,7 @@ from ecif import (
     plan_batches,
     unflatten,
 )
-from ecif.mixed_precision import in_bfloat16
-from ecif.objective import LOGIT_SCALE, starting_logit_scale
+from ecif.objective import LOGIT_SCALE, in_bfloat16, starting_logit_scale
 from encoders.loaded_model import LoadedModel
 
 CONFIG = {

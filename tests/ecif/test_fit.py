@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ecif import FitSettings, fit, flatten, unflatten
-from ecif.mixed_precision import in_bfloat16
+from ecif.objective import in_bfloat16
 
 
 def run(world, settings, **more):

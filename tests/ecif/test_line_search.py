@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ecif.line_search import LineSearch
+from ecif.fit.line_search import LineSearch
 
 FUNCTIONS = {
     "parabola": (lambda t: (t - 3) ** 2, lambda t: 2 * (t - 3)),

@@ -3,6 +3,7 @@ import torch
 
 from ecif import flatten, score_batch, unflatten
 from ecif.curvature.ekfac import Ekfac
+from ecif.curvature.projection import Projection
 from ecif.methods import (
     ekfac_influence,
     lemon,
@@ -12,8 +13,7 @@ from ecif.methods import (
     trak_kernel,
     trak_scores,
 )
-from ecif.projection import Projection
-from ecif.relative import role_gradients
+from ecif.traceback import role_gradients
 
 
 def auroc(scores, wrong):

@@ -3,8 +3,8 @@ import torch
 
 from ecif import Dense, GaussNewton, exact_self_influence, score_batch
 from ecif.curvature.projected import Projected, project_batch
-from ecif.projection import Projection
-from ecif.relative import relative_influence, role_gradients
+from ecif.curvature.projection import Projection
+from ecif.traceback import relative_influence, role_gradients
 
 
 @pytest.mark.parametrize("side", [1, 3, 5])

@@ -1,4 +1,4 @@
-"""The whole: predicted against real change of the validation loss when random 5 % subsets leave (design section 8).
+"""The whole: predicted against real change of the validation loss when random 5 % subsets leave (`docs/design.md`, 11).
 
 Three seeds fixed beforehand, 256 pairs, a fifth of them wrong, δ = 0.3; the floors are those of the design page. At
 twice this scale `hessian` stays above 0.97 but `gauss_newton` falls to 0.91–0.95: see docs/methods.md.
@@ -10,7 +10,7 @@ import torch
 from ecif import FitSettings, GaussNewton, Hessian, dense_matrix, fit, flatten, score_batch, unflatten
 from ecif.curvature.ekfac import Ekfac
 from ecif.datamodelling import datamodelling_score, random_subsets
-from ecif.removal import removal_gradient, score_removals
+from ecif.scoring import removal_gradient, score_removals
 
 SUBSETS = 100
 

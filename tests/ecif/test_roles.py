@@ -1,4 +1,4 @@
-"""Oracles of design section 8: what leaves the loss, against deletion and finite differences."""
+"""Oracles of `docs/design.md`, section 11: what leaves the loss, against deletion and finite differences."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The damping λ, given or chosen (design sections 1 and 9: no labels are needed for this rule).
+"""The damping λ, given or chosen (`docs/design.md`, section 4). The rule needs no labels.
 
 δ already bounds H from below by N·δ, and damping biases every influence towards plain gradients, so nothing is
 added while δ is a fair share of the curvature. Otherwise δ + λ is lifted to that share of the mean eigenvalue:
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ecif.curvature.loss_curvature import sample_root
+from ecif.batches import generator
+from ecif.curvature.gauss_newton import sample_root
 from ecif.linearise import pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, row_dot, size
-from ecif.seeds import generator
 
 SHARE = 1e-2
 

@@ -1,8 +1,8 @@
-"""From suspicion to a list of pairs with a stated error rate (design section 7). Higher score = more suspicious.
+"""From suspicion to a list of pairs with a stated error rate (`docs/design.md`, section 7).
 
-Conformal p-values against clean calibration pairs, then Benjamini and Hochberg (1995): the false discovery rate is
-controlled (Bates et al. 2023, *Testing for outliers with conformal p-values*, theorem 2) if calibration pairs are
-exchangeable with clean scored pairs.
+Higher score = more suspicious. Conformal p-values against clean calibration pairs, then Benjamini and Hochberg (1995):
+the false discovery rate is controlled (Bates et al. 2023, *Testing for outliers with conformal p-values*, theorem 2) if
+calibration pairs are exchangeable with clean scored pairs.
 """
 
 from __future__ import annotations

@@ -13,18 +13,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ecif.errors import NegativeCurvature, NotConverged
-from ecif.lanczos import ritz_range
 from ecif.parameters import row_dot
-from ecif.solution import Solution
+from ecif.solve.lanczos import ritz_range
+from ecif.solve.solution import NegativeCurvature, NotConverged, OnState, Solution, State
 
 Apply = Callable[[Tensor], Tensor]
 """(k, P) to (k, P): a symmetric positive definite matrix times each row."""
-
-State = dict[str, Tensor]
-"""Everything an interrupted computation needs in order to go on, as tensors to be stored."""
-
-OnState = Callable[[State], None]
 
 
 def conjugate_gradients(

@@ -1,7 +1,8 @@
-"""Relative influence: which training pairs could have moved a given loss at all (design section 3; the paper's 5.3).
+"""Trace-back: which training pairs could have moved the loss of a prediction (`docs/design.md`, section 8).
 
-With I = [positive-IF_n, negative-IF_n] (P × 2) and the gradient g of a loss, the most that a parameter move inside
-span(I) of bounded norm can change that loss, as a signed cosine:
+A query is one image among candidate texts, its loss a cross-entropy or a margin. With I = [positive-IF_n,
+negative-IF_n] (P × 2) and the gradient g of that loss, relative influence (the paper's proposition 5.3) is the most
+that a parameter move inside span(I) of bounded norm can change the loss, as a signed cosine:
 
     sign(g·Δθ_n) · ‖proj_span(I) g‖ / ‖g‖ ∈ [−1, 1],      ‖proj g‖² = cᵀ (IᵀI)⁺ c,  c = Iᵀg,  Δθ_n = −(I₁ + I₂).
 
@@ -11,16 +12,18 @@ the eigenvalues of IᵀI are then 1 ± r, and the pseudo-inverse leaves out the 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
-from torch.func import jacrev
+from torch.func import jacrev, vjp, vmap
 
-from ecif.batch import Batch
-from ecif.forward_mode import forward_mode
-from ecif.linearise import AT_ONCE
+from ecif.batches import Batch
+from ecif.linearise import AT_ONCE, forward_mode
 from ecif.objective import Objective
 from ecif.parameters import Params, flatten
 from ecif.roles import Negative, negative, positive
+from ecif.similarity import similarity_matrix
 
 _SHORT = 1e-6  # a column so much shorter than the other is rounding, and spans nothing
 _PARALLEL = 1e-8  # 1 − |r| below which two columns are one (an angle of 1.4e-4)
@@ -72,3 +75,40 @@ def _along(component: Tensor, eigenvalue: Tensor) -> Tensor:
     """One term of cᵀ(IᵀI)⁺c: its eigenvector is (1, ±1)/√2."""
     kept = eigenvalue > _PARALLEL
     return torch.where(kept, component.square() / (2 * torch.where(kept, eigenvalue, 1.0)), 0.0)
+
+
+QueryLoss = Literal["cross_entropy", "margin"]
+
+
+def candidate_scores(objective: Objective, params: Params, images: Tensor, candidates: Tensor) -> Tensor:
+    """S (q, c) = s · cosine of every query image with every candidate text."""
+    text, image = objective.embed(params, images, candidates)
+    return similarity_matrix(text, image, objective.scale_of(params)).mT
+
+
+def query_losses(S: Tensor, true: Tensor, predicted: Tensor, loss: QueryLoss) -> Tensor:
+    """(q,): −log softmax(S)[true], or the margin S[predicted] − S[true]. true, predicted (q,) int64 places in c."""
+    rows = torch.arange(S.shape[0], device=S.device)
+    if loss == "margin":
+        return S[rows, predicted] - S[rows, true]
+    return S.logsumexp(1) - S[rows, true]
+
+
+def query_gradients(
+    objective: Objective,
+    params: Params,
+    images: Tensor,
+    candidates: Tensor,
+    true: Tensor,
+    predicted: Tensor,
+    loss: QueryLoss,
+) -> Tensor:
+    """∇ of every query's loss, (q, P)."""
+
+    def losses(p: Params) -> Tensor:
+        return query_losses(candidate_scores(objective, p, images, candidates), true, predicted, loss)
+
+    with forward_mode(), torch.no_grad():
+        reverse = vjp(losses, params)[1]
+        each = torch.eye(len(true), device=true.device, dtype=next(iter(params.values())).dtype)
+        return flatten(vmap(reverse, chunk_size=32)(each)[0], leading=1)

@@ -1,4 +1,7 @@
-"""How much of the data looks wrong, where no clean set exists (design section 7). An estimate, no guarantee."""
+"""How much of the data looks wrong, where no clean set exists (`docs/design.md`, section 7).
+
+An estimate, no guarantee.
+"""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ecif.batches import generator
 from ecif.parameters import Params, flatten, unflatten
-from ecif.seeds import generator
 
 SIZE = 512
 """Coordinates that a projection is given when nobody says how many: 4 KiB a pair in float32, both roles."""

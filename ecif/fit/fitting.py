@@ -1,7 +1,7 @@
-"""Bring the parameters to a stationary point of the objective, resumably (design sections 1, 6 and 8).
+"""Bring the parameters to a stationary point of the objective, resumably (`docs/design.md`, section 10).
 
 Influence is a statement about a minimum. Mini-batch Adam comes near one where there are many batches; full-batch
-L-BFGS then reaches it, every evaluation counting as an epoch (`fit_settings` says who gets how many). Stationarity is
+L-BFGS then reaches it, every evaluation counting as an epoch (`settings` says who gets how many). Stationarity is
 told in units of the summed loss: the Newton decrement ½·gᵀH⁻¹g is at most ½‖g‖²/(N·δ) where the loss is convex, as
 H ⪰ N·δ·I there.
 """
@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ecif.adam import Adam, automatic_learning_rate, scheduled
-from ecif.batch import Batch
-from ecif.conjugate_gradients import OnState, State
-from ecif.fit_settings import FitResult, FitSettings
-from ecif.fit_state import FitState
-from ecif.lbfgs import Lbfgs
-from ecif.mixed_precision import in_bfloat16
-from ecif.objective import Batches, Objective
+from ecif.batches import Batch
+from ecif.fit.adam import Adam, automatic_learning_rate, scheduled
+from ecif.fit.lbfgs import Lbfgs
+from ecif.fit.settings import FitResult, FitSettings
+from ecif.fit.state import FitState
+from ecif.objective import Batches, Objective, in_bfloat16
 from ecif.parameters import Params, flatten, unflatten
+from ecif.solve.solution import OnState, State
 
 OnEpoch = Callable[[int, Params], None]
 """(epochs done, parameters then); after a resumption, for the epochs that end after it."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ecif.line_search import LineSearch
+from ecif.fit.line_search import LineSearch
 from ecif.parameters import row_dot
 
 _MEMORY = 1 << 27  # numbers in moves and in turns each, but between 8 and 20 pairs

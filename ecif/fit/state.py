@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ecif.adam import Adam
-from ecif.conjugate_gradients import State
-from ecif.lbfgs import Lbfgs
-from ecif.line_search import LineSearch
+from ecif.fit.adam import Adam
+from ecif.fit.lbfgs import Lbfgs
+from ecif.fit.line_search import LineSearch
+from ecif.solve.solution import State
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,62 @@
-"""TRAK (Park et al. 2023) on the positive role: margins, a random projection and the kernel of their gradients.
+"""Influence of the positive role alone: TracIn, IF-EKFAC and TRAK. Signs as everywhere: negative = harmful.
 
-The output functions of a pair are its margins f = log p/(1 − p) in its row and in its column, so that
-∇Pos_n = −Σ_sides (1 − p)·∇f. With φ = Π∇f, and Φ (2N × K) all of them,
+TracIn (Pruthi et al. 2020): Σ_c η_c ∇L_val(θ_c)·∇Pos_n(θ_c) over checkpoints. IF-EKFAC (Grosse et al. 2023):
+∇L_val·H⁻¹∇Pos_n with EK-FAC's H at the end. Both take a pair's loss for a function of that pair.
+
+TRAK (Park et al. 2023) takes margins, a random projection and the kernel of their gradients. The output functions of
+a pair are its margins f = log p/(1 − p) in its row and in its column, so that ∇Pos_n = −Σ_sides (1 − p)·∇f. With
+φ = Π∇f, and Φ (2N × K) all of them,
 
     score_n = Π∇L_val · (ΦᵀΦ + N(δ + λ)·I)⁻¹ · ( −Σ_sides (1 − p)·φ_n ).
 
-Departures: the gradient of L_val stands for the query; ridge as everywhere here, so that the sign and the units are
-those of IS; one model instead of an ensemble (averaging several models' scores is the caller's).
+Departures from TRAK: the gradient of L_val stands for the query; ridge as everywhere here, so that the sign and the
+units are those of IS; one model instead of an ensemble (averaging several models' scores is the caller's).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ecif.batch import Batch
+from ecif.batches import Batch
+from ecif.curvature.ekfac import Ekfac
+from ecif.curvature.projection import Projection
 from ecif.linearise import AT_ONCE, push
 from ecif.objective import Objective
 from ecif.parameters import Params
-from ecif.projection import Projection
 from ecif.roles import own_terms
+from ecif.scoring import score_batch
 from ecif.similarity import EXCLUDED
+
+
+def tracin(
+    objective: Objective,
+    checkpoints: Sequence[Params],
+    learning_rates: Sequence[float],
+    gradients: Sequence[Tensor],
+    batch: Batch,
+) -> Tensor:
+    """(B,) float64 for one batch.
+
+    Args:
+        checkpoints, learning_rates: along the training, alike in number.
+        gradients: ∇L_val (P,) at each checkpoint.
+
+    Raises:
+        ValueError: their numbers differ.
+    """
+    total = torch.zeros(batch.size, dtype=torch.float64, device=batch.texts.device)
+    for params, rate, gradient in zip(checkpoints, learning_rates, gradients, strict=True):
+        total += rate * score_batch(objective, params, batch, gradient[None]).positive[0].double()
+    return total
+
+
+def ekfac_influence(objective: Objective, params: Params, batch: Batch, curvature: Ekfac, gradient: Tensor) -> Tensor:
+    """(B,) for one batch; gradient is ∇L_val (P,). For many batches solve once and use `score_batch`."""
+    return score_batch(objective, params, batch, curvature.solve(gradient[None]).x).positive[0]
 
 
 @dataclass(frozen=True)

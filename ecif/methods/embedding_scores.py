@@ -1,10 +1,12 @@
-"""LEMoN: whether a pair agrees with its neighbours (Zhang et al., ICML 2025, arXiv 2407.18941), fixed weights.
+"""Suspicion from embeddings alone; higher = more suspicious (`docs/design.md`, section 6).
 
-With d = 1 − cosine, x the image, y the text, and (x_j, y_j) the k pairs nearest in image space,
+The pair's own loss against a contrast set of everything, without batches; and LEMoN: whether a pair agrees with its
+neighbours (Zhang et al., ICML 2025, arXiv 2407.18941), fixed weights. With d = 1 − cosine, x the image, y the text,
+and (x_j, y_j) the k pairs nearest in image space,
 
     score = d(x, y) + β·mean_j d(y, y_j)·e^{−τ₁ d(x, x_j)}·e^{−τ₂ d(x_j, y_j)} + γ·(the same with x and y exchanged).
 
-Higher = more suspicious. Embeddings only; a pair is not its own neighbour.
+A pair is not its own neighbour.
 """
 
 from __future__ import annotations
@@ -13,6 +15,33 @@ import torch
 from torch import Tensor
 
 from ecif.similarity import normalise
+
+
+def loss_against_all(
+    images: Tensor, texts: Tensor, caption_group: Tensor, *, scale: float = 100.0, chunk: int = 1024
+) -> Tensor:
+    """−log p(own caption | image) among all *distinct* captions, (n,) ≥ 0; higher = more suspicious.
+
+    Args:
+        images, texts: (n, E); the first row of a group gives its caption's embedding.
+        caption_group: (n,) int64, equal value = equal caption.
+
+    Raises:
+        ValueError: shapes that do not agree.
+    """
+    n = images.shape[0]
+    if images.shape != texts.shape or caption_group.shape != (n,):
+        raise ValueError("images and texts must be (n, E) alike, caption_group (n,)")
+    x, y = normalise(images), normalise(texts)
+    distinct, place = torch.unique(caption_group, return_inverse=True)
+    first = torch.full((distinct.numel(),), n, dtype=torch.int64, device=place.device)
+    first = first.scatter_reduce(0, place, torch.arange(n, device=place.device), "amin")
+    captions = y[first]
+    parts = []
+    for rows in torch.split(torch.arange(n, device=x.device), chunk):
+        S = scale * x[rows] @ captions.mT
+        parts.append(S.logsumexp(1) - S.gather(1, place[rows][:, None])[:, 0])
+    return torch.cat(parts)
 
 
 def lemon(

@@ -1,6 +1,38 @@
-"""What can go wrong in the mathematics and is the caller's to decide about."""
+"""What a solve reached, what an interrupted one leaves, and how one fails.
+
+Every curvature answers with a `Solution`, so none can be silent about its end.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+"""Everything an interrupted computation needs in order to go on, as tensors to be stored."""
+
+OnState = Callable[[State], None]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """x = H⁻¹·rhs for k right-hand sides.
+
+    Attributes:
+        x: (k, P).
+        iterations: passes of the iteration (0 for a direct method).
+        relative_residual: (k,) float64, ‖rhs − H·x‖ / ‖rhs‖ as evaluated at the end, not as recurred.
+        eigenvalue_range: (least, largest) Ritz value of H seen, both inside its spectrum; None if unknown.
+        converged: whether every right-hand side reached the tolerance.
+    """
+
+    x: Tensor
+    iterations: int
+    relative_residual: Tensor
+    eigenvalue_range: tuple[float, float] | None
+    converged: bool
 
 
 class NegativeCurvature(ArithmeticError):  # noqa: N818 (it is a finding, not a fault)

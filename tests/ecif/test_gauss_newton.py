@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ecif import Dense, GaussNewton, Hessian, NegativeCurvature, dense_matrix
-from ecif.curvature.loss_curvature import loss_curvature, sample_root
-from ecif.seeds import generator
+from ecif.batches import generator
+from ecif.curvature.gauss_newton import loss_curvature, sample_root
 
 
 def test_negative_curvature_is_an_error_that_says_what_to_do(make_world):

@@ -1,4 +1,4 @@
-"""Fusing scores that each tell misaligned pairs in their own units (design section 9: rank fusion was the best)."""
+"""Fusing scores that each tell misaligned pairs in their own units, by rank (`docs/design.md`, section 7)."""
 
 from __future__ import annotations
 
