@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, replace
 from typing import IO
 
-from readers.archives.byte_range import Spent
-from readers.archives.stored_member import StoredMember
+from readers.archives.member_bytes import Spent, StoredMember
 from readers.limits import Limits
 from readers.pair_fields import shown
 from readers.pairs import ImagePair, Item, RejectedPair

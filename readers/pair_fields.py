@@ -1,10 +1,11 @@
-"""Key, caption and the other columns of one row, checked so that they can be kept."""
+"""Key, caption and the other columns of one row, checked so that they can be stored, and the pairs that they make."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+from readers.archives.member_bytes import StoredMember
 from readers.limits import Limits
-from readers.pairs import Json
+from readers.pairs import ImagePair, Json, RejectedPair
 from readers.printable import flaw, printable
 from readers.refusals import PairRefused, Rejection
 
@@ -105,3 +106,37 @@ def _unfit(column: str, why: str) -> PairRefused:
 def _kind(value: object) -> str:
     names = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def image_pairs(
+    *,
+    where: str,
+    key: object,
+    caption: object,
+    values: Mapping[str, object],
+    taken: Collection[str | None],
+    image: Callable[[], bytes | StoredMember],
+    limits: Limits,
+) -> Iterator[ImagePair | RejectedPair]:
+    """The pairs of one row, which `where` names. `caption` may be a list: each is a pair with the same image.
+
+    `values` are the row's columns; those not `taken` become `extra`. `image` may raise `PairRefused`.
+    """
+    captions = caption if isinstance(caption, list) and caption else [None if caption == [] else caption]
+    several = len(captions) > 1
+    good: list[str] = []
+    try:
+        checked_key, extra = key_from(key, limits), extra_from(values, taken, limits)
+        for number, text in enumerate(captions, start=1):
+            try:
+                good.append(caption_from(text, limits))
+            except PairRefused as error:
+                reason = f"{where}: caption {number}: {error}" if several else f"{where}: {error}"
+                yield RejectedPair(shown(key), shown(text), reason, error.rejection)
+        content = image() if good else b""
+    except PairRefused as error:
+        yield RejectedPair(shown(key), shown(caption), f"{where}: {error}", error.rejection)
+        return
+    read, member = (content, None) if isinstance(content, bytes) else (b"", content)
+    for number, text in enumerate(good):
+        yield ImagePair(checked_key, text, read, extra, number > 0, where, member)

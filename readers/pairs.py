@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from readers.archives.stored_member import StoredMember
+from readers.archives.member_bytes import StoredMember
 from readers.matrices.matrix import Lying
 from readers.printable import printable
 from readers.refusals import Rejection

@@ -16,16 +16,14 @@ from typing import IO, Any, final
 import numpy as np
 
 from readers.archives.archive import Archive
-from readers.archives.base_names import BaseNames
-from readers.archives.members import suffix
-from readers.archives.stored_member import StoredMember
+from readers.archives.member_bytes import StoredMember
+from readers.archives.members import BaseNames, suffix
 from readers.formats.contents import Contents, is_image
-from readers.image_pairs import image_pairs
-from readers.pair_fields import shown
+from readers.pair_fields import image_pairs, shown
 from readers.pairs import ImagePair, Item, RejectedPair
 from readers.printable import printable
 from readers.refusals import Rejection, UploadRefused
-from readers.tables.json_stream import begins_with, list_of_objects
+from readers.tables.json_tables import begins_with, list_of_objects
 
 _LOOKED_INTO = 20
 _LOOKED_AT_BYTES = 1 << 20
@@ -51,7 +49,7 @@ class Coco:
 
     def __init__(self, archive: Archive, files: Sequence[int]) -> None:
         self._archive, self._files, self._limits = archive, files, archive.limits
-        self._images = BaseNames(archive, (at for at, name in enumerate(archive.members) if is_image(name)))
+        self._images = BaseNames(archive.members, (at for at, name in enumerate(archive.members) if is_image(name)))
         self._named = bytearray(len(archive.members))
         self.total: int | None = None
 

@@ -13,14 +13,13 @@ from functools import partial
 from typing import Any
 
 from readers.archives.archive import Archive
-from readers.archives.base_names import BaseNames
-from readers.archives.members import suffix
+from readers.archives.members import BaseNames, suffix
 from readers.formats.folder import Folder
 from readers.formats.parquet import ParquetPairs
 from readers.pairs import PairSource
 from readers.printable import printable
 from readers.refusals import PairRefused, UploadRefused
-from readers.tables.jsonl_table import json_object
+from readers.tables.json_tables import json_object
 from readers.tables.metadata import CAPTION_COLUMNS, TABLE_SUFFIXES, Columns
 from readers.tables.parquet import parquet_file
 
@@ -111,7 +110,7 @@ class _Description:
             raise self._refused(
                 f"no field refers to the file names of {printable(file_set, 60)} from the table of {caption.name}"
             )
-        images = BaseNames(self._archive, self._matching(file_set))
+        images = BaseNames(self._archive.members, self._matching(file_set))
         columns = Columns(naming[0].column, None, caption.column)
         return Folder(self._archive, tables, columns, otherwise=images.find)
 

@@ -9,7 +9,7 @@ from readers.formats.contents import IMAGE_SUFFIXES, Contents
 from readers.formats.image_folder import has_classes
 from readers.pairs import Kind
 from readers.refusals import UploadRefused
-from readers.tables.bounded_lines import BoundedLines, RowTooLongError
+from readers.tables.rows import BoundedLines, RowTooLongError
 
 _NESTED = frozenset({".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".zst", ".bz2", ".xz"})
 _PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin"})

@@ -7,8 +7,7 @@ from typing import final
 
 from readers.archives.archive import Archive
 from readers.formats.contents import is_image
-from readers.image_pairs import image_pairs
-from readers.pair_fields import shown
+from readers.pair_fields import image_pairs, shown
 from readers.pairs import ImagePair, Item, RejectedPair
 from readers.printable import printable
 from readers.refusals import PairRefused, Rejection, UploadRefused

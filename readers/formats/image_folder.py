@@ -7,7 +7,7 @@ from typing import final
 
 from readers.archives.archive import Archive
 from readers.formats.contents import is_image
-from readers.image_pairs import image_pairs
+from readers.pair_fields import image_pairs
 from readers.pairs import Item
 from readers.printable import printable
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import IO, cast
 
 from readers.archives.archive import Archive, copied_to_scratch
-from readers.archives.byte_range import ByteRange, Extent, Spent
 from readers.archives.decompression import decompressed
-from readers.archives.shard_sets import by_number, missing
-from readers.archives.tar_archive import Tar, TarArchive
-from readers.archives.tar_members import BLOCK, is_header
-from readers.archives.tar_shards import opened_shards
+from readers.archives.member_bytes import ByteRange, Extent, Spent
+from readers.archives.shards import by_number, missing, opened_shards
+from readers.archives.tar_archive import BLOCK, Tar, TarArchive, is_header
 from readers.archives.zip_archive import ZipArchive
 from readers.formats.coco import Coco, caption_files
 from readers.formats.containers import Container, sniff, unknown
@@ -25,8 +23,7 @@ from readers.formats.embeddings import Embeddings
 from readers.formats.folder import Folder
 from readers.formats.image_folder import ImageFolder
 from readers.formats.left_out import left_out
-from readers.formats.parquet import ParquetPairs, has_images
-from readers.formats.parquet_embeddings import ParquetEmbeddings, has_embeddings
+from readers.formats.parquet import ParquetEmbeddings, ParquetPairs, has_embeddings, has_images
 from readers.formats.webdataset import Webdataset
 from readers.limits import Limits
 from readers.matrices.matrix import Matrix

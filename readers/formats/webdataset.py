@@ -8,12 +8,11 @@ from typing import final
 
 from readers.archives.archive import Archive
 from readers.formats.contents import CAPTION_SUFFIXES, IMAGE_SUFFIXES
-from readers.image_pairs import image_pairs
-from readers.pair_fields import shown
+from readers.pair_fields import image_pairs, shown
 from readers.pairs import ImagePair, Item, RejectedPair
 from readers.printable import printable
 from readers.refusals import PairRefused, Rejection
-from readers.tables.jsonl_table import json_object
+from readers.tables.json_tables import json_object
 from readers.tables.metadata import first_caption_column
 
 _IMG2DATASET_STATS = re.compile(r"(.*/)?\d+_stats")

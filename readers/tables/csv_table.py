@@ -8,8 +8,7 @@ from typing import IO, final
 from readers.limits import Limits
 from readers.printable import flaw
 from readers.refusals import UploadRefused
-from readers.tables.bounded_lines import BoundedLines, RowTooLongError
-from readers.tables.rows import BadRow, Row
+from readers.tables.rows import BadRow, BoundedLines, Row, RowTooLongError
 
 
 @final

@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from readers.archives.byte_range import Extent
+from readers.archives.member_bytes import Extent
 from readers.limits import Limits
 from readers.refusals import UploadRefused
 from readers.sandbox.child import AnswerTooLargeError, Child, ChildBrokenError, ChildLimits, ChildTooSlowError

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from readers.archives.byte_range import ByteRange, Spent
+from readers.archives.member_bytes import ByteRange, Spent
 from readers.limits import Limits
 from readers.refusals import UploadRefused, damage_refused
 

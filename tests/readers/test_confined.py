@@ -12,7 +12,7 @@ import sys
 import pytest
 from PIL import Image
 
-from readers.archives.byte_range import Extent
+from readers.archives.member_bytes import Extent
 from readers.limits import DecoderLimits, Limits
 from readers.refusals import UploadRefused
 from readers.sandbox import child, confinement
