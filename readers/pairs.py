@@ -81,6 +81,10 @@ class PairSource(Protocol):
         """How many pairs there will be, good and bad, where the format tells."""
 
     @property
+    def listable(self) -> bool:
+        """Whether its images are members of an archive, which can be read later out of the upload."""
+
+    @property
     def unreferenced(self) -> int:
         """Images that no row named; known once the iteration has ended."""
 

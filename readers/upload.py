@@ -6,11 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self, final
 
-from readers.formats.detection import Format, named_format
 from readers.formats.embeddings import Embeddings
 from readers.formats.image_folder import DEFAULT_TEMPLATE
-from readers.formats.parquet import ParquetPairs
-from readers.formats.sources import opened
+from readers.formats.registry import Format, named_format, opened
 from readers.limits import Limits
 from readers.pairs import EmbeddingBlock, ImagePair, Item, Kind
 from readers.refusals import UploadRefused, damage_refused
@@ -82,8 +80,7 @@ class UploadReader:
     @property
     def listable(self) -> bool:
         """Whether its images can be read later, out of the upload, from what `listed` says."""
-        of_archive = self.kind == "images" and not isinstance(self._source, ParquetPairs)
-        return of_archive and self._archive is not None and self._archive.in_upload
+        return self._source.listable and self._archive is not None and self._archive.in_upload
 
     def listed(self) -> Iterator[Item]:
         """Everything but the images: each `ImagePair` has its `member` instead. For what is `listable`."""

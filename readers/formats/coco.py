@@ -18,7 +18,7 @@ import numpy as np
 from readers.archives.archive import Archive
 from readers.archives.member_bytes import StoredMember
 from readers.archives.members import BaseNames, suffix
-from readers.formats.contents import Contents, is_image
+from readers.formats.definition import Contents, DatasetFormat, is_image, some
 from readers.pair_fields import image_pairs, shown
 from readers.pairs import ImagePair, Item, RejectedPair
 from readers.printable import printable
@@ -46,6 +46,7 @@ class Coco:
     """
 
     ignored_columns: tuple[str, ...] = ()
+    listable = True
 
     def __init__(self, archive: Archive, files: Sequence[int]) -> None:
         self._archive, self._files, self._limits = archive, files, archive.limits
@@ -182,3 +183,18 @@ def _is_coco(archive: Archive, position: int) -> bool:
         head = stream.read(min(_LOOKED_AT_BYTES, archive.size(position)))
     telling = {("images", "file_name"), ("annotations", "caption")}
     return begins_with(head, telling, archive.limits.max_json_depth)
+
+
+def _choose(archive: Archive, contents: Contents) -> list[int]:
+    return some(caption_files(archive, contents), "coco", "JSON of COCO captions")
+
+
+COCO = DatasetFormat(
+    name="coco",
+    kind="images",
+    precedence=70,
+    fits=lambda archive, contents: bool(contents.images and caption_files(archive, contents)),
+    choose=_choose,
+    read=lambda archive, _contents, chosen, _template: Coco(archive, chosen),
+)
+"""images in an archive with a JSON of COCO captions"""

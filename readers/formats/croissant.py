@@ -14,6 +14,7 @@ from typing import Any
 
 from readers.archives.archive import Archive
 from readers.archives.members import BaseNames, suffix
+from readers.formats.definition import Contents, DatasetFormat, only, some
 from readers.formats.folder import Folder
 from readers.formats.parquet import ParquetPairs
 from readers.pairs import PairSource
@@ -200,3 +201,19 @@ def _listed(value: object) -> list[Any]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _choose(archive: Archive, contents: Contents) -> list[int]:
+    return [only(archive, some(contents.croissants, "croissant", "croissant.json"))]
+
+
+CROISSANT = DatasetFormat(
+    name="croissant",
+    kind="images",
+    precedence=10,
+    fits=lambda _archive, contents: bool(contents.croissants),
+    choose=_choose,
+    read=lambda archive, _contents, chosen, _template: croissant_source(archive, chosen[0]),
+    complete=True,  # it says itself what belongs to it
+)
+"""an archive that a `croissant.json` describes"""

@@ -2,18 +2,24 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from typing import final
+from typing import IO, cast, final
 
 import numpy as np
 import numpy.typing as npt
 
+from readers.archives.archive import Archive
+from readers.archives.member_bytes import ByteRange, Spent
+from readers.formats.definition import Contents, DatasetFormat, only, some
 from readers.limits import Limits
 from readers.matrices.matrix import Lying, Matrix, lying
+from readers.matrices.npy import npy_matrix
+from readers.matrices.safetensors import safetensors_matrices
 from readers.pair_fields import caption_from, extra_from, key_from, shown
 from readers.pairs import EmbeddingBlock, Item, Json, RejectedPair
 from readers.refusals import PairRefused, Rejection, UploadRefused
-from readers.tables.metadata import Columns, embedding_columns
+from readers.tables.metadata import Columns, embedding_columns, open_table
 from readers.tables.rows import BadRow, Row, Table
 
 Described = tuple[str, str | None, dict[str, Json]]
@@ -24,6 +30,7 @@ class Embeddings:
     """Blocks in row order, the rejected rows of each before it. Rows count from 0, as the keys do that they lend."""
 
     unreferenced = 0
+    listable = False
 
     def __init__(self, image: Matrix, text: Matrix, table: Table | None, limits: Limits) -> None:
         if (image.rows, image.width) != (text.rows, text.width):
@@ -144,3 +151,71 @@ def _finite_rows(values: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         found: npt.NDArray[np.bool_] = np.isfinite(values @ np.ones(values.shape[1], dtype=np.float32))
     found[~found] = np.isfinite(values[~found]).all(axis=1)
     return found
+
+
+def _choose_safetensors(archive: Archive, contents: Contents) -> list[int]:
+    matrices = only(archive, some(contents.safetensors, "safetensors", ".safetensors file"))
+    return [matrices, *_beside(archive, contents)]
+
+
+def _choose_npy(archive: Archive, contents: Contents) -> list[int]:
+    sides = (some(contents.image_npy, "npy", "image.npy"), some(contents.text_npy, "npy", "text.npy"))
+    return [*(only(archive, positions) for positions in sides), *_beside(archive, contents)]
+
+
+def _beside(archive: Archive, contents: Contents) -> list[int]:
+    """The table beside the matrices, if there is one."""
+    tables = contents.metadata or (contents.parquet if len(contents.parquet) == 1 else [])
+    return [only(archive, tables)] if tables else []
+
+
+def _read_safetensors(archive: Archive, _contents: Contents, chosen: list[int], _template: str) -> Embeddings:
+    position, *table = chosen
+    name, size = archive.members.name(position), archive.size(position)
+    open_stream, limits = partial(archive.open, position), archive.limits
+    image, text = safetensors_matrices(name, size, open_stream, limits, archive.offset(position))
+    return Embeddings(image, text, open_table(archive, table[0]) if table else None, limits)
+
+
+def _read_safetensors_alone(name: str, file: IO[bytes], limits: Limits) -> Embeddings:
+    size, spent = file.seek(0, 2), Spent(limits)
+
+    def whole() -> IO[bytes]:
+        return cast(IO[bytes], ByteRange(file, 0, size, spent))
+
+    return Embeddings(*safetensors_matrices(name, size, whole, limits, at=0), None, limits)
+
+
+def _read_npy(archive: Archive, _contents: Contents, chosen: list[int], _template: str) -> Embeddings:
+    image, text, *table = chosen
+    sides = _npy(archive, image), _npy(archive, text)
+    return Embeddings(*sides, open_table(archive, table[0]) if table else None, archive.limits)
+
+
+def _npy(archive: Archive, position: int) -> Matrix:
+    name, open_stream = archive.members.name(position), partial(archive.open, position)
+    return npy_matrix(name, archive.size(position), open_stream, archive.limits, archive.offset(position))
+
+
+SAFETENSORS = DatasetFormat(
+    name="safetensors",
+    kind="embeddings",
+    precedence=30,
+    fits=lambda _archive, contents: bool(contents.safetensors),
+    choose=_choose_safetensors,
+    read=_read_safetensors,
+    read_alone=_read_safetensors_alone,
+    takes_images=False,
+)
+"""embeddings as tensors `image` and `text`"""
+
+NPY = DatasetFormat(
+    name="npy",
+    kind="embeddings",
+    precedence=20,
+    fits=lambda _archive, contents: bool(contents.image_npy and contents.text_npy),
+    choose=_choose_npy,
+    read=_read_npy,
+    takes_images=False,
+)
+"""embeddings as `image.npy` and `text.npy`"""

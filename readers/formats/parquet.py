@@ -1,18 +1,22 @@
 """Pairs in the rows of parquet files: images of Hugging Face and img2dataset, and embeddings as columns."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import final
+from typing import IO, final
 
-from readers.archives.member_bytes import Spent
+from readers.archives.archive import Archive
+from readers.archives.member_bytes import Extent, Spent
+from readers.archives.shards import by_number
+from readers.formats.definition import Contents, DatasetFormat, some
 from readers.formats.embeddings import Described, described_row, embedding_items
 from readers.limits import Limits
 from readers.pair_fields import image_pairs
-from readers.pairs import ImagePair, Item, RejectedPair
+from readers.pairs import ImagePair, Item, PairSource, RejectedPair
 from readers.printable import printable
 from readers.refusals import PairRefused, Rejection, UploadRefused
 from readers.tables.metadata import Columns, column_of, first_caption_column
-from readers.tables.parquet import Column, ParquetFile, ParquetRow, parquet_rows, parquet_vectors
+from readers.tables.parquet import Column, ParquetFile, ParquetRow, parquet_file, parquet_rows, parquet_vectors
 from readers.tables.rows import BadRow, Row, place
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
@@ -28,6 +32,7 @@ class ParquetPairs:
     """
 
     unreferenced = 0
+    listable = False
 
     def __init__(
         self, files: Sequence[ParquetFile], limits: Limits, *, image: str | None = None, caption: str | None = None
@@ -141,6 +146,7 @@ class ParquetEmbeddings:
     """
 
     unreferenced = 0
+    listable = False
 
     def __init__(self, files: Sequence[ParquetFile], limits: Limits) -> None:
         self._files, self._limits = files, limits
@@ -200,3 +206,60 @@ def _candidates(columns: Sequence[Column], side: str) -> list[str]:
     if side in vectors:
         return [side]
     return [name for name in vectors if name.lower().startswith(_SIDES[side])]
+
+
+def _choose(_archive: Archive, contents: Contents, name: str) -> list[int]:
+    return some(contents.parquet or contents.metadata, name, ".parquet file")
+
+
+def _read(archive: Archive, _contents: Contents, chosen: list[int], _template: str) -> PairSource:
+    """In the order of names, which is the order in which shards are numbered."""
+    by_name = sorted(chosen, key=lambda at: by_number(archive.members.name(at)))
+    limits = archive.limits
+    files = [parquet_file(archive.members.name(at), partial(archive.extent, at), limits) for at in by_name]
+    return _source(files, limits)
+
+
+def _read_alone(name: str, file: IO[bytes], limits: Limits) -> PairSource:
+    size = file.seek(0, 2)
+    return _source([parquet_file(name, lambda: Extent(file, 0, size), limits)], limits)
+
+
+def _source(files: list[ParquetFile], limits: Limits) -> PairSource:
+    """Of images where the first file has a column of them, else of embeddings where it has those."""
+    columns = files[0].columns
+    if not has_images(columns) and has_embeddings(columns):
+        return ParquetEmbeddings(files, limits)
+    return ParquetPairs(files, limits)
+
+
+def _settled(source: PairSource) -> str:
+    return "parquet_embeddings" if isinstance(source, ParquetEmbeddings) else "parquet"
+
+
+def _numbered(archive: Archive, contents: Contents) -> Iterator[str]:
+    return map(archive.members.name, contents.parquet)
+
+
+PARQUET = DatasetFormat(
+    name="parquet",
+    kind="images",
+    precedence=50,
+    fits=lambda _archive, contents: bool(contents.parquet) and not contents.images,
+    choose=partial(_choose, name="parquet"),
+    read=_read,
+    read_alone=_read_alone,
+    settled=_settled,
+    numbered=_numbered,
+    takes_images=False,
+)
+"""images inside the rows of parquet files"""
+
+PARQUET_EMBEDDINGS = replace(
+    PARQUET,
+    name="parquet_embeddings",
+    kind="embeddings",
+    fits=lambda _archive, _contents: False,  # the files tell only when they are read: see `settled`
+    choose=partial(_choose, name="parquet_embeddings"),
+)
+"""embeddings as columns of parquet files"""
