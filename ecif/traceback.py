@@ -12,7 +12,8 @@ the eigenvalues of IᵀI are then 1 ± r, and the pseudo-inverse leaves out the 
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -21,9 +22,12 @@ from torch.func import jacrev, vjp, vmap
 from ecif.batches import Batch
 from ecif.linearise import AT_ONCE, forward_mode
 from ecif.objective import Objective
-from ecif.parameters import Params, flatten
+from ecif.parameters import Params, flatten, size
 from ecif.roles import Negative, negative, positive
 from ecif.similarity import similarity_matrix
+
+if TYPE_CHECKING:
+    from ecif.curvature import Curvature  # which imports this file
 
 _SHORT = 1e-6  # a column so much shorter than the other is rounding, and spans nothing
 _PARALLEL = 1e-8  # 1 − |r| below which two columns are one (an angle of 1.4e-4)
@@ -69,6 +73,87 @@ def role_gradients(objective: Objective, params: Params, batch: Batch, mode: Neg
     with forward_mode(), torch.no_grad():
         gradients: Params = jacrev(roles, chunk_size=AT_ONCE)(params)
     return flatten(gradients, leading=2)
+
+
+def influence_gram(
+    objective: Objective, params: Params, batch: Batch, curvature: Curvature, mode: Negative = "exact"
+) -> Tensor:
+    """IᵀI of every pair's influence functions, (B, 2, 2) float64, from explicit gradients: for small P only."""
+    gradients = role_gradients(objective, params, batch, mode)
+    solved = curvature.solve(gradients.flatten(0, 1).double()).x.reshape(*gradients.shape[:2], -1)
+    return solved @ solved.mT
+
+
+def probed_gram(probes: Tensor) -> Tensor:
+    """The same from scores of both roles (k, B, 2) along x = H⁻¹z with z of covariance I (`normal_probes`).
+
+    E[(H⁻¹z·a)(H⁻¹z·b)] = aᵀH⁻²b; the mean over k probes is unbiased.
+    """
+    return torch.einsum("kbr,kbs->brs", probes, probes) / len(probes)
+
+
+def normal_probes(params: Params, k: int, seed: int) -> Tensor:
+    """z (k, P) float64 of covariance I, to be solved for and pushed forward for `probed_gram`."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(k, size(params), dtype=torch.float64, generator=generator)
+
+
+@dataclass(frozen=True)
+class Responsible:
+    """The training pairs most responsible for q queries, `top` each, the most responsible first.
+
+    Attributes:
+        places: (q, top) int64, among the training pairs.
+        relative_influence: (q, top) float64 in [−1, 1]; negative = without the pair the query's loss would be lower.
+        positive_influence, negative_influence: (q, top) float64, both roles' change of the query's loss on removal.
+    """
+
+    places: Tensor
+    relative_influence: Tensor
+    positive_influence: Tensor
+    negative_influence: Tensor
+
+    @property
+    def influence(self) -> Tensor:
+        """(q, top) float64, the change of the query's loss when the pair is removed."""
+        return self.positive_influence + self.negative_influence
+
+
+@dataclass(frozen=True)
+class SpanProducts:
+    """What relative influence needs of N pairs and q queries, averaged over R partitions; batches are added in place.
+
+    Attributes:
+        products: (q, N, 2) float64 on the CPU, (H⁻¹g)·∇Pos_n and (H⁻¹g)·∇Neg_n.
+        gram: (N, 2, 2), IᵀI of the pairs' influence functions.
+        norms: (q,), ‖g‖.
+        partitions: R.
+    """
+
+    products: Tensor
+    gram: Tensor
+    norms: Tensor
+    partitions: int
+
+    @classmethod
+    def start(cls, norms: Tensor, n: int, partitions: int) -> SpanProducts:
+        """Before the first batch."""
+        products = torch.zeros(len(norms), n, 2, dtype=torch.float64)
+        return cls(products, torch.zeros(n, 2, 2, dtype=torch.float64), norms.cpu(), partitions)
+
+    def add(self, places: Tensor, products: Tensor, gram: Tensor) -> None:
+        """Add a batch of the pairs at `places` (B,): products (q, B, 2), gram (B, 2, 2)."""
+        self.products[:, places] += products.double().cpu() / self.partitions
+        self.gram[places] += gram.double().cpu() / self.partitions
+
+    def most_responsible(self, top: int, among: int) -> Responsible:
+        """The `top` pairs of each query among the first `among` of the N; without one the query's loss were lower."""
+        products = self.products[:, :among]
+        # The influence functions carry a minus sign, and so do their products with a gradient.
+        relative = relative_influence_from_products(self.gram[:among], -products, self.norms)
+        order = relative.argsort(dim=1, stable=True)[:, : min(top, among)]
+        positive, negative = (products[..., role].gather(1, order) for role in (0, 1))
+        return Responsible(order, relative.gather(1, order), positive, negative)
 
 
 def _along(component: Tensor, eigenvalue: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ class NoiseEstimate:
     def count_at(self, rate: float) -> int:
         """How many of the most suspicious pairs may be flagged so that, by this estimate, at most a fraction `rate`
         of them is right after all: the largest k whose mean of 1 − posterior stays within it."""
-        doubt = (1 - self.posterior).sort().values.cumsum(0) / torch.arange(1, self.posterior.numel() + 1)
+        places = torch.arange(1, self.posterior.numel() + 1, device=self.posterior.device)
+        doubt = (1 - self.posterior).sort().values.cumsum(0) / places
         within = (doubt <= rate).nonzero()
         return int(within[-1]) + 1 if len(within) else 0
 

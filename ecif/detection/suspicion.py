@@ -1,11 +1,65 @@
-"""Fusing scores that each tell misaligned pairs in their own units, by rank (`docs/design.md`, section 7)."""
+"""Which pair to look at first, from scores that each tell in their own units (`docs/design.md`, section 7)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+RankedBy = Literal["suspicion", "influence", "self_influence", "clip_score"]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """An order of N pairs.
+
+    Attributes:
+        by: the score that decides.
+        key: (N,), ascends from the pair to look at first.
+    """
+
+    by: RankedBy
+    key: Tensor
+
+    def order(self, count: int | None = None) -> Tensor:
+        """(n,) int64, the places of the first `count` pairs (default: of all) in order; ties stay as they stand."""
+        return torch.argsort(self.key[:count], stable=True)
+
+
+def suspicion(pair_loss: Tensor, clip_score: Tensor | None) -> Tensor:
+    """How likely each pair is to be wrong, (N,) float64 in (0, 1): the mean of the ranks of its loss and of its cosine.
+
+    Args:
+        pair_loss: (N,), Pos_n, best averaged over a fit (`fit.watching`).
+        clip_score: (N,), the cosine of the pair's embeddings before any fit on these pairs; None for a model that
+            started from random weights, which knew nothing then.
+
+    Raises:
+        ValueError: scores that are not (N,) and finite.
+    """
+    return fuse_ranks([pair_loss] if clip_score is None else [pair_loss, -clip_score])
+
+
+def rank_by_suspicion(suspicion: Tensor) -> Ranking:
+    """The most suspicious of (N,) first."""
+    return Ranking("suspicion", -suspicion)
+
+
+def rank_by_influence(influence: Tensor) -> Ranking:
+    """The most harmful of (N,) first: the validation loss falls most without it."""
+    return Ranking("influence", influence)
+
+
+def rank_for_removal(scores: Mapping[str, Tensor]) -> Ranking:
+    """By the best that there is of `influence`, `self_influence` and `clip_score`, each (N,)."""
+    if "influence" in scores:
+        return rank_by_influence(scores["influence"])
+    if "self_influence" in scores:
+        return Ranking("self_influence", -scores["self_influence"])
+    return Ranking("clip_score", scores["clip_score"])
 
 
 def fractional_ranks(scores: Tensor) -> Tensor:

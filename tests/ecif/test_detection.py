@@ -10,6 +10,14 @@ from ecif import (
     estimate_noise_rate,
     smallest_flaggable,
 )
+from ecif.detection.flags import flag_against_clean, flag_by_estimate
+from ecif.detection.suspicion import (
+    fractional_ranks,
+    rank_by_influence,
+    rank_by_suspicion,
+    rank_for_removal,
+    suspicion,
+)
 
 
 def test_p_values_count_the_calibration_pairs_at_least_as_suspicious():
@@ -83,3 +91,55 @@ def test_one_population_and_degenerate_scores_look_clean():
     assert not bool(found.flagged[0])
     two = torch.cat([torch.zeros(60), torch.ones(40)])
     assert 0 <= estimate_noise_rate(two).rate <= 1
+
+
+def test_suspicion_is_the_mean_of_the_ranks_of_loss_and_cosine():
+    loss, cosine = torch.tensor([3.0, 1.0, 2.0, 0.5]), torch.tensor([0.1, 0.2, 0.9, 0.8])
+    both = suspicion(loss, cosine)
+    assert both.tolist() == pytest.approx([(4 + 4) / 10, (2 + 3) / 10, (3 + 1) / 10, (1 + 2) / 10])
+    assert torch.equal(suspicion(loss, None), fractional_ranks(loss))
+    ranking = rank_by_suspicion(both)
+    assert ranking.by == "suspicion"
+    assert ranking.order().tolist() == [0, 1, 2, 3]
+    assert ranking.order(2).tolist() == [0, 1]
+
+
+def test_the_most_harmful_come_first_and_ties_stay_as_they_stand():
+    ranking = rank_by_influence(torch.tensor([0.5, -1.0, 0.0, -1.0]))
+    assert ranking.by == "influence"
+    assert ranking.order().tolist() == [1, 3, 2, 0]
+
+
+def test_a_removal_is_ranked_by_the_best_score_there_is():
+    scores = {"clip_score": torch.tensor([0.9, 0.1]), "self_influence": torch.tensor([2.0, 1.0])}
+    assert rank_for_removal(scores).by == "self_influence"
+    assert rank_for_removal(scores).order().tolist() == [0, 1]
+    assert rank_for_removal(scores | {"influence": torch.tensor([1.0, -1.0])}).order().tolist() == [1, 0]
+    assert rank_for_removal({"clip_score": scores["clip_score"]}).order().tolist() == [1, 0]
+
+
+def test_flags_against_clean_pairs_are_the_procedure_s():
+    scores, clean = torch.tensor([0.9, 0.95, 0.2]), torch.linspace(0, 0.5, 19)
+    flags = flag_against_clean(scores, clean, 0.1)
+    assert flags.method == "conformal"
+    assert flags.flagged.tolist() == [True, True, False]
+    assert flags.p_value[:2].tolist() == pytest.approx([1 / 20, 1 / 20])
+    assert torch.equal(flags.flagged, flags.q_value <= 0.1)
+    assert (flags.count, flags.calibration_pairs, flags.warning) == (2, 19, None)
+    few = flag_against_clean(scores, clean[:3], 0.1)
+    assert few.count == 0
+    assert "3 calibration pairs" in few.warning
+
+
+def test_flags_by_estimate_are_the_most_suspicious_of_as_many_as_look_wrong():
+    g = torch.Generator().manual_seed(0)
+    cosine = torch.cat([torch.randn(800, generator=g) * 0.05 + 0.3, torch.randn(200, generator=g) * 0.05])
+    order = torch.randperm(1000, generator=g).double()  # a suspicion of its own
+    flags = flag_by_estimate(order, cosine, 0.05)
+    assert flags.method == "estimate"
+    assert flags.noise_rate == pytest.approx(0.2, abs=0.02)
+    assert flags.p_value is flags.q_value is None
+    assert 150 < flags.count < 250
+    assert torch.equal(flags.flagged, order >= 1000 - flags.count)
+    nothing = flag_by_estimate(order, torch.full((1000,), 0.5), 0.05)
+    assert (nothing.count, nothing.noise_rate) == (0, 0.0)

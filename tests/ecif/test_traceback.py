@@ -5,8 +5,25 @@ import math
 import pytest
 import torch
 
-from ecif import Dense, GaussNewton, candidate_scores, flatten, query_gradients, query_losses, unflatten
-from ecif.traceback import relative_influence, relative_influence_from_products, role_gradients
+from ecif import (
+    Dense,
+    GaussNewton,
+    candidate_scores,
+    flatten,
+    query_gradients,
+    query_losses,
+    score_batch,
+    unflatten,
+)
+from ecif.traceback import (
+    SpanProducts,
+    influence_gram,
+    normal_probes,
+    probed_gram,
+    relative_influence,
+    relative_influence_from_products,
+    role_gradients,
+)
 
 
 def draw(*shape, seed=0):
@@ -87,3 +104,32 @@ def test_cross_entropy_and_margin_are_what_they_say():
     true, predicted = torch.tensor([1]), torch.tensor([0])
     assert query_losses(S, true, predicted, "margin").item() == pytest.approx(1.0)
     assert query_losses(S, true, predicted, "cross_entropy").item() == pytest.approx(-S.log_softmax(1)[0, 1].item())
+
+
+def test_probed_gram_matrices_are_unbiased(make_world):
+    world, k = make_world(l2=1.0), 4000
+    batch = world.batches()[0]
+    curvature = Dense.of(GaussNewton(world.objective, world.params, world.batches))
+    exact = influence_gram(world.objective, world.params, batch, curvature)
+    x = curvature.solve(normal_probes(world.params, k, seed=1)).x
+    scores = score_batch(world.objective, world.params, batch, x)
+    estimate = probed_gram(torch.stack([scores.positive, scores.negative], -1))
+    lengths = exact.diagonal(dim1=-2, dim2=-1).sqrt()
+    scale = lengths[:, :, None] * lengths[:, None, :]
+    assert float(((estimate - exact) / scale).abs().max()) < 5 * (2 / k) ** 0.5
+    torch.testing.assert_close(estimate, estimate.mT)
+
+
+def test_the_most_responsible_pairs_come_first_whatever_the_batches():
+    spans, queries = draw(6, 2, 7), draw(3, 7, seed=1)
+    products, gram = torch.einsum("nrp,qp->qnr", spans, queries), spans @ spans.mT
+    sums = SpanProducts.start(queries.norm(dim=1), 6, partitions=2)
+    for places in (torch.tensor([4, 0, 2]), torch.tensor([5, 1, 3]), torch.arange(6)):
+        sums.add(places, products[:, places], gram[places])
+    answer = sums.most_responsible(top=2, among=5)
+    truth = relative_influence(-spans[:5], queries)
+    lowest = truth.sort(dim=1)
+    torch.testing.assert_close(answer.relative_influence, lowest.values[:, :2])
+    assert torch.equal(answer.places, lowest.indices[:, :2])
+    torch.testing.assert_close(answer.influence, products.sum(-1).gather(1, answer.places))
+    assert sums.most_responsible(top=99, among=5).places.shape == (3, 5)

@@ -1,0 +1,82 @@
+"""Every pair's loss averaged along a fit: wrong pairs are learned late, so the mean tells more than the end.
+
+Measured in `docs/decisions/0005-suspicion.md`. A model from random weights learns right pairs before wrong ones, but
+first of all it must learn: a look then weighs as many epochs as have passed since the one before. One that knew
+something starts well and only unlearns: there all looks weigh the same, and those stand closer at the beginning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ecif.solve.solution import State
+
+
+def is_look(epoch: int) -> bool:
+    """Whether every pair's loss is taken at the end of this epoch: 1, 2, 3, 4, 5, 7, 9, 12, 16, 22, …
+
+    A fit may end long before its last epoch, and what tells wrong pairs apart happens early.
+    """
+    look = 1
+    while look < epoch:
+        look = max(look + 1, int(1.4 * look))
+    return look == epoch
+
+
+def look_weight(last: int, epoch: int, *, random_start: bool) -> int:
+    """What a look after `epoch` epochs weighs in the mean, the one before having been after `last`."""
+    return epoch - last if random_start else 1
+
+
+@dataclass(frozen=True)
+class WatchedLoss:
+    """The weighted mean of N pairs' losses over the looks so far.
+
+    Attributes:
+        total: (N,) float64, the weighted sum; zeros before the first look.
+        random_start: whether the model started from random weights.
+        weight: of all looks together.
+        last_look: the epoch of the latest, 0 before the first.
+    """
+
+    total: Tensor
+    random_start: bool
+    weight: int = 0
+    last_look: int = 0
+
+    @classmethod
+    def start(cls, n: int, *, random_start: bool) -> WatchedLoss:
+        """Before the first epoch."""
+        return cls(torch.zeros(n, dtype=torch.float64), random_start)
+
+    def look(self, epoch: int, losses: Tensor) -> WatchedLoss:
+        """With the losses (N,) at the end of an epoch for which `is_look` holds."""
+        weight = look_weight(self.last_look, epoch, random_start=self.random_start)
+        return WatchedLoss(self.total + weight * losses, self.random_start, self.weight + weight, epoch)
+
+    @property
+    def mean(self) -> Tensor:
+        """(N,) float64 up to the last look; zeros before the first."""
+        return self.total / self.weight if self.weight else self.total
+
+    def to_state(self) -> State:
+        """Tensors only; none before the first look."""
+        if not self.last_look:
+            return {}
+        return {"watched.total": self.total, "watched.looked": torch.tensor([self.last_look, self.weight])}
+
+    @classmethod
+    def from_state(cls, state: State, n: int, *, random_start: bool) -> WatchedLoss:
+        """The inverse of `to_state`; other entries of the state are left alone."""
+        if "watched.total" not in state:
+            return cls.start(n, random_start=random_start)
+        last_look, weight = state["watched.looked"].tolist()
+        return cls(state["watched.total"], random_start, weight, last_look)
+
+
+def mean_with_end(mean: Tensor, weight: int, end: Tensor, end_weight: int) -> Tensor:
+    """(N,): the mean over looks of that total weight, with the loss at the end of the fit as one more look."""
+    return (mean * weight + end * end_weight) / (weight + end_weight)

@@ -1,0 +1,60 @@
+"""How answers for every pair are had, by the size of the model, the curvature and the scope."""
+
+import pytest
+import torch
+
+from ecif import Dense, Diagonal, Ekfac, GaussNewton, Hessian, Identity
+from ecif.curvature.choice import EFFORT, PROBES, draw_probes, from_products, per_pair
+
+SMALL, LARGE = 4096, 4097
+
+
+@pytest.mark.parametrize("scope", ["heads", "lora", "all"])
+@pytest.mark.parametrize("curvature", ["gauss_newton", "hessian", "ekfac", "projected", "identity"])
+def test_the_choice(curvature, scope):
+    small, large = per_pair(curvature, SMALL, scope), per_pair(curvature, LARGE, scope)
+    if curvature == "projected":
+        assert small == large == "projected"
+        return
+    assert small == "exact"
+    dear = scope != "heads" and curvature in ("gauss_newton", "hessian")
+    assert large == ("diagonal" if dear else "probes")
+    assert PROBES[small] == 0 < PROBES[large]
+
+
+def test_whole_towers_are_solved_less_far_than_heads():
+    assert EFFORT["heads"].tolerance < EFFORT["all"].tolerance
+    assert EFFORT["heads"].max_passes > EFFORT["all"].max_passes
+    assert EFFORT["lora"] == EFFORT["all"]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gauss_newton", GaussNewton), ("hessian", Hessian)])
+def test_small_matrices_are_written_out_and_large_ones_are_products(make_world, monkeypatch, name, kind):
+    world = make_world(l2=1.0)
+    given = (name, world.objective, world.params, world.batches)
+    assert isinstance(from_products(*given, damping=20.0, scope="heads"), Dense)
+    monkeypatch.setattr("ecif.curvature.choice.LARGEST", 0)
+    matrix = from_products(*given, damping=0.5, scope="all")
+    assert isinstance(matrix, kind)
+    assert (matrix.damping, matrix.tolerance, matrix.max_iterations) == (0.5, 1e-2, 100)
+
+
+def test_probes_come_solved_from_curvatures_that_know_their_root(make_world):
+    world = make_world(l2=1.0)
+    given, settings = (world.objective, world.params, world.batches), {"damping": 0.1, "seed": 3}
+    matrix = GaussNewton(*given, damping=0.1)
+    ekfac = Ekfac.of(*given, damping=0.1)
+    diagonal = Diagonal.of(*given, damping=0.1, seed=3)
+    for curvature, method, rows in (
+        (ekfac, "probes", ekfac.probes(16, 3)),
+        (matrix, "diagonal", diagonal.probes(8, 3)),
+    ):
+        drawn = draw_probes(curvature, *given, method=method, **settings)
+        assert drawn.solved
+        assert torch.equal(drawn.rows, rows)
+    plain = draw_probes(Identity(), *given, method="probes", **settings)
+    assert plain.solved
+    assert plain.rows.shape == (16, 220)
+    unsolved = draw_probes(matrix, *given, method="probes", **settings)
+    assert not unsolved.solved
+    assert unsolved.rows.shape == (16, 220)
