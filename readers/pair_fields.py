@@ -20,8 +20,8 @@ def key_from(value: object, limits: Limits) -> str:
         raise PairRefused("no key", Rejection.UNFIT_TEXT)
     if not isinstance(value, str):
         raise PairRefused(f"the key is {_kind(value)}, not text", Rejection.UNFIT_TEXT)
-    if found := flaw(value):
-        raise PairRefused(f"the key holds {found}", Rejection.UNFIT_TEXT)
+    if unfit := flaw(value):
+        raise PairRefused(f"the key holds {unfit}", Rejection.UNFIT_TEXT)
     if (size := len(value.encode())) > limits.max_key_bytes:
         start = printable(value, _SHOWN_OF_KEY)
         raise PairRefused(
@@ -42,8 +42,8 @@ def caption_from(value: object, limits: Limits) -> str:
         raise PairRefused(
             f"the caption has {len(value)} characters; {limits.max_caption_chars} is the most", Rejection.TOO_LARGE
         )
-    if found := flaw(value):
-        raise PairRefused(f"the caption holds {found}", Rejection.UNFIT_TEXT)
+    if unfit := flaw(value):
+        raise PairRefused(f"the caption holds {unfit}", Rejection.UNFIT_TEXT)
     return value
 
 
@@ -65,7 +65,7 @@ def shown(value: object) -> str | None:
 
 
 def _storable(value: object, column: str, room: list[int], depth: int) -> Json:
-    """`value`, which came out of JSON or CSV, when it can be kept."""
+    """`value`, which came out of JSON or CSV, when it can be stored."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -94,8 +94,8 @@ def _storable_text(text: str, where: str, room: list[int]) -> str:
     room[0] -= len(text)
     if room[0] < 0:
         raise PairRefused("the other columns of the row are too long together", Rejection.TOO_LARGE)
-    if found := flaw(text):
-        raise PairRefused(f"{where} holds {found}", Rejection.UNFIT_TEXT)
+    if unfit := flaw(text):
+        raise PairRefused(f"{where} holds {unfit}", Rejection.UNFIT_TEXT)
     return text
 
 

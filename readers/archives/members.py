@@ -55,9 +55,9 @@ class MemberIndex:
             return None
         forms = [name] if name.isascii() else [name, *(unicodedata.normalize(form, name) for form in _NORMAL_FORMS)]
         for form in dict.fromkeys(forms):
-            found = self._find(form.encode("utf-8", "surrogatepass"))
-            if found is not None:
-                return found
+            position = self._find(form.encode("utf-8", "surrogatepass"))
+            if position is not None:
+                return position
         return None
 
     def _find(self, raw: bytes) -> int | None:
@@ -106,5 +106,5 @@ class BaseNames:
 
     def find(self, name: str) -> int | None:
         """The position of the member whose last name is that of `name`."""
-        found = self._index.find(posixpath.basename(name.replace("\\", "/")))
-        return None if found is None else self._positions[found]
+        at = self._index.find(posixpath.basename(name.replace("\\", "/")))
+        return None if at is None else self._positions[at]

@@ -44,10 +44,10 @@ def opened_shards(archive: Archive, positions: Sequence[int], scratch: Path, fil
             extent, reason = _decompressed(extent, compression, archive, unpacked, name)
             damaged |= {name: reason} if reason else {}
         tars.append(Tar(name, extent))
-    found = TarArchive(tars, archive.limits, scratch)
-    found.damaged |= damaged
-    found.upload = archive.upload
-    return found
+    shards = TarArchive(tars, archive.limits, scratch)
+    shards.damaged |= damaged
+    shards.upload = archive.upload
+    return shards
 
 
 def _decompressed(
@@ -84,8 +84,8 @@ def missing(names: Iterable[str]) -> tuple[str, ...]:
     """
     sets: defaultdict[tuple[str, str, str], set[str]] = defaultdict(set)
     for name in names:
-        if found := _NUMBERED.fullmatch(name):
-            sets[found["head"], found["of"] or "", found["tail"]].add(found["number"])
+        if match := _NUMBERED.fullmatch(name):
+            sets[match["head"], match["of"] or "", match["tail"]].add(match["number"])
     lost: list[str] = []
     for (head, of, tail), digits in sorted(sets.items()):
         width, numbers = min(map(len, digits)), {int(digit) for digit in digits}

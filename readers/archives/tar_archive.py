@@ -161,7 +161,7 @@ def _member(name: str, kind: int, start: int, size: int) -> TarMember | None:
 
 def _pax(records: bytes) -> dict[str, str]:
     """`path` and `size` out of records of the form `length key=value newline`."""
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     at = 0
     while at < len(records) and records[at]:
         digits = records[at : at + 10].split(b" ", 1)[0]
@@ -173,13 +173,13 @@ def _pax(records: bytes) -> dict[str, str]:
         if key.startswith(b"GNU.sparse"):
             raise UploadRefused("unsafe_member", "the archive holds a sparse file; only plain files are read")
         if key == b"path":
-            found["path"] = _text(value)
+            fields["path"] = _text(value)
         elif key == b"size":
             if not value.isdigit() or len(value) > 20:
                 raise _damaged("an extended header is broken")
-            found["size"] = value.decode()
+            fields["size"] = value.decode()
         at += length
-    return found
+    return fields
 
 
 def _check_extended(size: int) -> None:

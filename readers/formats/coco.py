@@ -1,6 +1,6 @@
 """COCO captions: one JSON of images and of annotations that caption them, beside the images.
 
-The JSON is read as a stream, twice. What is kept in memory of it is 24 bytes an image and an annotation and a table of
+The JSON is read as a stream, twice. What stays in memory of it is 24 bytes an image and an annotation and a table of
 image ids; captions and other fields wait in a temporary file, so that an image's captions come out together.
 """
 
@@ -33,9 +33,9 @@ def caption_files(archive: Archive, contents: Contents) -> list[int]:
     """The COCO files of an archive; where some are named for captions, only those."""
     candidates = [at for at in contents.first_captions if suffix(archive.members.name(at)) == ".json"]
     candidates.sort(key=lambda at: "caption" not in _base(archive, at))
-    found = [at for at in candidates[:_LOOKED_INTO] if _is_coco(archive, at)]
-    named = [at for at in found if "caption" in _base(archive, at)]
-    return sorted(named or found)
+    matches = [at for at in candidates[:_LOOKED_INTO] if _is_coco(archive, at)]
+    named = [at for at in matches if "caption" in _base(archive, at)]
+    return sorted(named or matches)
 
 
 @final
@@ -164,8 +164,8 @@ class _Spool:
     def get(self, number: int) -> dict[str, Any]:
         start, end = self._ends[number], self._ends[number + 1]
         self._file.seek(start)
-        found: dict[str, Any] = json.loads(self._file.read(end - start))
-        return found
+        item: dict[str, Any] = json.loads(self._file.read(end - start))
+        return item
 
 
 def _id(value: object) -> object:
@@ -181,8 +181,8 @@ def _is_coco(archive: Archive, position: int) -> bool:
     """Whether the beginning of a JSON is that of a list of images with files, or of annotations with captions."""
     with archive.open(position) as stream:
         head = stream.read(min(_LOOKED_AT_BYTES, archive.size(position)))
-    telling = {("images", "file_name"), ("annotations", "caption")}
-    return begins_with(head, telling, archive.limits.max_json_depth)
+    names = {("images", "file_name"), ("annotations", "caption")}
+    return begins_with(head, names, archive.limits.max_json_depth)
 
 
 def _choose(archive: Archive, contents: Contents) -> list[int]:

@@ -98,7 +98,7 @@ class _Description:
             files = [
                 parquet_file(archive.members.name(at), partial(archive.extent, at), archive.limits) for at in tables
             ]
-            if any(found.name == column and found.image for found in files[0].columns):
+            if any(one.name == column and one.image for one in files[0].columns):
                 return ParquetPairs(files, archive.limits, image=column, caption=caption)
         if image.transformed:
             raise self._refused(f"field {image.name} is transformed, which is not done here")
@@ -126,13 +126,13 @@ class _Description:
         raise self._refused(f"{what}: which is meant is not told; there are {names}")
 
     def _tables(self, origin: str) -> list[int]:
-        found = sorted(self._matching(origin), key=self._archive.members.name)
-        kinds = {suffix(self._archive.members.name(at)) for at in found}
-        if not found:
+        positions = sorted(self._matching(origin), key=self._archive.members.name)
+        kinds = {suffix(self._archive.members.name(at)) for at in positions}
+        if not positions:
             raise self._refused(f"{printable(origin, 200)} is not in the upload")
         if not kinds <= TABLE_SUFFIXES:
             raise self._refused(f"{printable(origin, 200)} is {', '.join(kinds)}; read are {', '.join(TABLE_SUFFIXES)}")
-        return found
+        return positions
 
     def _matching(self, origin: str) -> Iterator[int]:
         """The members that a file object or a file set stands for."""

@@ -13,7 +13,7 @@ from readers.archives.archive import Archive
 from readers.archives.member_bytes import ByteRange, Spent
 from readers.formats.definition import Contents, DatasetFormat, only, some
 from readers.limits import Limits
-from readers.matrices.matrix import Lying, Matrix, lying
+from readers.matrices.matrix import Matrix, Placement, placement_of
 from readers.matrices.npy import npy_matrix
 from readers.matrices.safetensors import safetensors_matrices
 from readers.pair_fields import caption_from, extra_from, key_from, shown
@@ -40,7 +40,7 @@ class Embeddings:
             )
         self._image, self._text, self._table, self._limits = image, text, table, limits
         self._columns = embedding_columns(table) if table else None
-        self._lying = lying(image, text)
+        self._placement = placement_of(image, text)
         self.total: int | None = image.rows
         self.ignored_columns = table.ignored_columns if table else ()
         if table is not None and table.total is not None:
@@ -49,7 +49,7 @@ class Embeddings:
     @property
     def block_rows(self) -> int:
         """Rows of a block; 0 where the rows cannot be read from any block on, but only from the first."""
-        return self._rows_a_block if self._table is None and self._lying else 0
+        return self._rows_a_block if self._table is None and self._placement else 0
 
     @property
     def _rows_a_block(self) -> int:
@@ -65,7 +65,7 @@ class Embeddings:
         blocks = (side.blocks(count, first, last) for side in (self._image, self._text))
         for image, text in zip(*blocks, strict=True):
             described = self._described(rows, first, len(image))
-            yield from embedding_items(first, image, text, described, self._lying)
+            yield from embedding_items(first, image, text, described, self._placement)
             first += len(image)
         if self._table is not None and rows is not None:
             left = sum(1 for _ in islice(rows, self._limits.max_rows))
@@ -77,10 +77,12 @@ class Embeddings:
         if rows is None or self._table is None:
             return None
         columns = self._columns or Columns(None, None, None)
-        found = [described_row(row, first + at, columns, self._limits) for at, row in enumerate(islice(rows, count))]
-        if len(found) < count:
-            self._check_count(self._table, first + len(found))
-        return found
+        described = [
+            described_row(row, first + at, columns, self._limits) for at, row in enumerate(islice(rows, count))
+        ]
+        if len(described) < count:
+            self._check_count(self._table, first + len(described))
+        return described
 
     def _check_count(self, table: Table, count: int) -> None:
         if count != self._image.rows:
@@ -92,7 +94,7 @@ class Embeddings:
 def described_row(row: Row | BadRow, number: int, columns: Columns, limits: Limits) -> "Described | RejectedPair":
     """Key, caption and other columns of one row; without a key the key is `number`."""
     if isinstance(row, BadRow):
-        if row.count_lost:  # which row belongs to which embedding can no longer be told
+        if row.count_lost:  # which row belongs to which embedding is no longer known
             raise UploadRefused("unreadable_table", f"{row.place}: {row.reason}")
         return RejectedPair(str(number), None, f"{row.place}: {row.reason}")
     key = row.values.get(columns.key) if columns.key else str(number)
@@ -109,19 +111,19 @@ def embedding_items(
     image: npt.NDArray[np.float32],
     text: npt.NDArray[np.float32],
     described: "list[Described | RejectedPair] | None",
-    lying: Lying | None = None,
+    placement: Placement | None = None,
 ) -> Iterator[Item]:
     """The rows from `first` on: those turned away, then a block of the others. `image`, `text`: (n, E).
 
-    Where nothing describes them their keys are their numbers. `lying` says where all rows of the upload are.
+    Where nothing describes them their keys are their numbers. `placement` says where all rows of the upload are.
     """
     sound = {"image": _finite_rows(image), "text": _finite_rows(text)}
     count, numbered = len(image), described is None
     if described is None:
         keys = [str(number) for number in range(first, first + count)]
         if sound["image"].all() and sound["text"].all():  # no object for each row: a million of them take seconds
-            rows = np.arange(first, first + count) if lying else None
-            yield EmbeddingBlock(first, keys, [None] * count, [{}] * count, image, text, True, rows, lying)
+            rows = np.arange(first, first + count) if placement else None
+            yield EmbeddingBlock(first, keys, [None] * count, [{}] * count, image, text, True, rows, placement)
             return
         described = [(key, None, {}) for key in keys]
     good: list[int] = []
@@ -138,19 +140,19 @@ def embedding_items(
             block.keys.append(row[0])
             block.captions.append(row[1])
             block.extras.append(row[2])
-    rows = first + np.array(good, dtype=np.int64) if lying else None
+    rows = first + np.array(good, dtype=np.int64) if placement else None
     if len(good) == len(described):
-        yield replace(block, rows=rows, lying=lying)
+        yield replace(block, rows=rows, placement=placement)
     elif good:
-        yield replace(block, image=image[good], text=text[good], rows=rows, lying=lying)
+        yield replace(block, image=image[good], text=text[good], rows=rows, placement=placement)
 
 
 def _finite_rows(values: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """(n, E) → (n,). A row whose sum is finite is finite: one product, and the long way only for what is left."""
     with np.errstate(invalid="ignore", over="ignore"):
-        found: npt.NDArray[np.bool_] = np.isfinite(values @ np.ones(values.shape[1], dtype=np.float32))
-    found[~found] = np.isfinite(values[~found]).all(axis=1)
-    return found
+        finite: npt.NDArray[np.bool_] = np.isfinite(values @ np.ones(values.shape[1], dtype=np.float32))
+    finite[~finite] = np.isfinite(values[~finite]).all(axis=1)
+    return finite
 
 
 def _choose_safetensors(archive: Archive, contents: Contents) -> list[int]:

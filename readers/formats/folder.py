@@ -21,7 +21,7 @@ _TABLES_LOOKED_INTO = 20
 class Folder:
     """Pairs in the order of the tables and their rows. An image's name is relative to the table that names it.
 
-    `columns` are those of every table, where a description tells; `otherwise` finds what is not where a row says.
+    `columns` are those of every table, where a description names them; `otherwise` finds what is not where a row says.
     """
 
     listable = True

@@ -28,7 +28,7 @@ _SIDES = {"image": ("image", "img"), "text": ("text", "txt", "caption")}
 class ParquetPairs:
     """Pairs in the order of the files and their rows. The key is `key`, else the image's path, else the row's number.
 
-    Row numbers count from 0 over all files. `image` and `caption` name the columns, where a description tells.
+    Row numbers count from 0 over all files. `image` and `caption` name the columns, where a description names them.
     """
 
     unreferenced = 0
@@ -43,11 +43,11 @@ class ParquetPairs:
         ignored: dict[str, None] = {}
         for file in files:
             columns = file.columns
-            found = _checked(file, image) or _image_column(file.name, columns)
-            said = _checked(file, caption) or _caption_column(file.name, columns)
-            wanted = [column.name for column in columns if not column.holds_bytes or column.name == found]
+            image_column = _checked(file, image) or _image_column(file.name, columns)
+            caption_column = _checked(file, caption) or _caption_column(file.name, columns)
+            wanted = [column.name for column in columns if not column.holds_bytes or column.name == image_column]
             ignored |= dict.fromkeys(column.name for column in columns if column.name not in wanted)
-            self._files.append((file, wanted, found, said))
+            self._files.append((file, wanted, image_column, caption_column))
         self.ignored_columns = tuple(ignored)
 
     def __iter__(self) -> Iterator[Item]:
@@ -190,15 +190,15 @@ def has_embeddings(columns: Sequence[Column]) -> bool:
 
 
 def _side(file: ParquetFile, side: str) -> str:
-    found = _candidates(file.columns, side)
-    if len(found) == 1:
-        return found[0]
+    names = _candidates(file.columns, side)
+    if len(names) == 1:
+        return names[0]
     seen = ", ".join(f"{printable(column.name, 60)} ({column.type})" for column in file.columns[:50])
-    if not found:
+    if not names:
         raise UploadRefused(
             "missing_column", f"{file.name} has no column of {side} embeddings; its columns are: {seen}"
         )
-    raise UploadRefused("ambiguous_upload", f"{file.name} has several columns of {side} embeddings: {', '.join(found)}")
+    raise UploadRefused("ambiguous_upload", f"{file.name} has several columns of {side} embeddings: {', '.join(names)}")
 
 
 def _candidates(columns: Sequence[Column], side: str) -> list[str]:

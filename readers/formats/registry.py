@@ -182,7 +182,7 @@ def _left_out(archive: Archive, contents: Contents, format_: Format, used: Colle
     definition = format_.definition
     if definition.complete:
         return {}
-    telling = (
+    decisive = (
         contents.metadata,
         contents.tables,
         contents.parquet,
@@ -192,7 +192,7 @@ def _left_out(archive: Archive, contents: Contents, format_: Format, used: Colle
         contents.tars,
     )
     counts: Counter[str] = Counter()
-    for position in (at for positions in telling for at in positions if at not in used):
+    for position in (at for positions in decisive for at in positions if at not in used):
         name = archive.members.name(position)
         if not definition.repeated(name):
             counts[suffix(name)] += 1

@@ -131,8 +131,8 @@ class Webdataset:
             return  # what img2dataset says about a shard
         rejection = Rejection.NO_IMAGE if sample.image is None else Rejection.NO_CAPTION
         missing = "no image" if sample.image is None else "no caption (.txt or .json)"
-        found = next(p for p in (sample.image, sample.text, sample.json) if p is not None)
-        reason = f"{shard}{printable(self._archive.members.name(found))}: {missing} beside it"
+        position = next(p for p in (sample.image, sample.text, sample.json) if p is not None)
+        reason = f"{shard}{printable(self._archive.members.name(position))}: {missing} beside it"
         yield RejectedPair(shown(sample.name), None, reason, rejection)
 
     def _json(self, sample: _Sample) -> dict[str, object]:

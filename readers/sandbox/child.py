@@ -51,7 +51,7 @@ class AnswerTooLargeError(ChildBrokenError):
 
 
 class Child:
-    """A process that runs the module `program`, which has no open file but `file`. It is started at once.
+    """A process that runs the module `program`, which has no open file but `file`. It starts immediately.
 
     For one thread at a time; only `close` may come from another, and whoever waits for an answer then finds it broken.
     After an error it is good for nothing but to be closed.

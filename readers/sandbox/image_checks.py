@@ -1,6 +1,6 @@
 """Images of an upload, checked by several confined processes; their pairs come out in the order in which they came.
 
-An image that breaks such a process is turned away, and its neighbours are kept.
+An image that breaks such a process is turned away, and its neighbours remain.
 """
 
 import os
@@ -56,7 +56,7 @@ class Decoder:
         self._lock = Lock()  # so that none is started that nobody ends
 
     def inspect(self, images: Sequence[bytes]) -> list[Inspected | Refused]:
-        """What each image is. One that breaks the process twice is refused; once may be the machine's fault.
+        """What each image is. One that breaks the process twice is refused; a single time may be the machine's fault.
 
         Raises:
             ChildNotStartedError: there is no process to be had, or no decoder any more.
@@ -106,10 +106,10 @@ class Decoder:
         """Have the images inspected that have no result yet."""
         for about, content in child.ask(self._request(len(results), lengths)):
             if len(results) == len(lengths):
-                raise ChildBrokenError("it says more than it was asked for")
+                raise ChildBrokenError("it says more than was requested")
             results.append(self._result(about, content))
         if len(results) < len(lengths):
-            raise ChildBrokenError("it says less than it was asked for")
+            raise ChildBrokenError("it says less than was requested")
 
     def _request(self, first: int, lengths: list[int]) -> dict[str, object]:
         what = {"max_pixels": self._limits.max_pixels, "thumbnails": self._limits.thumbnails}
@@ -128,7 +128,7 @@ class Decoder:
 
     def _thumbnails(self, content: bytes, lengths: list[int]) -> tuple[bytes, ...]:
         if len(lengths) != len(self._limits.thumbnails) or sum(lengths) != len(content) or min(lengths, default=0) < 0:
-            raise ValueError("these are other thumbnails than it was asked for")
+            raise ValueError("these are other thumbnails than were requested")
         ends = accumulate(lengths)
         return tuple(content[end - length : end] for end, length in zip(ends, lengths, strict=True))
 
@@ -202,7 +202,7 @@ def _joined(
     batch: Sequence[Item], answers: "Future[list[Inspected | Refused]]", broken: int, limits: DecoderLimits
 ) -> Generator[Checked, None, int]:
     """Give a batch out; return how many images have broken a decoder by then."""
-    found = iter(answers.result())
+    results = iter(answers.result())
     image: bytes | None = None
     for item in batch:
         if not isinstance(item, ImagePair):
@@ -210,7 +210,7 @@ def _joined(
             continue
         fresh = item.image is not image
         if fresh:
-            image, answer = item.image, next(found)
+            image, answer = item.image, next(results)
         match answer:
             case Inspected():
                 yield CheckedPair(item, answer)

@@ -78,11 +78,11 @@ def _no_constant(name: str) -> None:
 
 
 def _without_repeats(items: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(items)
-    if len(found) < len(items):
+    fields = dict(items)
+    if len(fields) < len(items):
         repeated = Counter(name for name, _ in items).most_common(1)[0][0]
         raise _unreadable(f"{repeated!r} is given twice")
-    return found
+    return fields
 
 
 def _unreadable(why: str) -> PairRefused:
