@@ -103,8 +103,9 @@ class Child:
 
     def _send(self, words: object) -> None:
         assert self._process.stdin is not None  # noqa: S101
-        with suppress(BrokenPipeError, ValueError):  # then there will be no answer
-            self._process.stdin.write(frame(json.dumps(words)))
+        content = frame(json.dumps(words))
+        with suppress(BrokenPipeError, ValueError):  # it has died or was closed: there will be no answer
+            self._process.stdin.write(content)
 
     def _answer(self, seconds: float) -> tuple[Any, bytes]:
         until = time.monotonic() + seconds
