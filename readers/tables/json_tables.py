@@ -1,18 +1,24 @@
-"""Metadata as JSON lines: one object a line, each line of bounded length."""
+"""JSON that a stranger wrote: lines of one object each, one object, and one large document as a stream.
+
+ijson names every value by its whole path, so a document nested without end would take memory by the square of its
+depth; here it is refused first.
+"""
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import IO, final
+from typing import IO, Any, final
+
+import ijson
 
 from readers.limits import Limits
-from readers.refusals import PairRefused, Rejection
-from readers.tables.bounded_lines import BoundedLines, RowTooLongError
-from readers.tables.rows import BadRow, Row
+from readers.refusals import PairRefused, Rejection, UploadRefused
+from readers.tables.rows import BadRow, BoundedLines, Row, RowTooLongError
 
 _ROWS_LOOKED_AT = 100
+_NOT_JSON = (ijson.JSONError, ValueError, OverflowError)
 
 
 @final
@@ -72,12 +78,52 @@ def _no_constant(name: str) -> None:
 
 
 def _without_repeats(items: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(items)
-    if len(found) < len(items):
+    fields = dict(items)
+    if len(fields) < len(items):
         repeated = Counter(name for name, _ in items).most_common(1)[0][0]
         raise _unreadable(f"{repeated!r} is given twice")
-    return found
+    return fields
 
 
 def _unreadable(why: str) -> PairRefused:
     return PairRefused(why, Rejection.UNREADABLE_ROW)
+
+
+def list_of_objects(stream: IO[bytes], field: str, name: str, depth: int) -> Iterator[dict[str, Any]]:
+    """The objects in the list `field` of the document, in order; none where there is no such list.
+
+    Raises:
+        UploadRefused: it is not JSON, holds something else in that list, or is nested deeper than `depth`.
+    """
+    try:
+        for item in ijson.items(
+            ijson.parse(_shallow(ijson.basic_parse(stream, use_float=True), depth)), f"{field}.item"
+        ):
+            if not isinstance(item, dict):
+                raise UploadRefused("unreadable_table", f"{name}: {field} holds what is no object")
+            yield item
+    except _NOT_JSON as error:
+        raise UploadRefused("unreadable_table", f"{name} is not JSON: {error}") from error
+
+
+def begins_with(head: bytes, names: set[tuple[str, str]], depth: int) -> bool:
+    """Whether in the beginning of a document a list (first) has objects with a field (second) of one of these names."""
+    try:
+        return any(
+            kind == "map_key" and (prefix.removesuffix(".item"), value) in names
+            for prefix, kind, value in ijson.parse(_shallow(ijson.basic_parse(head), depth))
+        )
+    except _NOT_JSON:
+        return False
+
+
+def _shallow(events: Iterator[tuple[str, Any]], most: int) -> Iterator[tuple[str, Any]]:
+    depth = 0
+    for kind, value in events:
+        if kind in ("start_map", "start_array"):
+            depth += 1
+            if depth > most:
+                raise ValueError("nested too deep")
+        elif kind in ("end_map", "end_array"):
+            depth -= 1
+        yield kind, value
