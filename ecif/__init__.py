@@ -9,7 +9,7 @@ section of ``docs/design.md``             files
 4 curvature and damping                   curvature/, solve/
 5 no per-pair gradients                   linearise, roles, scoring, self_influence
 6 the baselines                           methods/
-7 from scores to decisions                detection/
+7 from scores to decisions                detection/, fit/watching; embeddings: a whole job in one call
 8 trace-back                              traceback
 9 removal without retraining              scoring
 10 the fit                                fit/
@@ -47,6 +47,7 @@ from ecif.detection.conformal import (
 )
 from ecif.detection.noise_rate import NoiseEstimate, estimate_noise_rate
 from ecif.detection.suspicion import fractional_ranks, fuse_ranks
+from ecif.embeddings import EmbeddingRanking, rank_embeddings
 from ecif.fit import OnEpoch, fit
 from ecif.fit.settings import FitResult, FitSettings
 from ecif.linearise import forward_mode, pull, push
@@ -87,6 +88,7 @@ __all__ = [
     "Discoveries",
     "Ekfac",
     "Embed",
+    "EmbeddingRanking",
     "FitResult",
     "FitSettings",
     "GaussNewton",
@@ -142,6 +144,7 @@ __all__ = [
     "query_gradients",
     "query_losses",
     "random_subsets",
+    "rank_embeddings",
     "relative_influence",
     "relative_influence_from_products",
     "removal_gradient",

@@ -55,6 +55,7 @@ class Batch:
         )
 
 
+_VALIDATION_SEED = 1_000_003  # so that splits and training batches are drawn independently
 _STRIDE = 1_000_003  # a prime: streams of neighbouring seeds do not overlap below a million places
 
 
@@ -96,3 +97,9 @@ def cut_batches(permutation: Tensor, batch_size: int) -> list[Tensor]:
     if batch_size < 2:
         raise ValueError(f"batch_size must be at least 2 (a lone pair has no contrast), got {batch_size}")
     return list(torch.split(permutation, batch_size))
+
+
+def validation_order(count: int, seed: int) -> Tensor:
+    """(count,) int64, the order in which pairs are taken for validation; independent of `plan_batches`."""
+    drawn = torch.Generator().manual_seed(seed + _VALIDATION_SEED & 0x7FFF_FFFF_FFFF_FFFF)
+    return torch.randperm(count, generator=drawn)

@@ -7,11 +7,16 @@ something starts well and only unlearns: there all looks weigh the same, and tho
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ecif.batches import Batch
+from ecif.objective import Objective
+from ecif.parameters import Params
+from ecif.roles import positive
 from ecif.solve.solution import State
 
 
@@ -75,6 +80,21 @@ class WatchedLoss:
             return cls.start(n, random_start=random_start)
         last_look, weight = state["watched.looked"].tolist()
         return cls(state["watched.total"], random_start, weight, last_look)
+
+
+@torch.no_grad()
+def pair_losses(
+    objective: Objective, params: Params, batches: Iterable[tuple[Tensor, Batch]], n: int, partitions: int
+) -> Tensor:
+    """Pos_n of all n pairs, averaged over R partitions: (n,) float64 on the CPU.
+
+    Args:
+        batches: one pass over all partitions, each batch with the places (B,) of its pairs.
+    """
+    total = torch.zeros(n, dtype=torch.float64)
+    for places, batch in batches:
+        total[places] += positive(objective.similarity(params, batch)).double().cpu()
+    return total / partitions
 
 
 def mean_with_end(mean: Tensor, weight: int, end: Tensor, end_weight: int) -> Tensor:

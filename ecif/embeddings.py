@@ -1,0 +1,175 @@
+"""Embeddings in, ranking out: a `misalignment` job in one call, without a service (`docs/design.md`, section 7).
+
+The steps are those of a job, by the same functions: two square heads are fitted, every pair's loss is watched on the
+way, the curvature is inverted, all pairs are scored, ranked and flagged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ecif.batches import Batch, cut_batches, plan_batches, validation_order
+from ecif.curvature.choice import EFFORT, draw_probes, from_products, per_pair
+from ecif.curvature.damping import DampingChoice, choose_damping
+from ecif.detection.flags import Flags, flag_against_clean, flag_by_estimate
+from ecif.detection.suspicion import rank_by_suspicion, suspicion
+from ecif.fit.fitting import fit
+from ecif.fit.settings import FitResult, FitSettings
+from ecif.fit.watching import WatchedLoss, is_look, look_weight, mean_with_end, pair_losses
+from ecif.objective import Objective
+from ecif.parameters import Params, flatten, size
+from ecif.self_influence import Directions
+from ecif.similarity import normalise
+
+_CURVATURE: Literal["gauss_newton"] = "gauss_newton"
+
+
+@dataclass(frozen=True)
+class EmbeddingRanking:
+    """What was computed of n pairs; all tensors are on the CPU, float64 unless said otherwise.
+
+    Attributes:
+        suspicion: (n,) in (0, 1), higher = more likely wrong; order: (n,) int64, the most suspicious first.
+        flags: which pairs to drop, and with what promise.
+        scores: (n,) each: `clip_score` before the fit, `pair_loss` and `self_influence` after it; with a clean set also
+            `influence` = `positive_influence` + `negative_influence`, the change of the mean validation loss when the
+            pair is removed: negative = harmful.
+        fit, damping: where the fit ended, and the λ that was chosen.
+    """
+
+    suspicion: Tensor
+    order: Tensor
+    flags: Flags
+    scores: dict[str, Tensor]
+    fit: FitResult
+    damping: DampingChoice
+
+
+def rank_embeddings(
+    images: Tensor,
+    texts: Tensor,
+    *,
+    clean: tuple[Tensor, Tensor] | None = None,
+    false_discovery_rate: float = 0.05,
+    temperature: float = 0.01,
+    l2: float = 0.3,
+    batch_size: int = 128,
+    partitions: int = 1,
+    epochs: int = 200,
+    seed: int = 0,
+) -> EmbeddingRanking:
+    """Rank n image-text pairs by how likely they are wrong, and flag those to drop.
+
+    Args:
+        images, texts: (n, E) alike, row n of both being pair n; lengths do not matter. Equal rows stand for equal
+            images or captions, which are no negatives of each other.
+        clean: images and texts (m, E) of pairs that are trusted to be right. One half calibrates the flags, so that the
+            false discovery rate is controlled; the other half defines the validation loss that `influence` is of.
+            Without it flags are an estimate, and there is no influence.
+        temperature: τ of the model that made the embeddings.
+        l2: δ per pair, the pull of the heads to the identity.
+
+    Raises:
+        ValueError: shapes that do not agree, or a setting out of its range.
+    """
+    if images.ndim != 2 or images.shape != texts.shape or (clean and clean[0].shape != clean[1].shape):
+        raise ValueError("images and texts must be (n, E) alike")
+    drawn = validation_order(len(clean[0]), seed) if clean else torch.empty(0, dtype=torch.int64)
+    calibrating, validating = drawn[: len(drawn) // 2].sort().values, drawn[len(drawn) // 2 :]
+    x, y = images, texts
+    if clean:
+        x, y = torch.cat([x, clean[0][calibrating]]), torch.cat([y, clean[1][calibrating]])
+    n, N = len(images), len(x)
+    pairs = _Pairs.of(x, y)
+    cuts = [cut for row in plan_batches(N, batch_size, partitions, seed) for cut in cut_batches(row, batch_size)]
+
+    def placed() -> Iterator[tuple[Tensor, Batch]]:
+        return ((cut, pairs.take(cut)) for cut in cuts)
+
+    def batches() -> Iterator[Batch]:
+        return (batch for _, batch in placed())
+
+    eye = torch.eye(x.shape[1], dtype=pairs.images.dtype, device=x.device)
+    initial = {"image.weight": eye, "text.weight": eye.clone()}
+    objective = Objective(square_heads, 1 / temperature, l2, initial, N, partitions)
+    watched = WatchedLoss.start(N, random_start=False)
+
+    def look(epoch: int, params: Params) -> None:
+        nonlocal watched
+        if is_look(epoch):
+            watched = watched.look(epoch, pair_losses(objective, params, placed(), N, partitions))
+
+    fitted = fit(objective, initial, batches, FitSettings(epochs), on_epoch=look)
+    params = fitted.params
+    damping = choose_damping(
+        "auto", objective, params, batches, largest_condition=EFFORT["heads"].largest_condition, seed=seed
+    )
+    curvature = from_products(_CURVATURE, objective, params, batches, damping=damping.value, scope="heads")
+    rhs = flatten(params).new_zeros(0, size(params), dtype=torch.float64)
+    if clean:
+        held = _Pairs.of(clean[0][validating], clean[1][validating])
+        validation = (held.take(cut) for cut in cut_batches(torch.arange(len(validating)), batch_size))
+        rhs = objective.validation_gradient(params, validation, len(validating))[None]
+    method = per_pair(_CURVATURE, size(params), "heads")
+    if method != "exact":
+        probes = draw_probes(curvature, objective, params, batches, method=method, damping=damping.value, seed=seed)
+        rhs = torch.cat([rhs, probes.rows])
+    solved = curvature.solve(rhs).x.to(eye)
+    first = 1 if clean else 0
+    directions = Directions(solved[:first], solved[first:], curvature if method == "exact" else None)
+
+    scores: dict[str, Tensor] = {}
+    for places, batch in placed():
+        for name, values in directions.score(objective, params, batch).items():
+            scores.setdefault(name, torch.zeros(N, dtype=torch.float64))[places] += values.double().cpu() / partitions
+    scores["clip_score"] = (normalise(x) * normalise(y)).sum(1).double().cpu()
+    loss = scores["pair_loss"]
+    if watched.last_look:
+        end = look_weight(watched.last_look, fitted.epochs_done, random_start=False)
+        loss = mean_with_end(watched.mean, watched.weight, loss, end)
+    if clean:
+        scores["influence"] = scores["positive_influence"] + scores["negative_influence"]
+    doubt = suspicion(loss, scores["clip_score"])
+    flags = (
+        flag_against_clean(doubt[:n], doubt[n:], false_discovery_rate)
+        if n < N
+        else flag_by_estimate(doubt, scores["clip_score"], false_discovery_rate)
+    )
+    return EmbeddingRanking(
+        doubt[:n],
+        rank_by_suspicion(doubt).order(n),
+        flags,
+        {name: values[:n] for name, values in scores.items()},
+        fitted,
+        damping,
+    )
+
+
+def square_heads(params: Params, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+    """Texts and images (B, E) through `text.weight` and `image.weight` (E, E)."""
+    return texts @ params["text.weight"].mT, images @ params["image.weight"].mT
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """images, texts (N, E); images_equal, texts_equal (N,) int64 that number their distinct rows."""
+
+    images: Tensor
+    texts: Tensor
+    images_equal: Tensor
+    texts_equal: Tensor
+
+    @classmethod
+    def of(cls, images: Tensor, texts: Tensor) -> _Pairs:
+        wide = torch.promote_types(torch.promote_types(images.dtype, texts.dtype), torch.float32)
+        x, y = images.to(wide), texts.to(wide)
+        return cls(x, y, *(torch.unique(rows, dim=0, return_inverse=True)[1] for rows in (x, y)))
+
+    def take(self, places: Tensor) -> Batch:
+        on = places.to(self.images.device)
+        return Batch(self.images[on], self.texts[on], self.texts_equal[on], self.images_equal[on])
