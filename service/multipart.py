@@ -4,9 +4,9 @@ The framework's own form parser spools every file a second time and does not bou
 (docs/decisions/0004-uploads.md).
 """
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -17,12 +17,13 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from service.problems import MalformedError, MediaTypeError, StalledError, TooLargeError
+from service.bodies import MAX_FIELD_BYTES, chunks, declared_length, refuse_large, too_large
+from service.context import Service
+from service.errors import MalformedError, MediaTypeError, TooLargeError
+from service.idempotency import IdempotentRequest
 from store.errors import InvalidError
 
-MAX_FIELD_BYTES = 1024 * 1024
 _WRITE_BYTES = 4 * 1024 * 1024
-_STALL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -202,51 +203,19 @@ async def read_form(
     return reader.form
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """A whole body of bounded size.
+@asynccontextmanager
+async def staged_form(
+    request: Request, service: Service, idempotent: IdempotentRequest, *, files: Sequence[str], fields: Sequence[str]
+) -> AsyncIterator[Form]:
+    """The form, its files staged for as long as the block lasts.
+
+    Nobody's limits stand in the way of a repeat, which keeps nothing.
 
     Raises:
-        TooLargeError: it is over `max_bytes`.
-        StalledError: nothing came for a minute.
-        MalformedError: the client went away.
+        LimitError, and whatever `read_form` raises.
     """
-    refuse_large(request, max_bytes)
-    body = bytearray()
-    try:
-        async for chunk in chunks(request):
-            body += chunk
-            if len(body) > max_bytes:
-                raise too_large(max_bytes)
-    except ClientDisconnect:
-        raise MalformedError("body_cut_short", "the body ended early") from None
-    return bytes(body)
-
-
-async def chunks(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes, for as long as it comes: a client that fell silent holds nothing for ever."""
-    stream = request.stream()
-    while True:
-        try:
-            async with asyncio.timeout(_STALL_SECONDS):
-                chunk = await anext(stream)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise StalledError("body_stalled", f"nothing came for {_STALL_SECONDS:g} seconds") from None
-        yield chunk
-
-
-def refuse_large(request: Request, max_bytes: int) -> None:
-    """Turn away what says itself that it is too large, before reading it."""
-    if declared_length(request) > max_bytes:
-        raise too_large(max_bytes)
-
-
-def declared_length(request: Request) -> int:
-    """The bytes that a body has by its own header; 0 where it says nothing."""
-    declared = request.headers.get("content-length", "")
-    return int(declared) if declared.isdecimal() else 0
-
-
-def too_large(max_bytes: int) -> TooLargeError:
-    return TooLargeError("body_too_large", f"the body is larger than the {max_bytes:,} bytes that this service takes")
+    room = None if idempotent.repeated else await run_in_threadpool(service.limits.room, service.database)
+    most, declared = service.settings.ecif_max_upload_bytes, declared_length(request)
+    refuse_large(request, most)
+    with service.incoming.counted(service.tenant, room, declared) as count, service.blobs.staging() as folder:
+        yield await read_form(request, folder, files=files, fields=fields, max_bytes=most, count=count)

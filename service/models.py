@@ -1,23 +1,22 @@
 """`/models`: bring, look at and delete models."""
 
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Request, Response
-from pydantic import RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from service.bodies import MAX_FIELD_BYTES, is_json, read_body
 from service.context import Service, ServiceDep
 from service.datasets.schemas import ErrorOut
+from service.errors import header_docs, problem_docs
+from service.idempotency import REPLAYED, IdempotencyKey, IdempotentRequest, idempotent_request
 from service.json_body import parse
-from service.json_or_form import is_json, staged_form
 from service.limits import UNLIMITED
-from service.listing import newest_first
-from service.models.schemas import ModelOut, ModelReference
-from service.pages import LINKED, Cursor, Limit, Page, link_next
-from service.problem_docs import headers, problems
-from service.repeats import REPLAYED, IdempotencyKey, Once, once
-from service.uploads import MAX_FIELD_BYTES, Form, read_body
+from service.multipart import Form, staged_form
+from service.pagination import LINKED, Cursor, Limit, Page, link_next, newest_first
 from store import jobs, models, pending, shards
 from store.catalogue import check_architecture, check_size
 from store.checkpoint_file import architecture_of
@@ -26,8 +25,51 @@ from store.errors import InvalidError, NotFoundError
 from store.idempotency import Answer
 from store.ids import new_id
 from store.references import check_reference, filename_of, shown
-from store.states import JobStatus
+from store.states import JobStatus, ModelStatus
 from store.tables import Model
+
+Name = Annotated[str, Field(max_length=200)]
+Architecture = Annotated[str, Field(min_length=1, max_length=200)] | dict[str, Any]
+
+
+class ModelOut(BaseModel):
+    """A checkpoint that a user brought."""
+
+    id: str
+    name: str | None
+    source: str | None = Field(description="the URI or the job that its checkpoint is copied from; null if uploaded")
+    architecture: str | dict[str, Any] | None = Field(
+        description="a name that open_clip knows, `tiny`, or a configuration; null until a fetched file has said it"
+    )
+    digest: str | None = Field(description="of the file's bytes; null until they are there")
+    status: ModelStatus
+    size_bytes: int
+    error: ErrorOut | None
+    created_at: datetime
+
+
+class ModelReference(BaseModel):
+    """A model whose checkpoint is copied from elsewhere instead of uploaded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uri: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="https://host/file, s3://bucket/key or gs://bucket/key: one safetensors file"
+    )
+    job: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="a `removal` that succeeded: the model that it edited"
+    )
+    name: Name | None = None
+    architecture: Architecture | None = Field(
+        default=None, description="needed unless the file's metadata hold an `open_clip_config`"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.uri is None) == (self.job is None):
+            raise ValueError("a checkpoint is copied either from a `uri` or from a `job`")
+        return self
+
 
 router = APIRouter(tags=["models"])
 
@@ -71,8 +113,8 @@ def model_out(model: Model) -> ModelOut:
     status_code=201,
     response_model=ModelOut,
     responses={
-        201: {"headers": headers(Location="the model") | headers(False, Idempotency_Replayed=REPLAYED)},
-        **problems(408, 409, 413, 415, 507),
+        201: {"headers": header_docs(Location="the model") | header_docs(False, Idempotency_Replayed=REPLAYED)},
+        **problem_docs(408, 409, 413, 415, 507),
     },
     openapi_extra=_BODY,
 )
@@ -80,25 +122,25 @@ async def bring_model(request: Request, service: ServiceDep, idempotency_key: Id
     """Stream a checkpoint in, or name what is to be copied. It is loaded once after the answer, to see whether it fits
     its architecture: poll until `status` is `ready` or `failed`."""
     by_reference = is_json(request, "send multipart/form-data, or application/json with a `uri` or a `job`")
-    async with once(service, "POST /models", idempotency_key) as request_once:
+    async with idempotent_request(service, "POST /models", idempotency_key) as idempotent:
         if by_reference:
             body = await read_body(request, MAX_FIELD_BYTES)
-            return await run_in_threadpool(_refer, service, body, request_once)
-        async with staged_form(request, service, request_once, files=["file"], fields=["name", "architecture"]) as form:
-            return await run_in_threadpool(_create, service, form, request_once)
+            return await run_in_threadpool(_create_from_reference, service, body, idempotent)
+        async with staged_form(request, service, idempotent, files=["file"], fields=["name", "architecture"]) as form:
+            return await run_in_threadpool(_create, service, form, idempotent)
 
 
-def _create(service: Service, form: Form, request_once: Once) -> Response:
+def _create(service: Service, form: Form, idempotent: IdempotentRequest) -> Response:
     upload = form.files.get("file")
     if upload is None:
         raise InvalidError("missing_field", "form field 'file' is missing", "file")
     content = form.content()
-    if (answered := request_once.first_answer(content)) is not None:
+    if (answered := idempotent.first_answer(content)) is not None:
         return answered
     name = form.fields.get("name") or (upload.filename or "")[:_MOST_NAME]
     if len(name) > _MOST_NAME:
         raise InvalidError("name_too_long", f"a name has at most {_MOST_NAME} characters", "name")
-    architecture = architecture_of(upload.path, _given(service, form.fields.get("architecture")))
+    architecture = architecture_of(upload.path, _form_architecture(service, form.fields.get("architecture")))
     model_id = new_id("model")
     owner = f"models/{model_id}"
     pending.note(service.blobs, owner)
@@ -114,49 +156,49 @@ def _create(service: Service, form: Form, request_once: Once) -> Response:
                 digest=upload.digest,
                 size_bytes=upload.size_bytes,
             )
-            answer = _promised(session, model, content, request_once)
+            answer = _record(session, model, content, idempotent)
     service.bell.ring(shards.opened(session))
     return answer
 
 
-def _given(service: Service, field: str | None) -> str | dict[str, Any] | None:
+def _form_architecture(service: Service, field: str | None) -> str | dict[str, Any] | None:
     """The architecture of a form, checked."""
     if not field:
         return None
-    given: str | dict[str, Any] = field
+    architecture: str | dict[str, Any] = field
     if field.lstrip().startswith("{"):
-        given = parse(field, RootModel[dict[str, Any]], ("body", "architecture")).root
+        architecture = parse(field, RootModel[dict[str, Any]], ("body", "architecture")).root
     elif len(field) > _MOST_NAME:
         raise InvalidError(
             "name_too_long", f"the name of an architecture has at most {_MOST_NAME} characters", "architecture"
         )
-    check_architecture(given, "architecture")
-    check_size(given, service.settings.ecif_max_model_bytes, "architecture")
-    return given
+    check_architecture(architecture, "architecture")
+    check_size(architecture, service.settings.ecif_max_model_bytes, "architecture")
+    return architecture
 
 
-def _refer(service: Service, body: bytes, request_once: Once) -> Response:
-    asked = parse(body, ModelReference, ("body",))
-    content = asked.model_dump(mode="json", exclude_defaults=True)
-    if (answered := request_once.first_answer(content)) is not None:
+def _create_from_reference(service: Service, body: bytes, idempotent: IdempotentRequest) -> Response:
+    reference = parse(body, ModelReference, ("body",))
+    content = reference.model_dump(mode="json", exclude_defaults=True)
+    if (answered := idempotent.first_answer(content)) is not None:
         return answered
-    if asked.architecture is not None:
-        check_architecture(asked.architecture, "architecture")
-        check_size(asked.architecture, service.settings.ecif_max_model_bytes, "architecture")
-    if asked.uri is not None:
-        check_reference(asked.uri, service.settings, trusted=service.limits is UNLIMITED)
+    if reference.architecture is not None:
+        check_architecture(reference.architecture, "architecture")
+        check_size(reference.architecture, service.settings.ecif_max_model_bytes, "architecture")
+    if reference.uri is not None:
+        check_reference(reference.uri, service.settings, trusted=service.limits is UNLIMITED)
     with service.database.transaction() as session:
         service.limits.room_for_bytes(session, 1)
-        if asked.job is not None:
-            _check_job(session, asked.job)
+        if reference.job is not None:
+            _check_job(session, reference.job)
         model = models.create(
             session,
             model_id=new_id("model"),
-            name=asked.name or (filename_of(asked.uri)[:_MOST_NAME] if asked.uri else None),
-            architecture=asked.architecture,
-            source=asked.uri or asked.job,
+            name=reference.name or (filename_of(reference.uri)[:_MOST_NAME] if reference.uri else None),
+            architecture=reference.architecture,
+            source=reference.uri or reference.job,
         )
-        answer = _promised(session, model, content, request_once)
+        answer = _record(session, model, content, idempotent)
     service.bell.ring(shards.opened(session))
     return answer
 
@@ -172,9 +214,9 @@ def _check_job(session: Session, job_id: str) -> None:
         raise InvalidError("no_checkpoint", f"job {job_id} worked on embeddings: it has two heads and no model", "job")
 
 
-def _promised(session: Session, model: Model, content: dict[str, Any], request_once: Once) -> Response:
+def _record(session: Session, model: Model, content: dict[str, Any], idempotent: IdempotentRequest) -> Response:
     made = model_out(model)
-    return request_once.answer(
+    return idempotent.record_answer(
         session, content, Answer(201, {"Location": f"/models/{made.id}"}, made.model_dump_json())
     )
 
@@ -186,20 +228,20 @@ def list_models(
     """Models, newest first. An inline `architecture` of more than 1,000 bytes is
     `{"abridged": true, "bytes": n}`: `GET /models/{id}` has all of it."""
     with service.database.transaction() as session:
-        found, following, total = newest_first(models, session, service.cursors, "models", limit, cursor)
-        items = [model_out(model) for model in found]
+        rows, following, total = newest_first(models, session, service.cursors, "models", limit, cursor)
+        items = [model_out(model) for model in rows]
     link_next(request, response, following)
     return Page(items=items, next_cursor=following, total=total)
 
 
-@router.get("/models/{model_id}", responses=problems(404))
+@router.get("/models/{model_id}", responses=problem_docs(404))
 def get_model(model_id: str, service: ServiceDep) -> ModelOut:
     """One model."""
     with service.database.transaction() as session:
         return model_out(models.get(session, model_id))
 
 
-@router.delete("/models/{model_id}", status_code=204, responses=problems(404, 409))
+@router.delete("/models/{model_id}", status_code=204, responses=problem_docs(404, 409))
 def delete_model(model_id: str, service: ServiceDep) -> None:
     """Delete a model that no unfinished job uses. Results that it gave stay."""
     with service.database.transaction() as session:

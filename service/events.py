@@ -14,9 +14,8 @@ from starlette.concurrency import run_in_threadpool
 
 from service.context import Service, ServiceDep
 from service.datasets.schemas import ErrorOut
-from service.jobs.endpoints import job_out
-from service.jobs.schemas import ProgressOut
-from service.problem_docs import problems
+from service.errors import problem_docs
+from service.jobs.schemas import ProgressOut, job_out
 from store import jobs
 from store.errors import NotFoundError
 from store.states import JobStatus
@@ -68,7 +67,7 @@ def _followed(job_id: str, service: ServiceDep) -> Iterator[EventOut]:
             "description": "events `progress`, and at the end of the job one `end`",
         },
         204: {"description": "the job has ended, and `Last-Event-ID` has seen it: do not connect again"},
-        **problems(404),
+        **problem_docs(404),
     },
 )
 async def follow_job(
@@ -89,18 +88,18 @@ async def follow_job(
 async def _events(service: Service, state: EventOut, seen: str | None) -> AsyncIterator[bytes]:
     """No connection to the database is held between two looks."""
     settings = service.settings
-    told_at = time.monotonic()
-    ends_at = told_at + settings.ecif_stream_seconds
+    sent_at = time.monotonic()
+    ends_at = sent_at + settings.ecif_stream_seconds
     yield format_sse_event(retry=_RETRY_MILLISECONDS)
     while True:
         now = _event_id(state)
         if now != seen:
             kind = "end" if state.status.ended else "progress"
             yield format_sse_event(event=kind, id=now, data_str=state.model_dump_json())
-            seen, told_at = now, time.monotonic()
-        elif time.monotonic() - told_at > _QUIET_SECONDS:
+            seen, sent_at = now, time.monotonic()
+        elif time.monotonic() - sent_at > _QUIET_SECONDS:
             yield KEEPALIVE_COMMENT
-            told_at = time.monotonic()
+            sent_at = time.monotonic()
         if state.status.ended or service.streams.closing.is_set() or time.monotonic() > ends_at:
             return
         await asyncio.sleep(settings.ecif_heartbeat_seconds)
@@ -117,5 +116,5 @@ def _look(service: Service, job_id: str) -> EventOut:
 
 
 def _event_id(state: EventOut) -> str:
-    """The same for the same state, whichever process tells it."""
+    """The same for the same state, whichever process reads it."""
     return sha256(state.model_dump_json().encode()).hexdigest()[:16]

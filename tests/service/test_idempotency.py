@@ -119,7 +119,7 @@ def test_while_the_first_is_still_coming_a_repeat_is_a_409_that_says_when_to_ask
 
 
 def test_a_body_that_stops_coming_is_a_408_and_lets_its_key_go(settings, embedding_zip, problem_of, monkeypatch):
-    monkeypatch.setattr("service.uploads._STALL_SECONDS", 0.3)
+    monkeypatch.setattr("service.bodies._STALL_SECONDS", 0.3)
     body = httpx.Request("POST", "http://x", files={"file": ("a.zip", embedding_zip(4))})
     content, headers = body.read(), {"content-type": body.headers["content-type"], **KEY}
 
@@ -191,7 +191,7 @@ def test_whose_claim_was_taken_over_commits_nothing(client, database, dataset, m
         with database.transaction() as other:
             other.execute(update(IdempotencyKey).values(lease_until=func.now() - timedelta(seconds=1)))
         with database.transaction() as other:
-            idempotency.claim(other, "POST /jobs", KEY["Idempotency-Key"], timedelta(seconds=0))
+            idempotency.claim_key(other, "POST /jobs", KEY["Idempotency-Key"], timedelta(seconds=0))
         finish(session, held, fingerprint, answer)
 
     monkeypatch.setattr(idempotency, "finish", late)
@@ -237,7 +237,7 @@ def test_a_commit_whose_answer_was_lost_keeps_its_upload(client, blobs, monkeypa
 @pytest.mark.parametrize(
     ("dies_in", "jobs_left", "orphans"),
     [
-        ("service.jobs.endpoints.keep_upload", 0, 0),  # the body is read, beside the blobs
+        ("service.jobs.endpoints.store_upload", 0, 0),  # the body is read, beside the blobs
         ("service.jobs.endpoints.new_dataset", 0, 1),  # its bytes are a blob, no row is written
         ("store.idempotency.finish", 0, 1),  # rows are written, not committed
         ("doorbell.bell.Bell.ring", 1, 0),  # committed, not answered

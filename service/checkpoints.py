@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from service.context import HeavyDep, Service, ServiceDep
-from service.problem_docs import problems
+from service.errors import problem_docs
 from store import jobs
 from store.errors import ConflictError, NotFoundError
 from store.states import JobStatus
@@ -22,7 +22,7 @@ _SAFETENSORS = "application/octet-stream"
             "content": {_SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}},
             "description": "the model",
         },
-        **problems(404, 409),
+        **problem_docs(404, 409),
     },
 )
 async def get_checkpoint(job_id: str, service: ServiceDep, heavy: HeavyDep) -> StreamingResponse:

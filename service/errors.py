@@ -1,4 +1,6 @@
-"""Every error leaves as `application/problem+json` (RFC 9457). The one table from domain error to status code."""
+"""Every error leaves as `application/problem+json` (RFC 9457): the one table from domain error to status code, the
+handlers that answer with it, and how the OpenAPI document tells of problems.
+"""
 
 import errno
 import logging
@@ -9,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg.errors import QueryCanceled
+from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -182,3 +185,52 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(PoolTimeout, _database)
     app.add_exception_handler(OSError, _disk)
     app.add_exception_handler(Exception, _unexpected)
+
+
+class ProblemError(BaseModel):
+    """One field at fault."""
+
+    loc: list[str]
+    msg: str
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[ProblemError] | None = None
+
+
+_DOCUMENTED_HEADERS = {
+    401: {"WWW_Authenticate": "how to say who asks"},
+    412: {"Tus_Version": "the version that is spoken here"},
+    409: {"Retry_After": "seconds until it is worth asking again"},
+    429: {"Retry_After": "seconds until it is worth asking again"},
+    503: {"Retry_After": "seconds until it is worth asking again"},
+}
+
+
+def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint that may answer with these."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        status: {
+            "description": "Problem",
+            "content": content,
+            # Most conflicts do not end by waiting: their header is optional.
+            "headers": header_docs(status != 409, **_DOCUMENTED_HEADERS.get(status, {})),
+        }
+        for status in statuses
+    }
+
+
+def header_docs(always: bool = True, /, **described: str) -> dict[str, Any]:
+    """How the document tells of headers, each with a description; `_` stands for a hyphen."""
+    return {
+        name.replace("_", "-"): {"description": text, "schema": {"type": "string"}, "required": always}
+        for name, text in described.items()
+    }

@@ -6,8 +6,8 @@ import time
 import pytest
 from fastapi.exceptions import RequestValidationError
 
+from service.errors import MalformedError
 from service.json_body import parse
-from service.problems import MalformedError
 from store.specification import JobSettings, JobSpec
 
 MEBIBYTE = 1 << 20
@@ -52,8 +52,8 @@ def test_half_a_million_wrong_items_are_one_error(fields):
     assert len(refused.value.errors()) <= 3
 
 
-@pytest.mark.parametrize(("path", "module"), [("/jobs", "jobs.endpoints"), ("/datasets", "datasets.references"),
-                                              ("/models", "models.endpoints")])  # fmt: skip
+@pytest.mark.parametrize(("path", "module"), [("/jobs", "jobs.endpoints"), ("/datasets", "datasets.creation"),
+                                              ("/models", "models")])  # fmt: skip
 def test_no_body_is_parsed_on_the_event_loop(client, monkeypatch, path, module):
     on_the_loop = []
 

@@ -1,39 +1,94 @@
 """`/jobs/{id}/results`: pages of scored pairs."""
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
 
 from service.context import ServiceDep
-from service.pages import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
-from service.problem_docs import problems
-from service.results.schemas import Order, ResultOut, SortKey
+from service.errors import problem_docs
+from service.pagination import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
 from store import datasets, jobs, results
 from store.errors import ConflictError
 from store.states import JobStatus
 from store.tables import SCORES, Job
 
+SortKey = Literal[
+    "rank",
+    "influence",
+    "positive_influence",
+    "negative_influence",
+    "relative_influence",
+    "self_influence",
+    "clip_score",
+    "pair_loss",
+    "tracin",
+    "trak",
+    "ekfac_if",
+    "lemon",
+    "suspicion",
+    "p_value",
+    "q_value",
+]
+"""`store.results.SORTS`, as a type; a test holds them equal."""
+
+
+class Order(StrEnum):
+    """Which end comes first."""
+
+    ASC = "asc"
+    DESC = "desc"
+
+
+class ResultOut(BaseModel):
+    """One pair's scores. What was not computed is null."""
+
+    rank: int = Field(description="1 is the first that a person should look at")
+    query: str | None = Field(default=None, description="of a traceback: the query that the pair is responsible for")
+    key: str | None
+    caption: str | None
+    image_url: str | None
+    influence: float | None = Field(
+        description="change of the mean validation loss if the pair were removed: negative is harmful"
+    )
+    positive_influence: float | None = Field(description="the part of it from the pair's own match")
+    negative_influence: float | None = Field(description="the part of it from the pair as a negative of others")
+    relative_influence: float | None
+    self_influence: float | None = Field(description="how hard the pair pulls the model; never negative")
+    clip_score: float | None = Field(description="cosine of image and caption")
+    pair_loss: float | None = Field(description="the pair's own contrastive loss")
+    tracin: float | None = Field(description="as influence: positive role, identity curvature, over the checkpoints")
+    trak: float | None = Field(description="as influence: positive-role margins, random projection, Fisher inverse")
+    ekfac_if: float | None = Field(description="as influence: positive role, EKFAC curvature")
+    lemon: float | None = Field(description="disagreement with the nearest neighbours; high is suspicious")
+    suspicion: float | None = Field(description="how likely the pair is misaligned; `summary.ranked_by` says how")
+    p_value: float | None
+    q_value: float | None
+    flagged: bool | None
+
+
 router = APIRouter(tags=["results"])
 
 
-def _out(job: Job, found: results.ScoredPair) -> ResultOut:
-    result = found.result
+def _out(job: Job, scored: results.ScoredPair) -> ResultOut:
+    result = scored.result
     image_url = None
-    if found.has_image and found.key is not None:
-        image_url = f"/datasets/{job.dataset_id}/pairs/{quote(found.key, safe='')}/image"
+    if scored.has_image and scored.key is not None:
+        image_url = f"/datasets/{job.dataset_id}/pairs/{quote(scored.key, safe='')}/image"
     return ResultOut(
         rank=result.rank,
         query=result.query,
-        key=found.key,
-        caption=found.caption,
+        key=scored.key,
+        caption=scored.caption,
         image_url=image_url,
         flagged=result.flagged,
         **{score: getattr(result, score) for score in SCORES},
     )
 
 
-@router.get("/jobs/{job_id}/results", responses={**LINKED, **problems(404, 409)})
+@router.get("/jobs/{job_id}/results", responses={**LINKED, **problem_docs(404, 409)})
 def list_results(
     job_id: str,
     request: Request,
@@ -56,7 +111,7 @@ def list_results(
         if job.status != JobStatus.SUCCEEDED:
             raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
         dataset = datasets.number(session, job.dataset_id)
-        found = results.page(
+        rows = results.page(
             session,
             job.number,
             dataset,
@@ -72,12 +127,12 @@ def list_results(
         if key is not None or query is not None:
             narrow = results.count_of(session, job.number, dataset, key=key, traced=query)
     following = None
-    if len(found) > limit:
-        last = found[limit - 1].result
+    if len(rows) > limit:
+        last = rows[limit - 1].result
         place = None if sort == "rank" else getattr(last, sort)
         following = service.cursors.make(question, [place, last.rank])
     link_next(request, response, following)
-    items = [_out(job, scored) for scored in found[:limit]]
+    items = [_out(job, scored) for scored in rows[:limit]]
     return Page(items=items, next_cursor=following, total=_total(job, flagged) if narrow is None else narrow)
 
 
