@@ -15,7 +15,7 @@ from safetensors.torch import save
 from sqlalchemy import insert, select, text
 
 from service.app import create_app
-from service.cursors import Cursors
+from service.pagination import Cursors
 from store import jobs, results, shared_secrets
 from store.blobs import Blobs
 from store.database import Database

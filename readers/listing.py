@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, replace
 from typing import IO
 
-from readers.archives.byte_range import Spent
-from readers.archives.stored_member import StoredMember
+from readers.archives.member_bytes import Spent, StoredMember
 from readers.limits import Limits
 from readers.pair_fields import shown
 from readers.pairs import ImagePair, Item, RejectedPair
@@ -16,11 +15,11 @@ from readers.refusals import PairRefused, Rejection, damage_refused
 def line_of(item: ImagePair | RejectedPair) -> bytes:
     """A listed item as a line of JSON."""
     if isinstance(item, RejectedPair):
-        told: list[object] = [item.key, item.caption, item.reason, item.rejection]
+        fields: list[object] = [item.key, item.caption, item.reason, item.rejection]
     else:
         assert item.member is not None  # noqa: S101  it was listed, not read
-        told = [item.key, item.caption, item.extra, item.further, item.where, astuple(item.member)]
-    return json.dumps(told, separators=(",", ":")).encode() + b"\n"
+        fields = [item.key, item.caption, item.extra, item.further, item.where, astuple(item.member)]
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
 def read_listed(lines: Iterable[bytes], file: IO[bytes], limits: Limits) -> Iterator[Item]:
@@ -52,9 +51,9 @@ def read_listed(lines: Iterable[bytes], file: IO[bytes], limits: Limits) -> Iter
                 yield RejectedPair(shown(item.key), shown(item.caption), reason, content.rejection)
 
 
-def _item(told: list[object]) -> ImagePair | RejectedPair:
-    if len(told) == 4:
-        key, caption, reason, rejection = told
+def _item(fields: list[object]) -> ImagePair | RejectedPair:
+    if len(fields) == 4:
+        key, caption, reason, rejection = fields
         return RejectedPair(key, caption, reason, Rejection(rejection))  # type: ignore[arg-type]
-    key, caption, extra, further, where, member = told
+    key, caption, extra, further, where, member = fields
     return ImagePair(key, caption, b"", extra, further, where, StoredMember(*member))  # type: ignore[arg-type,misc]

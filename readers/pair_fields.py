@@ -1,10 +1,11 @@
-"""Key, caption and the other columns of one row, checked so that they can be kept."""
+"""Key, caption and the other columns of one row, checked so that they can be stored, and the pairs that they make."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+from readers.archives.member_bytes import StoredMember
 from readers.limits import Limits
-from readers.pairs import Json
+from readers.pairs import ImagePair, Json, RejectedPair
 from readers.printable import flaw, printable
 from readers.refusals import PairRefused, Rejection
 
@@ -19,8 +20,8 @@ def key_from(value: object, limits: Limits) -> str:
         raise PairRefused("no key", Rejection.UNFIT_TEXT)
     if not isinstance(value, str):
         raise PairRefused(f"the key is {_kind(value)}, not text", Rejection.UNFIT_TEXT)
-    if found := flaw(value):
-        raise PairRefused(f"the key holds {found}", Rejection.UNFIT_TEXT)
+    if unfit := flaw(value):
+        raise PairRefused(f"the key holds {unfit}", Rejection.UNFIT_TEXT)
     if (size := len(value.encode())) > limits.max_key_bytes:
         start = printable(value, _SHOWN_OF_KEY)
         raise PairRefused(
@@ -41,8 +42,8 @@ def caption_from(value: object, limits: Limits) -> str:
         raise PairRefused(
             f"the caption has {len(value)} characters; {limits.max_caption_chars} is the most", Rejection.TOO_LARGE
         )
-    if found := flaw(value):
-        raise PairRefused(f"the caption holds {found}", Rejection.UNFIT_TEXT)
+    if unfit := flaw(value):
+        raise PairRefused(f"the caption holds {unfit}", Rejection.UNFIT_TEXT)
     return value
 
 
@@ -64,7 +65,7 @@ def shown(value: object) -> str | None:
 
 
 def _storable(value: object, column: str, room: list[int], depth: int) -> Json:
-    """`value`, which came out of JSON or CSV, when it can be kept."""
+    """`value`, which came out of JSON or CSV, when it can be stored."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -93,8 +94,8 @@ def _storable_text(text: str, where: str, room: list[int]) -> str:
     room[0] -= len(text)
     if room[0] < 0:
         raise PairRefused("the other columns of the row are too long together", Rejection.TOO_LARGE)
-    if found := flaw(text):
-        raise PairRefused(f"{where} holds {found}", Rejection.UNFIT_TEXT)
+    if unfit := flaw(text):
+        raise PairRefused(f"{where} holds {unfit}", Rejection.UNFIT_TEXT)
     return text
 
 
@@ -105,3 +106,37 @@ def _unfit(column: str, why: str) -> PairRefused:
 def _kind(value: object) -> str:
     names = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def image_pairs(
+    *,
+    where: str,
+    key: object,
+    caption: object,
+    values: Mapping[str, object],
+    taken: Collection[str | None],
+    image: Callable[[], bytes | StoredMember],
+    limits: Limits,
+) -> Iterator[ImagePair | RejectedPair]:
+    """The pairs of one row, which `where` names. `caption` may be a list: each is a pair with the same image.
+
+    `values` are the row's columns; those not `taken` become `extra`. `image` may raise `PairRefused`.
+    """
+    captions = caption if isinstance(caption, list) and caption else [None if caption == [] else caption]
+    several = len(captions) > 1
+    good: list[str] = []
+    try:
+        checked_key, extra = key_from(key, limits), extra_from(values, taken, limits)
+        for number, text in enumerate(captions, start=1):
+            try:
+                good.append(caption_from(text, limits))
+            except PairRefused as error:
+                reason = f"{where}: caption {number}: {error}" if several else f"{where}: {error}"
+                yield RejectedPair(shown(key), shown(text), reason, error.rejection)
+        content = image() if good else b""
+    except PairRefused as error:
+        yield RejectedPair(shown(key), shown(caption), f"{where}: {error}", error.rejection)
+        return
+    read, member = (content, None) if isinstance(content, bytes) else (b"", content)
+    for number, text in enumerate(good):
+        yield ImagePair(checked_key, text, read, extra, number > 0, where, member)

@@ -7,8 +7,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from readers.archives.stored_member import StoredMember
-from readers.matrices.matrix import Lying
+from readers.archives.member_bytes import StoredMember
+from readers.matrices.matrix import Placement
 from readers.printable import printable
 from readers.refusals import Rejection
 
@@ -37,7 +37,7 @@ class ImagePair:
 class RejectedPair:
     """A pair that cannot be used. `reason` names its row, line or file; `key` is as given, so it may repeat.
 
-    All three can be kept as they are: no NUL, no lone surrogates, no great length.
+    All three can be stored as they are: no NUL, no lone surrogates, no great length.
     """
 
     key: str | None
@@ -54,9 +54,9 @@ class EmbeddingBlock:
     """Rows of embeddings in upload order, without those rejected.
 
     `first_row` is the upload's row (from 0) at which the block begins. `keys`, `captions` and `extras` have n entries;
-    `image` and `text` are (n, E) float32, finite, not normalised. A row of zeros is kept. `numbered`: the keys are the
-    numbers of the rows, and nothing else came with them. `lying`: the upload holds the matrices as they are, and these
-    are their `rows`, (n,).
+    `image` and `text` are (n, E) float32, finite, not normalised; a row may be zeros. `numbered`: the keys are the
+    numbers of the rows, and nothing else came with them. `placement`: the upload holds the matrices as they are, and
+    these are their `rows`, (n,).
     """
 
     first_row: int
@@ -67,7 +67,7 @@ class EmbeddingBlock:
     text: npt.NDArray[np.float32]
     numbered: bool = False
     rows: npt.NDArray[np.int64] | None = None
-    lying: Lying | None = None
+    placement: Placement | None = None
 
 
 Item = ImagePair | RejectedPair | EmbeddingBlock
@@ -78,7 +78,11 @@ class PairSource(Protocol):
 
     @property
     def total(self) -> int | None:
-        """How many pairs there will be, good and bad, where the format tells."""
+        """How many pairs there will be, good and bad, where the format says so."""
+
+    @property
+    def listable(self) -> bool:
+        """Whether its images are members of an archive, which can be read later out of the upload."""
 
     @property
     def unreferenced(self) -> int:

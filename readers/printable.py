@@ -1,4 +1,4 @@
-"""Text that can be kept: PostgreSQL refuses NUL, and lone surrogates have no UTF-8."""
+"""Text that can be stored: PostgreSQL refuses NUL, and lone surrogates have no UTF-8."""
 
 import re
 
@@ -6,7 +6,7 @@ _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def flaw(text: str) -> str | None:
-    """Why this text cannot be kept, or None when it can.
+    """Why this text cannot be stored, or None when it can.
 
     Bytes that were not UTF-8 arrive here as U+DC80–U+DCFF (`surrogateescape`), so that the row they are in can be
     named instead of the whole file being refused.
@@ -23,5 +23,5 @@ def flaw(text: str) -> str | None:
 
 
 def printable(text: str, most: int = 500) -> str:
-    """`text` fit to be kept and shown: control characters and surrogates become U+FFFD, and the end is cut."""
+    """`text` fit to be stored and shown: control characters and surrogates become U+FFFD, and the end is cut."""
     return _UNFIT.sub("\ufffd", text if len(text) <= most else text[: most - 1] + "…")

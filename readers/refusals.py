@@ -19,7 +19,7 @@ class Rejection(StrEnum):
     UNREADABLE_IMAGE = "unreadable_image"  # damaged, or of a kind that is not decoded
     UNREADABLE_ROW = "unreadable_row"  # its row, line or caption file does not parse
     UNREADABLE_SHARD = "unreadable_shard"  # one of the archives of a set ends too early; not a pair, but some of them
-    UNFIT_TEXT = "unfit_text"  # a key, caption or column that cannot be kept: NUL, half a surrogate, another type
+    UNFIT_TEXT = "unfit_text"  # a key, caption or column that cannot be stored: NUL, half a surrogate, another type
     TOO_LARGE = "too_large"  # an image, key, caption or row over its limit
     UNFIT_EMBEDDING = "unfit_embedding"  # NaN, an infinity, none at all, or of another width
 

@@ -6,11 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self, final
 
-from readers.formats.detection import Format, named_format
 from readers.formats.embeddings import Embeddings
 from readers.formats.image_folder import DEFAULT_TEMPLATE
-from readers.formats.parquet import ParquetPairs
-from readers.formats.sources import opened
+from readers.formats.registry import Format, named_format, opened
 from readers.limits import Limits
 from readers.pairs import EmbeddingBlock, ImagePair, Item, Kind
 from readers.refusals import UploadRefused, damage_refused
@@ -19,7 +17,7 @@ from readers.unique_keys import UniqueKeys
 
 @final
 class UploadReader:
-    """An upload, opened and recognised. Iterate as often as wanted, from one thread; close it after.
+    """An upload, opened and recognised. Iterate as often as needed, from one thread; close it after.
 
     `caption_template` makes the captions of a folder of classes, the class for its `{label}`. `missing_shards` names
     the gaps in a set of numbered archives; `left_out` counts, by kind, files of formats that it was not read as.
@@ -38,12 +36,12 @@ class UploadReader:
     ) -> None:
         self._limits = limits or Limits()
         with ExitStack() as files, damage_refused():
-            wanted = named_format(format) if format is not None else None
-            found = opened(path, filename, wanted, self._limits, caption_template, files)
+            requested = named_format(format) if format is not None else None
+            upload = opened(path, filename, requested, self._limits, caption_template, files)
             self._files = files.pop_all()
         self._keys = UniqueKeys()
-        self.format, self._source, self._archive = found.format, found.source, found.archive
-        self.missing_shards, self.left_out = found.missing_shards, found.left_out
+        self.format, self._source, self._archive = upload.format, upload.source, upload.archive
+        self.missing_shards, self.left_out = upload.missing_shards, upload.left_out
 
     @property
     def kind(self) -> Kind:
@@ -51,7 +49,7 @@ class UploadReader:
 
     @property
     def total(self) -> int | None:
-        """How many pairs there will be, where the format tells (for progress)."""
+        """How many pairs there will be, where the format says so (for progress)."""
         return self._source.total
 
     @property
@@ -82,8 +80,7 @@ class UploadReader:
     @property
     def listable(self) -> bool:
         """Whether its images can be read later, out of the upload, from what `listed` says."""
-        of_archive = self.kind == "images" and not isinstance(self._source, ParquetPairs)
-        return of_archive and self._archive is not None and self._archive.in_upload
+        return self._source.listable and self._archive is not None and self._archive.in_upload
 
     def listed(self) -> Iterator[Item]:
         """Everything but the images: each `ImagePair` has its `member` instead. For what is `listable`."""

@@ -15,26 +15,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from doorbell.application import celery_application
 from doorbell.bell import Bell
-from service import health, problem_docs, problems
+from service import checkpoints, deliveries, errors, events, health, metrics, models, results
 from service.access import HOW_TO_MAKE_A_KEY
-from service.checkpoints import endpoints as checkpoints_endpoints
+from service.concurrency import Heavy, Streams
 from service.context import Service
-from service.cursors import Cursors
 from service.datasets import endpoints as datasets_endpoints
-from service.datasets.references import DatasetReference
-from service.deliveries import endpoints as deliveries_endpoints
-from service.events import endpoints as events_endpoints
-from service.events.streams import Streams
+from service.datasets import images
+from service.datasets.creation import DatasetReference
 from service.exports import endpoints as exports_endpoints
-from service.heavy import Heavy
 from service.html_pages import HtmlPolicy, install_documentation
 from service.jobs import endpoints as jobs_endpoints
 from service.limits import RequestRate
-from service.metrics import endpoints as metrics_endpoints
-from service.models import endpoints as models_endpoints
-from service.models.schemas import ModelReference
+from service.models import ModelReference
+from service.pagination import Cursors
 from service.report import endpoints as report_endpoints
-from service.results import endpoints as results_endpoints
 from service.resumable import endpoints as resumable_endpoints
 from service.resumable.protocol import TusHeaders
 from store import api_keys
@@ -61,9 +55,7 @@ class _NoNul:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (b"%00" in scope["query_string"] or "\x00" in scope["path"]):
-            answer: JSONResponse = problems.problem(
-                HTTPStatus.BAD_REQUEST, "nul_in_url", "the URL holds a NUL character"
-            )
+            answer: JSONResponse = errors.problem(HTTPStatus.BAD_REQUEST, "nul_in_url", "the URL holds a NUL character")
             await answer(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -92,8 +84,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             streams=(streams := Streams(settings.ecif_max_streams)),
             heavy=Heavy(settings.ecif_max_heavy_requests),
         )
-        _say_who_may_ask(database, settings)
-        with streams.told_by_signals():
+        _log_who_has_access(database, settings)
+        with streams.close_on_signals():
             yield
         bell.close()
         database.close()
@@ -110,34 +102,35 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_documentation(app)
     app.add_middleware(HtmlPolicy)
     app.add_middleware(_NoNul)
-    metrics_endpoints.install(app)
+    metrics.install(app)
     app.add_middleware(TusHeaders)
-    problems.install(app)
+    errors.install(app)
     for router in (
         datasets_endpoints.router,
-        models_endpoints.router,
+        images.router,
+        models.router,
         resumable_endpoints.router,
         jobs_endpoints.router,
-        events_endpoints.router,
-        deliveries_endpoints.router,
-        results_endpoints.router,
+        events.router,
+        deliveries.router,
+        results.router,
         exports_endpoints.router,
         report_endpoints.router,
-        checkpoints_endpoints.router,
-        metrics_endpoints.router,
+        checkpoints.router,
+        metrics.router,
     ):
-        app.include_router(router, responses=problem_docs.problems(400, 401, 403, 422, 429, 500, 503))
-    app.include_router(health.router, responses=problem_docs.problems(400))
+        app.include_router(router, responses=errors.problem_docs(400, 401, 403, 422, 429, 500, 503))
+    app.include_router(health.router, responses=errors.problem_docs(400))
     _document_hand_read_bodies(app)
     return app
 
 
-def _say_who_may_ask(database: Database, settings: Settings) -> None:
+def _log_who_has_access(database: Database, settings: Settings) -> None:
     try:
         with database.transaction() as session:
             keys = api_keys.any_made(session)
     except SQLAlchemyError:
-        return  # /readyz tells; each request is asked for its key anyway
+        return  # /readyz reports it; each request is asked for its key anyway
     if not keys:
         whom = "everybody who reaches it" if settings.ecif_open else "every user of this machine, and to nobody else"
         logger.warning("there are no API keys: open to %s. %s", whom, HOW_TO_MAKE_A_KEY)
@@ -154,7 +147,7 @@ def _document_hand_read_bodies(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = generate()
             _, extra = models_json_schema(
-                [*((body, "validation") for body in _BODIES), (problem_docs.Problem, "serialization")],
+                [*((body, "validation") for body in _BODIES), (errors.Problem, "serialization")],
                 ref_template="#/components/schemas/{model}",
             )
             document["components"]["schemas"].update(extra["$defs"])

@@ -8,10 +8,9 @@ from fastapi import Depends, Request
 
 from doorbell.bell import Bell
 from service.access import Credentials, caller_of
-from service.cursors import Cursors
-from service.events.streams import Streams
-from service.heavy import Heavy
+from service.concurrency import Heavy, Streams
 from service.limits import UNLIMITED, Incoming, Limits, RequestRate
+from service.pagination import Cursors
 from service.resumable.digests import RunningDigests
 from store.blobs import Blobs
 from store.database import Database

@@ -13,28 +13,28 @@ from store.tables import DEFAULT_TENANT, ApiKey
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, or 2 with a reason on standard error."""
-    asked = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
         database = Database.from_settings(get_settings())
     except ValueError as error:
         return _refuse(str(error))
     try:
         with database.transaction() as session:
-            if asked.command == "create":
-                key, secret = api_keys.create(session, asked.tenant, asked.name)
-                told = [secret]
+            if options.command == "create":
+                key, secret = api_keys.create(session, options.tenant, options.name)
+                lines = [secret]
                 note = f"{key.id} of tenant {key.tenant}. The key is shown this once: only its hash is kept."
-            elif asked.command == "list":
-                told, note = [_line(key) for key in api_keys.every(session)], ""
+            elif options.command == "list":
+                lines, note = [_line(key) for key in api_keys.every(session)], ""
             else:
-                key, told = api_keys.revoke(session, asked.key), []
+                key, lines = api_keys.revoke(session, options.key), []
                 note = f"{key.id} ({key.prefix}…) of tenant {key.tenant} is revoked"
     except DomainError as error:
         return _refuse(error.message)
     finally:
         database.close()
     # The key alone on standard output, so that it can be piped into where it belongs.
-    sys.stdout.writelines(f"{line}\n" for line in told)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     if note:
         sys.stderr.write(f"{note}\n")
     return 0

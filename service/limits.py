@@ -47,39 +47,6 @@ class RequestRate:
             raise LimitError("too_many_requests", f"more than {self._capacity:g} requests a minute", wait)
 
 
-class AtOnce:
-    """Counts what each tenant has under way in this process. It protects the process, so it holds without keys too."""
-
-    def __init__(self, most: int, code: str, message: str, retry_after: int) -> None:
-        self._most = most
-        self._refusal = (code, message, retry_after)
-        self._lock = threading.Lock()
-        self._open: Counter[str] = Counter()
-
-    @contextmanager
-    def one_more(self, tenant: str) -> Iterator[None]:
-        """Count one while the block lasts.
-
-        Raises:
-            LimitError: the tenant has too many.
-        """
-        with self._lock:
-            if self._open[tenant] >= self._most:
-                raise LimitError(*self._refusal)
-            self._open[tenant] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open[tenant] -= 1
-
-    @property
-    def count(self) -> int:
-        """How many are under way, of all tenants."""
-        with self._lock:
-            return self._open.total()
-
-
 class Incoming:
     """Bytes of uploads that this process is reading, which no row names yet, by tenant. Other processes do not see
     them; whether an upload fits is judged again, exactly, when it gets its row."""

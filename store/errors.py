@@ -1,4 +1,4 @@
-"""Errors of the domain. They know no HTTP: `service/problems.py` holds the one table to status codes."""
+"""Errors of the domain. They know no HTTP: `service/errors.py` holds the one table to status codes."""
 
 from typing import Any
 

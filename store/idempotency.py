@@ -1,4 +1,4 @@
-"""Requests that must happen once: all SQL over their keys (docs/decisions/0007-once.md).
+"""Idempotency keys: all SQL over them (docs/decisions/0007-keys.md).
 
 A request claims its key for a short lease, renews it while it works, and leaves its answer in the transaction that
 makes the job. So a crash leaves either nothing but a claim that runs out, or the job and the answer together.
@@ -17,7 +17,7 @@ from store.errors import InProgressError
 from store.tables import IdempotencyKey
 from store.tenancy import tenant_of
 
-KEPT = timedelta(hours=24)
+RETENTION = timedelta(hours=24)
 """How long an answer can be had again at least."""
 
 _PURGE_ROWS = 20_000
@@ -41,7 +41,7 @@ class FirstAnswer:
 
 
 @dataclass(frozen=True)
-class Claim:
+class KeyClaim:
     """The right to answer a key, until the lease runs out or another takes it over."""
 
     tenant: str
@@ -50,14 +50,14 @@ class Claim:
     token: str
 
 
-def claim(session: Session, endpoint: str, key: str, lease: timedelta) -> Claim | FirstAnswer:
+def claim_key(session: Session, endpoint: str, key: str, lease: timedelta) -> KeyClaim | FirstAnswer:
     """Claim a key for one request, or find what it was answered. Commit at once: others must see the claim.
 
     Raises:
         InProgressError: another request with this key is being worked on.
     """
     tenant = tenant_of(session)
-    mine = Claim(tenant, endpoint, hashlib.sha256(key.encode()).digest(), secrets.token_hex(16))
+    mine = KeyClaim(tenant, endpoint, hashlib.sha256(key.encode()).digest(), secrets.token_hex(16))
     until = func.clock_timestamp() + lease
     taken = session.scalar(
         insert(IdempotencyKey)
@@ -77,13 +77,13 @@ def claim(session: Session, endpoint: str, key: str, lease: timedelta) -> Claim 
     return FirstAnswer(row.fingerprint, Answer(row.status, row.headers or {}, row.body or ""))
 
 
-def renew(session: Session, held: Claim, lease: timedelta) -> bool:
+def renew(session: Session, claim: KeyClaim, lease: timedelta) -> bool:
     """Hold a claim for longer; false when it is somebody else's by now."""
     until = func.clock_timestamp() + lease
-    return _touched(session, update(IdempotencyKey).where(_held(held)).values(lease_until=until))
+    return _touched(session, update(IdempotencyKey).where(_held(claim)).values(lease_until=until))
 
 
-def finish(session: Session, held: Claim, fingerprint: bytes, answer: Answer) -> None:
+def finish(session: Session, claim: KeyClaim, fingerprint: bytes, answer: Answer) -> None:
     """Leave the answer, in the transaction that did what was asked.
 
     Raises:
@@ -91,25 +91,25 @@ def finish(session: Session, held: Claim, fingerprint: bytes, answer: Answer) ->
     """
     done = (
         update(IdempotencyKey)
-        .where(_held(held))
+        .where(_held(claim))
         .values(fingerprint=fingerprint, status=answer.status, headers=answer.headers, body=answer.body)
     )
     if not _touched(session, done):
         raise _in_progress()
 
 
-def release(session: Session, held: Claim) -> None:
+def release(session: Session, claim: KeyClaim) -> None:
     """Give a claim back unanswered: the request was refused, and may be sent again, mended."""
-    session.execute(delete(IdempotencyKey).where(_held(held)))
+    session.execute(delete(IdempotencyKey).where(_held(claim)))
 
 
-def purge_old(session: Session, kept: timedelta = KEPT) -> int:
-    """Forget some of the keys that were claimed longer ago than `kept`; return how many."""
+def purge_old(session: Session, age: timedelta = RETENTION) -> int:
+    """Forget some of the keys that were claimed longer ago than `age`; return how many."""
     key = tuple_(IdempotencyKey.tenant, IdempotencyKey.endpoint, IdempotencyKey.key_digest)
     old = (
         select(IdempotencyKey.tenant, IdempotencyKey.endpoint, IdempotencyKey.key_digest)
         .where(
-            IdempotencyKey.created_at < func.now() - kept,
+            IdempotencyKey.created_at < func.now() - age,
             # An upload may take longer than that.
             or_(IdempotencyKey.status.is_not(None), IdempotencyKey.lease_until < func.now()),
         )
@@ -120,12 +120,12 @@ def purge_old(session: Session, kept: timedelta = KEPT) -> int:
     return int(gone.rowcount)  # type: ignore[attr-defined]
 
 
-def _held(held: Claim) -> ColumnElement[bool]:
+def _held(claim: KeyClaim) -> ColumnElement[bool]:
     return and_(
-        IdempotencyKey.tenant == held.tenant,
-        IdempotencyKey.endpoint == held.endpoint,
-        IdempotencyKey.key_digest == held.key_digest,
-        IdempotencyKey.claim == held.token,
+        IdempotencyKey.tenant == claim.tenant,
+        IdempotencyKey.endpoint == claim.endpoint,
+        IdempotencyKey.key_digest == claim.key_digest,
+        IdempotencyKey.claim == claim.token,
         IdempotencyKey.status.is_(None),
     )
 

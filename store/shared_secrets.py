@@ -58,7 +58,7 @@ def _active() -> ColumnElement[bool]:
 def _derived(session: Session, tenant: str) -> str:
     """Of a tenant that has changed nothing yet, so that there is nothing to make with it.
 
-    No cursor is signed over these words (`service/cursors.py` signs a digest and what follows it).
+    No cursor is signed over these words (`service/pagination.py` signs a digest and what follows it).
     """
     return _written(hmac.digest(cursor_key(session), b"webhooks of tenant " + tenant.encode(), "sha256"))
 

@@ -147,10 +147,10 @@ class PartWriter:
         if not self._blocks:
             return memoryview(self._images)
         text_hashes, image_hashes = (np.concatenate(side) for side in zip(*self._hashes, strict=True))
-        lying = self._blocks[0].lying
-        if lying is None:
+        placement = self._blocks[0].placement
+        if placement is None:
             images, texts = (np.concatenate([getattr(b, side) for b in self._blocks]) for side in ("image", "text"))
             return pack(text_hashes, image_hashes, images, texts)
         rows = np.concatenate([block.rows for block in self._blocks if block.rows is not None])
-        where = InUpload(self.upload_blob, lying.image, lying.text)
+        where = InUpload(self.upload_blob, placement.image, placement.text)
         return pack_rows(text_hashes, image_hashes, rows, self.width or 0, where)

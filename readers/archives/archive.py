@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO
 
-from readers.archives.byte_range import Extent, Spent
+from readers.archives.member_bytes import Extent, Spent, StoredMember
 from readers.archives.members import MemberIndex
-from readers.archives.stored_member import StoredMember
 from readers.limits import Limits
 from readers.refusals import MemberDamaged, PairRefused, Rejection
 

@@ -8,7 +8,7 @@ from typing import IO, Any, cast
 
 import pyarrow as pa
 
-from readers.archives.byte_range import Spent
+from readers.archives.member_bytes import Spent
 from readers.limits import Limits
 from readers.refusals import UploadRefused
 

@@ -1,9 +1,9 @@
-"""The names in an archive: by position, and by name, at about 40 bytes a member beside the name itself."""
+"""The names in an archive by position, by name and by last name, at about 40 bytes a member beside the name itself."""
 
 import posixpath
 import unicodedata
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ class MemberIndex:
     """Names of members in archive order. Names are only ever looked up here; nothing is written under them."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._text = bytearray()
         self._ends = array("Q")
         self._hashes = array("q")
@@ -37,12 +37,12 @@ class MemberIndex:
     def append(self, name: str) -> None:
         """Add a member. `name` has been through `plain_name`."""
         raw = name.encode("utf-8", "surrogateescape")
-        if len(raw) > self._limits.max_name_bytes:
+        if len(raw) > self.limits.max_name_bytes:
             raise UploadRefused("unsafe_member", f"a member's name is too long: {printable(name, 100)}")
         self._text += raw
         self._ends.append(len(self._text))
         self._hashes.append(hash(raw))
-        if len(self._text) + 40 * len(self._ends) > self._limits.max_index_bytes:
+        if len(self._text) + 40 * len(self._ends) > self.limits.max_index_bytes:
             raise UploadRefused("too_many_members", "the names in the archive take too much memory")
 
     def name(self, position: int) -> str:
@@ -51,13 +51,13 @@ class MemberIndex:
 
     def find(self, name: str) -> int | None:
         """Where `name` is: its last member, as extraction would leave it. macOS's decomposed accents are tried."""
-        if len(name) > self._limits.max_name_bytes:  # normalising takes the square of a hostile name's length
+        if len(name) > self.limits.max_name_bytes:  # normalising takes the square of a hostile name's length
             return None
         forms = [name] if name.isascii() else [name, *(unicodedata.normalize(form, name) for form in _NORMAL_FORMS)]
         for form in dict.fromkeys(forms):
-            found = self._find(form.encode("utf-8", "surrogatepass"))
-            if found is not None:
-                return found
+            position = self._find(form.encode("utf-8", "surrogatepass"))
+            if position is not None:
+                return position
         return None
 
     def _find(self, raw: bytes) -> int | None:
@@ -93,3 +93,18 @@ def plain_name(name: str) -> str | None:
 def suffix(name: str) -> str:
     """The last suffix of a name in lower case, with its dot, or nothing."""
     return posixpath.splitext(name)[1].lower()
+
+
+class BaseNames:
+    """Some members of an archive. Of two of one name the last is found, as of two of one path."""
+
+    def __init__(self, members: MemberIndex, positions: Iterable[int]) -> None:
+        self._index, self._positions = MemberIndex(members.limits), array("Q")
+        for position in positions:
+            self._index.append(posixpath.basename(members.name(position)))
+            self._positions.append(position)
+
+    def find(self, name: str) -> int | None:
+        """The position of the member whose last name is that of `name`."""
+        at = self._index.find(posixpath.basename(name.replace("\\", "/")))
+        return None if at is None else self._positions[at]

@@ -1,6 +1,6 @@
 """COCO captions: one JSON of images and of annotations that caption them, beside the images.
 
-The JSON is read as a stream, twice. What is kept in memory of it is 24 bytes an image and an annotation and a table of
+The JSON is read as a stream, twice. What stays in memory of it is 24 bytes an image and an annotation and a table of
 image ids; captions and other fields wait in a temporary file, so that an image's captions come out together.
 """
 
@@ -16,16 +16,14 @@ from typing import IO, Any, final
 import numpy as np
 
 from readers.archives.archive import Archive
-from readers.archives.base_names import BaseNames
-from readers.archives.members import suffix
-from readers.archives.stored_member import StoredMember
-from readers.formats.contents import Contents, is_image
-from readers.image_pairs import image_pairs
-from readers.pair_fields import shown
+from readers.archives.member_bytes import StoredMember
+from readers.archives.members import BaseNames, suffix
+from readers.formats.definition import Contents, DatasetFormat, is_image, some
+from readers.pair_fields import image_pairs, shown
 from readers.pairs import ImagePair, Item, RejectedPair
 from readers.printable import printable
 from readers.refusals import Rejection, UploadRefused
-from readers.tables.json_stream import begins_with, list_of_objects
+from readers.tables.json_tables import begins_with, list_of_objects
 
 _LOOKED_INTO = 20
 _LOOKED_AT_BYTES = 1 << 20
@@ -35,9 +33,9 @@ def caption_files(archive: Archive, contents: Contents) -> list[int]:
     """The COCO files of an archive; where some are named for captions, only those."""
     candidates = [at for at in contents.first_captions if suffix(archive.members.name(at)) == ".json"]
     candidates.sort(key=lambda at: "caption" not in _base(archive, at))
-    found = [at for at in candidates[:_LOOKED_INTO] if _is_coco(archive, at)]
-    named = [at for at in found if "caption" in _base(archive, at)]
-    return sorted(named or found)
+    matches = [at for at in candidates[:_LOOKED_INTO] if _is_coco(archive, at)]
+    named = [at for at in matches if "caption" in _base(archive, at)]
+    return sorted(named or matches)
 
 
 @final
@@ -48,10 +46,11 @@ class Coco:
     """
 
     ignored_columns: tuple[str, ...] = ()
+    listable = True
 
     def __init__(self, archive: Archive, files: Sequence[int]) -> None:
         self._archive, self._files, self._limits = archive, files, archive.limits
-        self._images = BaseNames(archive, (at for at, name in enumerate(archive.members) if is_image(name)))
+        self._images = BaseNames(archive.members, (at for at, name in enumerate(archive.members) if is_image(name)))
         self._named = bytearray(len(archive.members))
         self.total: int | None = None
 
@@ -165,8 +164,8 @@ class _Spool:
     def get(self, number: int) -> dict[str, Any]:
         start, end = self._ends[number], self._ends[number + 1]
         self._file.seek(start)
-        found: dict[str, Any] = json.loads(self._file.read(end - start))
-        return found
+        item: dict[str, Any] = json.loads(self._file.read(end - start))
+        return item
 
 
 def _id(value: object) -> object:
@@ -182,5 +181,20 @@ def _is_coco(archive: Archive, position: int) -> bool:
     """Whether the beginning of a JSON is that of a list of images with files, or of annotations with captions."""
     with archive.open(position) as stream:
         head = stream.read(min(_LOOKED_AT_BYTES, archive.size(position)))
-    telling = {("images", "file_name"), ("annotations", "caption")}
-    return begins_with(head, telling, archive.limits.max_json_depth)
+    names = {("images", "file_name"), ("annotations", "caption")}
+    return begins_with(head, names, archive.limits.max_json_depth)
+
+
+def _choose(archive: Archive, contents: Contents) -> list[int]:
+    return some(caption_files(archive, contents), "coco", "JSON of COCO captions")
+
+
+COCO = DatasetFormat(
+    name="coco",
+    kind="images",
+    precedence=70,
+    fits=lambda archive, contents: bool(contents.images and caption_files(archive, contents)),
+    choose=_choose,
+    read=lambda archive, _contents, chosen, _template: Coco(archive, chosen),
+)
+"""images in an archive with a JSON of COCO captions"""

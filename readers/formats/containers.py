@@ -3,7 +3,7 @@
 from enum import Enum, auto
 from pathlib import Path, PurePosixPath
 
-from readers.archives.tar_members import BLOCK, is_header
+from readers.archives.tar_archive import BLOCK, is_header
 from readers.printable import printable
 from readers.refusals import UploadRefused
 

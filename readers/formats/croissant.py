@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any
 
 from readers.archives.archive import Archive
-from readers.archives.base_names import BaseNames
-from readers.archives.members import suffix
+from readers.archives.members import BaseNames, suffix
+from readers.formats.definition import Contents, DatasetFormat, only, some
 from readers.formats.folder import Folder
 from readers.formats.parquet import ParquetPairs
 from readers.pairs import PairSource
 from readers.printable import printable
 from readers.refusals import PairRefused, UploadRefused
-from readers.tables.jsonl_table import json_object
+from readers.tables.json_tables import json_object
 from readers.tables.metadata import CAPTION_COLUMNS, TABLE_SUFFIXES, Columns
 from readers.tables.parquet import parquet_file
 
@@ -98,7 +98,7 @@ class _Description:
             files = [
                 parquet_file(archive.members.name(at), partial(archive.extent, at), archive.limits) for at in tables
             ]
-            if any(found.name == column and found.image for found in files[0].columns):
+            if any(one.name == column and one.image for one in files[0].columns):
                 return ParquetPairs(files, archive.limits, image=column, caption=caption)
         if image.transformed:
             raise self._refused(f"field {image.name} is transformed, which is not done here")
@@ -111,7 +111,7 @@ class _Description:
             raise self._refused(
                 f"no field refers to the file names of {printable(file_set, 60)} from the table of {caption.name}"
             )
-        images = BaseNames(self._archive, self._matching(file_set))
+        images = BaseNames(self._archive.members, self._matching(file_set))
         columns = Columns(naming[0].column, None, caption.column)
         return Folder(self._archive, tables, columns, otherwise=images.find)
 
@@ -126,13 +126,13 @@ class _Description:
         raise self._refused(f"{what}: which is meant is not told; there are {names}")
 
     def _tables(self, origin: str) -> list[int]:
-        found = sorted(self._matching(origin), key=self._archive.members.name)
-        kinds = {suffix(self._archive.members.name(at)) for at in found}
-        if not found:
+        positions = sorted(self._matching(origin), key=self._archive.members.name)
+        kinds = {suffix(self._archive.members.name(at)) for at in positions}
+        if not positions:
             raise self._refused(f"{printable(origin, 200)} is not in the upload")
         if not kinds <= TABLE_SUFFIXES:
             raise self._refused(f"{printable(origin, 200)} is {', '.join(kinds)}; read are {', '.join(TABLE_SUFFIXES)}")
-        return found
+        return positions
 
     def _matching(self, origin: str) -> Iterator[int]:
         """The members that a file object or a file set stands for."""
@@ -201,3 +201,19 @@ def _listed(value: object) -> list[Any]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _choose(archive: Archive, contents: Contents) -> list[int]:
+    return [only(archive, some(contents.croissants, "croissant", "croissant.json"))]
+
+
+CROISSANT = DatasetFormat(
+    name="croissant",
+    kind="images",
+    precedence=10,
+    fits=lambda _archive, contents: bool(contents.croissants),
+    choose=_choose,
+    read=lambda archive, _contents, chosen, _template: croissant_source(archive, chosen[0]),
+    complete=True,  # it says itself what belongs to it
+)
+"""an archive that a `croissant.json` describes"""

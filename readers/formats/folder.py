@@ -6,22 +6,25 @@ from functools import partial
 from typing import final
 
 from readers.archives.archive import Archive
-from readers.formats.contents import is_image
-from readers.image_pairs import image_pairs
-from readers.pair_fields import shown
+from readers.formats.definition import Contents, DatasetFormat, is_image, some
+from readers.pair_fields import image_pairs, shown
 from readers.pairs import ImagePair, Item, RejectedPair
 from readers.printable import printable
 from readers.refusals import PairRefused, Rejection, UploadRefused
 from readers.tables.metadata import Columns, chosen, image_columns, open_table
-from readers.tables.rows import BadRow, Row
+from readers.tables.rows import BadRow, BoundedLines, Row, RowTooLongError
+
+_TABLES_LOOKED_INTO = 20
 
 
 @final
 class Folder:
     """Pairs in the order of the tables and their rows. An image's name is relative to the table that names it.
 
-    `columns` are those of every table, where a description tells; `otherwise` finds what is not where a row says.
+    `columns` are those of every table, where a description names them; `otherwise` finds what is not where a row says.
     """
+
+    listable = True
 
     def __init__(
         self,
@@ -94,3 +97,51 @@ class Folder:
                 self._named[position] = 1
                 return position
         raise PairRefused(f"no file {printable(file, 300)} in the archive", Rejection.NO_IMAGE)
+
+
+def open_clip_tables(archive: Archive, contents: Contents) -> list[int]:
+    """Tables whose header names `filepath` and `title`."""
+    candidates = contents.tables[:_TABLES_LOOKED_INTO]
+    return [at for at in candidates if {"filepath", "title"} <= _header(archive, at)]
+
+
+def _header(archive: Archive, position: int) -> set[str]:
+    lines = BoundedLines(archive.open(position), archive.limits.max_line_bytes, archive.members.name(position))
+    try:
+        header = next(lines, "")
+    except RowTooLongError:
+        return set()
+    finally:
+        lines.close()
+    return {name.strip().strip('"') for name in header.replace(",", "\t").split("\t")}
+
+
+def _choose_folder(_archive: Archive, contents: Contents) -> list[int]:
+    return some(contents.metadata, "folder", "metadata.csv, .tsv, .jsonl or .parquet")
+
+
+def _choose_open_clip(archive: Archive, contents: Contents) -> list[int]:
+    return some(
+        open_clip_tables(archive, contents) or contents.metadata, "open_clip_csv", "table of filepath and title"
+    )
+
+
+FOLDER = DatasetFormat(
+    name="folder",
+    kind="images",
+    precedence=40,
+    fits=lambda _archive, contents: bool(contents.metadata),
+    choose=_choose_folder,
+    read=lambda archive, _contents, chosen, _template: Folder(archive, chosen),
+)
+"""images in an archive with `metadata.csv`, `.tsv`, `.jsonl` or `.parquet`"""
+
+OPEN_CLIP = DatasetFormat(
+    name="open_clip_csv",
+    kind="images",
+    precedence=60,
+    fits=lambda archive, contents: bool(open_clip_tables(archive, contents)),
+    choose=_choose_open_clip,
+    read=lambda archive, _contents, chosen, _template: Folder(archive, chosen),
+)
+"""images in an archive with a tab-separated table of `filepath` and `title`"""

@@ -6,8 +6,8 @@ from functools import partial
 from typing import final
 
 from readers.archives.archive import Archive
-from readers.formats.contents import is_image
-from readers.image_pairs import image_pairs
+from readers.formats.definition import Contents, DatasetFormat, is_image, not_of_format
+from readers.pair_fields import image_pairs
 from readers.pairs import Item
 from readers.printable import printable
 
@@ -24,6 +24,7 @@ class ImageFolder:
 
     ignored_columns: tuple[str, ...] = ()
     unreferenced = 0
+    listable = True
 
     def __init__(self, archive: Archive, images: int, template: str) -> None:
         self._archive, self._template = archive, template
@@ -59,3 +60,20 @@ def has_classes(archive: Archive) -> bool:
         if len(depths) > 1:
             return False
     return len(labels) > 1 and "" not in labels and not {label.lower() for label in labels} <= _SPLITS
+
+
+def _choose(_archive: Archive, contents: Contents) -> list[int]:
+    if not contents.images:
+        raise not_of_format("imagefolder", "the archive holds no image")
+    return []
+
+
+IMAGE_FOLDER = DatasetFormat(
+    name="imagefolder",
+    kind="images",
+    precedence=90,
+    fits=lambda archive, contents: bool(contents.images) and has_classes(archive),
+    choose=_choose,
+    read=lambda archive, contents, _chosen, template: ImageFolder(archive, contents.images, template),
+)
+"""images in folders named by their class, from which captions are made"""

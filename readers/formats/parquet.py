@@ -1,31 +1,38 @@
-"""Hugging Face and img2dataset parquet: the image inside the row, as `{bytes, path}` or as plain bytes."""
+"""Pairs in the rows of parquet files: images of Hugging Face and img2dataset, and embeddings as columns."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import final
+from typing import IO, final
 
-from readers.archives.byte_range import Spent
-from readers.image_pairs import image_pairs
+from readers.archives.archive import Archive
+from readers.archives.member_bytes import Extent, Spent
+from readers.archives.shards import by_number
+from readers.formats.definition import Contents, DatasetFormat, some
+from readers.formats.embeddings import Described, described_row, embedding_items
 from readers.limits import Limits
-from readers.pairs import ImagePair, Item, RejectedPair
+from readers.pair_fields import image_pairs
+from readers.pairs import ImagePair, Item, PairSource, RejectedPair
 from readers.printable import printable
 from readers.refusals import PairRefused, Rejection, UploadRefused
-from readers.tables.metadata import first_caption_column
-from readers.tables.parquet import Column, ParquetFile, ParquetRow, parquet_rows
-from readers.tables.rows import place
+from readers.tables.metadata import Columns, column_of, first_caption_column
+from readers.tables.parquet import Column, ParquetFile, ParquetRow, parquet_file, parquet_rows, parquet_vectors
+from readers.tables.rows import BadRow, Row, place
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
 _URL_NAMES = ("url", "image_url", "image_link")
+_SIDES = {"image": ("image", "img"), "text": ("text", "txt", "caption")}
 
 
 @final
 class ParquetPairs:
     """Pairs in the order of the files and their rows. The key is `key`, else the image's path, else the row's number.
 
-    Row numbers count from 0 over all files. `image` and `caption` name the columns, where a description tells.
+    Row numbers count from 0 over all files. `image` and `caption` name the columns, where a description names them.
     """
 
     unreferenced = 0
+    listable = False
 
     def __init__(
         self, files: Sequence[ParquetFile], limits: Limits, *, image: str | None = None, caption: str | None = None
@@ -36,11 +43,11 @@ class ParquetPairs:
         ignored: dict[str, None] = {}
         for file in files:
             columns = file.columns
-            found = _checked(file, image) or _image_column(file.name, columns)
-            said = _checked(file, caption) or _caption_column(file.name, columns)
-            wanted = [column.name for column in columns if not column.holds_bytes or column.name == found]
+            image_column = _checked(file, image) or _image_column(file.name, columns)
+            caption_column = _checked(file, caption) or _caption_column(file.name, columns)
+            wanted = [column.name for column in columns if not column.holds_bytes or column.name == image_column]
             ignored |= dict.fromkeys(column.name for column in columns if column.name not in wanted)
-            self._files.append((file, wanted, found, said))
+            self._files.append((file, wanted, image_column, caption_column))
         self.ignored_columns = tuple(ignored)
 
     def __iter__(self) -> Iterator[Item]:
@@ -129,3 +136,130 @@ def _caption_column(name: str, columns: list[Column]) -> str:
 def _missing(name: str, wanted: str, columns: list[Column]) -> UploadRefused:
     seen = ", ".join(f"{printable(column.name, 60)} ({column.type})" for column in columns[:50])
     return UploadRefused("missing_column", f"{name} has no column {wanted}; its columns are: {seen}")
+
+
+@final
+class ParquetEmbeddings:
+    """Rows in the order of the files. The embeddings are the columns of float lists named `image…` and `text…`.
+
+    The key is `key` or `uid`, else the row's number, which counts from 0 over all files.
+    """
+
+    unreferenced = 0
+    listable = False
+
+    def __init__(self, files: Sequence[ParquetFile], limits: Limits) -> None:
+        self._files, self._limits = files, limits
+        self._sides = [[_side(file, side) for side in _SIDES] for file in files]
+        self.total: int | None = sum(file.rows for file in files)
+        self.ignored_columns = tuple(
+            dict.fromkeys(column.name for file in files for column in file.columns if column.holds_bytes)
+        )
+
+    def __iter__(self) -> Iterator[Item]:
+        first, width = 0, None
+        for file, sides in zip(self._files, self._sides, strict=True):
+            others = [column.name for column in file.columns if not column.holds_bytes and column.name not in sides]
+            columns = Columns(None, column_of(others, ("key", "uid")), column_of(others, ("caption", "text", "title")))
+            in_file = 0
+            for frame in parquet_vectors(file, self._limits, others, sides, width):
+                width = width or frame.width
+                described = []
+                for at, values in enumerate(frame.rows):
+                    row = self._described(file.name, in_file + at, first + at, values, columns)
+                    if at in frame.bad and not isinstance(row, RejectedPair):
+                        reason = f"row {in_file + at + 1} of {file.name}: {frame.bad[at]}"
+                        row = RejectedPair(row[0], row[1], reason, Rejection.UNFIT_EMBEDDING)
+                    described.append(row)
+                yield from embedding_items(first, frame.image, frame.text, described)
+                in_file += len(described)
+                first += len(described)
+
+    def _described(
+        self, name: str, in_file: int, number: int, values: dict[str, object] | str, columns: Columns
+    ) -> "Described | RejectedPair":
+        number_in_file = in_file + 1
+        if isinstance(values, str):
+            return described_row(BadRow(name, number_in_file, None, values), number, columns, self._limits)
+        return described_row(Row(name, number_in_file, None, values), number, columns, self._limits)
+
+
+def has_embeddings(columns: Sequence[Column]) -> bool:
+    """Whether both sides are there as lists of floats."""
+    return all(_candidates(columns, side) for side in _SIDES)
+
+
+def _side(file: ParquetFile, side: str) -> str:
+    names = _candidates(file.columns, side)
+    if len(names) == 1:
+        return names[0]
+    seen = ", ".join(f"{printable(column.name, 60)} ({column.type})" for column in file.columns[:50])
+    if not names:
+        raise UploadRefused(
+            "missing_column", f"{file.name} has no column of {side} embeddings; its columns are: {seen}"
+        )
+    raise UploadRefused("ambiguous_upload", f"{file.name} has several columns of {side} embeddings: {', '.join(names)}")
+
+
+def _candidates(columns: Sequence[Column], side: str) -> list[str]:
+    vectors = [column.name for column in columns if column.vector]
+    if side in vectors:
+        return [side]
+    return [name for name in vectors if name.lower().startswith(_SIDES[side])]
+
+
+def _choose(_archive: Archive, contents: Contents, name: str) -> list[int]:
+    return some(contents.parquet or contents.metadata, name, ".parquet file")
+
+
+def _read(archive: Archive, _contents: Contents, chosen: list[int], _template: str) -> PairSource:
+    """In the order of names, which is the order in which shards are numbered."""
+    by_name = sorted(chosen, key=lambda at: by_number(archive.members.name(at)))
+    limits = archive.limits
+    files = [parquet_file(archive.members.name(at), partial(archive.extent, at), limits) for at in by_name]
+    return _source(files, limits)
+
+
+def _read_alone(name: str, file: IO[bytes], limits: Limits) -> PairSource:
+    size = file.seek(0, 2)
+    return _source([parquet_file(name, lambda: Extent(file, 0, size), limits)], limits)
+
+
+def _source(files: list[ParquetFile], limits: Limits) -> PairSource:
+    """Of images where the first file has a column of them, else of embeddings where it has those."""
+    columns = files[0].columns
+    if not has_images(columns) and has_embeddings(columns):
+        return ParquetEmbeddings(files, limits)
+    return ParquetPairs(files, limits)
+
+
+def _settled(source: PairSource) -> str:
+    return "parquet_embeddings" if isinstance(source, ParquetEmbeddings) else "parquet"
+
+
+def _numbered(archive: Archive, contents: Contents) -> Iterator[str]:
+    return map(archive.members.name, contents.parquet)
+
+
+PARQUET = DatasetFormat(
+    name="parquet",
+    kind="images",
+    precedence=50,
+    fits=lambda _archive, contents: bool(contents.parquet) and not contents.images,
+    choose=partial(_choose, name="parquet"),
+    read=_read,
+    read_alone=_read_alone,
+    settled=_settled,
+    numbered=_numbered,
+    takes_images=False,
+)
+"""images inside the rows of parquet files"""
+
+PARQUET_EMBEDDINGS = replace(
+    PARQUET,
+    name="parquet_embeddings",
+    kind="embeddings",
+    fits=lambda _archive, _contents: False,  # the files tell only when they are read: see `settled`
+    choose=partial(_choose, name="parquet_embeddings"),
+)
+"""embeddings as columns of parquet files"""

@@ -1,5 +1,6 @@
 """Sidecar captions: webdataset and img2dataset tars, and folders in which `a.txt` or `a.json` lies beside `a.jpg`."""
 
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,15 +8,23 @@ from functools import partial
 from typing import final
 
 from readers.archives.archive import Archive
-from readers.formats.contents import CAPTION_SUFFIXES, IMAGE_SUFFIXES
-from readers.image_pairs import image_pairs
-from readers.pair_fields import shown
+from readers.formats.definition import (
+    CAPTION_SUFFIXES,
+    IMAGE_SUFFIXES,
+    Contents,
+    DatasetFormat,
+    captions_beside,
+    is_image,
+)
+from readers.formats.image_folder import has_classes
+from readers.pair_fields import image_pairs, shown
 from readers.pairs import ImagePair, Item, RejectedPair
 from readers.printable import printable
 from readers.refusals import PairRefused, Rejection
-from readers.tables.jsonl_table import json_object
+from readers.tables.json_tables import json_object
 from readers.tables.metadata import first_caption_column
 
+_IMG2DATASET_TABLE = re.compile(r"(.*/)?\d+\.parquet")
 _IMG2DATASET_STATS = re.compile(r"(.*/)?\d+_stats")
 
 
@@ -48,6 +57,7 @@ class Webdataset:
 
     ignored_columns: tuple[str, ...] = ()
     unreferenced = 0
+    listable = True
 
     def __init__(self, archive: Archive, images: int) -> None:
         self._archive, self._limits = archive, archive.limits
@@ -121,8 +131,8 @@ class Webdataset:
             return  # what img2dataset says about a shard
         rejection = Rejection.NO_IMAGE if sample.image is None else Rejection.NO_CAPTION
         missing = "no image" if sample.image is None else "no caption (.txt or .json)"
-        found = next(p for p in (sample.image, sample.text, sample.json) if p is not None)
-        reason = f"{shard}{printable(self._archive.members.name(found))}: {missing} beside it"
+        position = next(p for p in (sample.image, sample.text, sample.json) if p is not None)
+        reason = f"{shard}{printable(self._archive.members.name(position))}: {missing} beside it"
         yield RejectedPair(shown(sample.name), None, reason, rejection)
 
     def _json(self, sample: _Sample) -> dict[str, object]:
@@ -158,3 +168,29 @@ def _joined(one: _Sample, other: _Sample) -> _Sample:
         one.text if one.text is not None else other.text,
         one.json if one.json is not None else other.json,
     )
+
+
+def _fits(archive: Archive, contents: Contents) -> bool:
+    if not contents.images or not contents.captions:
+        return False
+    return captions_beside(archive, contents) or not has_classes(archive)
+
+
+def _numbered(archive: Archive, _contents: Contents) -> set[str]:
+    """The folders of files that img2dataset leaves, where all of them are numbers."""
+    folders = {posixpath.dirname(name) for name in archive.members if is_image(name)}
+    return folders if all(posixpath.basename(folder).isdigit() for folder in folders) else set()
+
+
+WEBDATASET = DatasetFormat(
+    name="webdataset",
+    kind="images",
+    precedence=80,
+    fits=_fits,
+    choose=lambda _archive, _contents: [],
+    read=lambda archive, contents, _chosen, _template: Webdataset(archive, contents.images),
+    numbered=_numbered,
+    takes_captions=True,
+    repeated=lambda name: _IMG2DATASET_TABLE.fullmatch(name) is not None,
+)
+"""images in an archive with a `.txt` or `.json` of the same name; img2dataset's tars too, and archives of tars"""

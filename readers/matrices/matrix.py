@@ -57,18 +57,18 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
-class Lying:
-    """Two matrices as they lie in the upload: the byte at which each begins, and the numpy type of its numbers."""
+class Placement:
+    """Where two matrices stand in the upload as they are: of each the first byte, and the numpy type of its numbers."""
 
     image: tuple[int, str]
     text: tuple[int, str]
 
 
-def lying(image: Matrix, text: Matrix) -> Lying | None:
+def placement_of(image: Matrix, text: Matrix) -> Placement | None:
     """Where both can be read in place, row by row."""
     if image.offset is None or text.offset is None or BFLOAT16 in (image.dtype, text.dtype):
         return None
-    return Lying((image.offset, image.dtype), (text.offset, text.dtype))
+    return Placement((image.offset, image.dtype), (text.offset, text.dtype))
 
 
 def _skip(stream: IO[bytes], count: int) -> None:

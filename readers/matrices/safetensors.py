@@ -1,4 +1,8 @@
-"""`.safetensors`: 8 bytes of header length, a JSON header, then the tensors' bytes."""
+"""`.safetensors`: 8 bytes of header length, a JSON header, then the tensors' bytes.
+
+The library `safetensors` opens only a whole file by its path and does not say at which byte a tensor lies, while an
+upload may hold the file as a member of an archive and its rows are read in place; hence this reader.
+"""
 
 import json
 from collections.abc import Callable

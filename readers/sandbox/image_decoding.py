@@ -11,8 +11,6 @@ from typing import Final
 
 from PIL import Image, UnidentifiedImageError
 
-from readers.sandbox.image_modes import readable_mode, to_rgb
-
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What may be opened. Pillow knows forty more, some of which start other programs."""
 
@@ -36,6 +34,10 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_OPAQUE: Final = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"})
+_TRANSPARENT: Final = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+_SIXTEEN_BITS: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_EIGHT_BITS: Final = [round(value / 257) for value in range(1 << 16)]
 
 
 class ImageRefused(Exception):  # noqa: N818 (a refusal is an answer about the upload, not a fault of ours)
@@ -171,3 +173,29 @@ def _refusal(error: Exception) -> ImageRefused:
             return ImageRefused("too large: it does not fit into memory")
         case _:
             return ImageRefused(f"damaged: {str(error)[:120] or type(error).__name__}")
+
+
+def readable_mode(image: Image.Image) -> bool:
+    """Whether `to_rgb` can read it. Floating-point and 32-bit pixels have no range that means white."""
+    return image.mode in _OPAQUE | _TRANSPARENT | _SIXTEEN_BITS or _is_sixteen_bit_png(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image with a readable mode → mode RGB, same size. 16-bit values are divided by 257."""
+    if image.mode in _SIXTEEN_BITS or _is_sixteen_bit_png(image):
+        return image.convert("I").point(_EIGHT_BITS, "L").convert("RGB")
+    if image.mode in _TRANSPARENT or image.has_transparency_data:
+        return _on_white(image)
+    return image.convert("RGB")
+
+
+def _is_sixteen_bit_png(image: Image.Image) -> bool:
+    return image.mode == "I" and image.format == "PNG"
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "La":  # Pillow converts premultiplied grey to LA only
+        image = image.convert("LA")
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(white, layer).convert("RGB")

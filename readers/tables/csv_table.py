@@ -8,8 +8,7 @@ from typing import IO, final
 from readers.limits import Limits
 from readers.printable import flaw
 from readers.refusals import UploadRefused
-from readers.tables.bounded_lines import BoundedLines, RowTooLongError
-from readers.tables.rows import BadRow, Row
+from readers.tables.rows import BadRow, BoundedLines, Row, RowTooLongError
 
 
 @final
@@ -64,8 +63,8 @@ class CsvTable:
                 raise UploadRefused("unreadable_table", f"the first line of {self.name} is too long") from None
 
     def _columns(self, header: str) -> tuple[str, ...]:
-        if found := flaw(header):
-            raise UploadRefused("unreadable_table", f"the header of {self.name} holds {found}; save it as UTF-8")
+        if unfit := flaw(header):
+            raise UploadRefused("unreadable_table", f"the header of {self.name} holds {unfit}; save it as UTF-8")
         try:
             fields = next(csv.reader([header], delimiter=self._delimiter, strict=True), [])
         except csv.Error as error:

@@ -9,8 +9,8 @@ from readers.archives.members import suffix
 from readers.printable import printable
 from readers.refusals import UploadRefused
 from readers.tables.csv_table import CsvTable
-from readers.tables.jsonl_table import JsonlTable
-from readers.tables.parquet_table import ParquetTable
+from readers.tables.json_tables import JsonlTable
+from readers.tables.parquet import ParquetTable
 from readers.tables.rows import Table
 
 CAPTION_COLUMNS = ("caption", "text", "captions")

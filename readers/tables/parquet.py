@@ -1,25 +1,21 @@
-"""Rows of a parquet file, out of the process that reads it."""
+"""Parquet, read by a process of its own: what is in a file, its rows, and the columns of embeddings among them."""
 
-import json
-import select
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import IO, Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
-from readers.archives.byte_range import Extent
+from readers.archives.member_bytes import Extent
 from readers.limits import Limits
 from readers.refusals import UploadRefused
-from readers.sandbox.confinement import confined_environment, warn_of_missing
+from readers.sandbox.child import AnswerTooLargeError, Child, ChildBrokenError, ChildLimits, ChildTooSlowError
 from readers.tables.parquet_child import Request
-from readers.tables.parquet_frames import FRAME
+from readers.tables.rows import BadRow, Row
 
-_PROGRAM = "import sys; from readers.tables.parquet_child import answer; answer(sys.stdin.buffer, sys.stdout.buffer)"
+_PROGRAM = "readers.tables.parquet_child"
 _LONGEST_FRAME = 256 << 20
 
 
@@ -59,7 +55,7 @@ class VectorFrame:
 
 @dataclass(frozen=True, slots=True)
 class ParquetRow:
-    """`values` are JSON; a row that could not be read is the reason instead. `size` is that of an image found."""
+    """`values` are JSON; a row that could not be read is the reason instead. `size` is that of its image."""
 
     values: dict[str, object] | str
     image: bytes
@@ -70,8 +66,8 @@ class ParquetRow:
 def described(name: str, extent: Extent, limits: Limits) -> tuple[int, list[Column]]:
     """How many rows there are, and of what."""
     request = Request(name, extent.file.fileno(), extent.start, extent.length, asdict(limits))
-    ((found, _),) = _frames(request, limits)
-    return found["rows"], [Column(*column) for column in found["columns"]]
+    ((about, _),) = _answers(request, limits)
+    return about["rows"], [Column(*column) for column in about["columns"]]
 
 
 def parquet_file(name: str, locate: Callable[[], Extent], limits: Limits) -> ParquetFile:
@@ -88,7 +84,7 @@ def parquet_vectors(
         request = Request(
             file.name, extent.file.fileno(), extent.start, extent.length, asdict(limits), columns, None, vectors, width
         )
-        for about, blob in _frames(request, limits):
+        for about, blob in _answers(request, limits):
             both = np.frombuffer(blob, np.float32).reshape(2, len(about["rows"]), -1)
             yield VectorFrame(
                 about["rows"], {int(row): why for row, why in about["bad"].items()}, about["width"], both[0], both[1]
@@ -100,7 +96,7 @@ def parquet_rows(
 ) -> Iterator[ParquetRow]:
     """The rows in order, with these columns; the `image` column comes apart from the others."""
     request = Request(name, extent.file.fileno(), extent.start, extent.length, asdict(limits), columns, image)
-    for rows, blob in _frames(request, limits):
+    for rows, blob in _answers(request, limits):
         at = 0
         for values, path, size in rows:
             length = size if size is not None and size <= limits.max_member_bytes else 0
@@ -108,44 +104,49 @@ def parquet_rows(
             at += length
 
 
-def _frames(request: Request, limits: Limits) -> Iterator[tuple[Any, bytes]]:
-    process = subprocess.Popen(  # noqa: S603  our own program
-        [sys.executable, "-c", _PROGRAM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(request.fd,),
-        env={**confined_environment(), "ARROW_DEFAULT_MEMORY_POOL": "system"},
-    )
-    with process:
-        try:
-            if process.stdin is not None:
-                with suppress(BrokenPipeError), process.stdin as asking:
-                    asking.write(request.as_json())
-            if (missing := _frame(process.stdout, request.name, limits)) is not None:
-                warn_of_missing(*missing[0])
-            while (frame := _frame(process.stdout, request.name, limits)) is not None:
-                yield frame
-        finally:
-            process.kill()
+@final
+class ParquetTable:
+    """Metadata as parquet: a table of names and captions, images elsewhere.
+
+    Columns of bytes are left out and named in `ignored_columns`.
+    """
+
+    def __init__(self, name: str, locate: Callable[[], Extent], limits: Limits) -> None:
+        self.name, self._locate, self._limits = name, locate, limits
+        with locate() as extent:
+            rows, columns = described(name, extent, limits)
+        self.total: int | None = rows
+        self.ignored_columns = tuple(column.name for column in columns if column.holds_bytes)
+        self.columns = tuple(column.name for column in columns if not column.holds_bytes)
+
+    def __iter__(self) -> Iterator[Row | BadRow]:
+        with self._locate() as extent:
+            rows = parquet_rows(self.name, extent, self._limits, list(self.columns))
+            for number, row in enumerate(rows, start=1):
+                if isinstance(row.values, str):
+                    yield BadRow(self.name, number, None, row.values)
+                else:
+                    yield Row(self.name, number, None, row.values)
 
 
-def _frame(out: IO[bytes] | None, name: str, limits: Limits) -> tuple[Any, bytes] | None:
-    """The next frame, or None for the last."""
-    if out is None or not select.select([out], [], [], limits.parquet_seconds)[0]:
-        raise UploadRefused("unreadable_archive", f"{name} took more than {limits.parquet_seconds} seconds to read")
-    head = out.read(FRAME.size)
-    text_length, blob_length = FRAME.unpack(head) if len(head) == FRAME.size else (0, 0)
-    if text_length + blob_length > _LONGEST_FRAME:
-        raise UploadRefused("too_large", f"a row of {name} is too large")
-    text, blob = out.read(text_length), out.read(blob_length)
-    if not text or len(text) < text_length or len(blob) < blob_length:
+def _answers(request: Request, limits: Limits) -> Iterator[tuple[Any, bytes]]:
+    name = request.name
+    allowed = ChildLimits(limits.parquet_memory_bytes, limits.parquet_seconds, _LONGEST_FRAME)
+    try:
+        with closing(Child(_PROGRAM, allowed, request.fd)) as child:
+            for about, content in child.ask(asdict(request)):
+                if isinstance(about, dict) and "refused" in about:
+                    raise UploadRefused(*about["refused"])
+                yield about, content
+    except ChildTooSlowError:
+        raise UploadRefused(
+            "unreadable_archive", f"{name} took more than {limits.parquet_seconds} seconds to read"
+        ) from None
+    except AnswerTooLargeError:
+        raise UploadRefused("too_large", f"a row of {name} is too large") from None
+    except ChildBrokenError:
         raise UploadRefused(
             "unreadable_archive",
             f"unreadable archive: the parquet reader broke down over {name}, or needed more than "
             f"{limits.parquet_memory_bytes} bytes of memory",
-        )
-    found = json.loads(text)
-    if isinstance(found, dict) and "refused" in found:
-        raise UploadRefused(*found["refused"])
-    return None if found is None else (found, blob)
+        ) from None

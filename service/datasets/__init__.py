@@ -1,0 +1,1 @@
+"""`/datasets` and their pairs."""

@@ -3,20 +3,16 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import Response as RawResponse
 from starlette.concurrency import run_in_threadpool
 
+from service.bodies import is_json
 from service.context import Service, ServiceDep
-from service.datasets.images import shown
-from service.datasets.keeping import keep_upload, new_dataset
-from service.datasets.references import create_from_reference
+from service.datasets.creation import create_from_reference, new_dataset, store_upload
 from service.datasets.schemas import MAX_TEMPLATE, DatasetOut, PairOut, created, dataset_out
-from service.json_or_form import is_json, staged_form
-from service.listing import newest_first
-from service.pages import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
-from service.problem_docs import headers, problems
-from service.repeats import REPLAYED, IdempotencyKey, Once, once
-from service.uploads import Form
+from service.errors import header_docs, problem_docs
+from service.idempotency import REPLAYED, IdempotencyKey, IdempotentRequest, idempotent_request
+from service.multipart import Form, staged_form
+from service.pagination import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next, newest_first
 from store import datasets, duplicates, pairs, shards
 from store.errors import InvalidError
 from store.states import DuplicateKind
@@ -58,8 +54,8 @@ _UPLOAD_BODY = {
     status_code=201,
     response_model=DatasetOut,
     responses={
-        201: {"headers": headers(Location="the dataset") | headers(False, Idempotency_Replayed=REPLAYED)},
-        **problems(408, 409, 413, 415, 507),
+        201: {"headers": header_docs(Location="the dataset") | header_docs(False, Idempotency_Replayed=REPLAYED)},
+        **problem_docs(408, 409, 413, 415, 507),
     },
     openapi_extra=_UPLOAD_BODY,
 )
@@ -69,23 +65,23 @@ async def upload_dataset(request: Request, service: ServiceDep, idempotency_key:
     Ingest goes on after the answer: poll until `status` is `ready` or `failed`.
     """
     from_reference = is_json(request, "send multipart/form-data, or application/json")
-    async with once(service, "POST /datasets", idempotency_key) as upload:
+    async with idempotent_request(service, "POST /datasets", idempotency_key) as idempotent:
         if from_reference:
-            return await create_from_reference(request, service, upload)
-        async with staged_form(request, service, upload, files=["file"], fields=_FIELDS) as form:
-            return await run_in_threadpool(_create, service, form, upload)
+            return await create_from_reference(request, service, idempotent)
+        async with staged_form(request, service, idempotent, files=["file"], fields=_FIELDS) as form:
+            return await run_in_threadpool(_create, service, form, idempotent)
 
 
-def _create(service: Service, form: Form, upload: Once) -> Response:
+def _create(service: Service, form: Form, idempotent: IdempotentRequest) -> Response:
     if "file" not in form.files:
         raise InvalidError("missing_field", "form field 'file' is missing", "file")
     content = form.content()
-    if (answered := upload.first_answer(content)) is not None:
+    if (answered := idempotent.first_answer(content)) is not None:
         return answered
-    kept = keep_upload(service.blobs, form.files["file"], "file", *map(form.fields.get, _FIELDS))
-    with kept.forgotten_on_error(service.blobs), service.database.transaction() as session:
-        service.limits.room_for_datasets(session, 1, kept.upload.size_bytes)
-        answer = upload.answer(session, content, created(new_dataset(session, kept)))
+    stored = store_upload(service.blobs, form.files["file"], "file", *map(form.fields.get, _FIELDS))
+    with stored.forgotten_on_error(service.blobs), service.database.transaction() as session:
+        service.limits.room_for_datasets(session, 1, stored.upload.size_bytes)
+        answer = idempotent.record_answer(session, content, created(new_dataset(session, stored)))
     service.bell.ring(shards.opened(session))
     return answer
 
@@ -96,20 +92,20 @@ def list_datasets(
 ) -> Page[DatasetOut]:
     """Datasets, newest first."""
     with service.database.transaction() as session:
-        found, following, total = newest_first(datasets, session, service.cursors, "datasets", limit, cursor)
-        items = [dataset_out(dataset) for dataset in found]
+        rows, following, total = newest_first(datasets, session, service.cursors, "datasets", limit, cursor)
+        items = [dataset_out(dataset) for dataset in rows]
     link_next(request, response, following)
     return Page(items=items, next_cursor=following, total=total)
 
 
-@router.get("/datasets/{dataset_id}", responses=problems(404))
+@router.get("/datasets/{dataset_id}", responses=problem_docs(404))
 def get_dataset(dataset_id: str, service: ServiceDep) -> DatasetOut:
     """One dataset."""
     with service.database.transaction() as session:
         return dataset_out(datasets.get(session, dataset_id))
 
 
-@router.delete("/datasets/{dataset_id}", status_code=204, responses=problems(404, 409))
+@router.delete("/datasets/{dataset_id}", status_code=204, responses=problem_docs(404, 409))
 def delete_dataset(dataset_id: str, service: ServiceDep) -> None:
     """Delete a dataset: its images now, its keys and captions once no job shows them in its results."""
     with service.database.transaction() as session:
@@ -117,7 +113,7 @@ def delete_dataset(dataset_id: str, service: ServiceDep) -> None:
     service.blobs.delete_prefix(f"datasets/{dataset_id}")
 
 
-@router.get("/datasets/{dataset_id}/pairs", responses={**LINKED, **problems(404, 422)})
+@router.get("/datasets/{dataset_id}/pairs", responses={**LINKED, **problem_docs(404, 422)})
 def list_pairs(
     dataset_id: str,
     request: Request,
@@ -142,12 +138,12 @@ def list_pairs(
     after = service.cursors.read(question, cursor)[0] if cursor else None
     with service.database.transaction() as session:
         dataset = datasets.get(session, dataset_id)
-        found = pairs.page(session, dataset.number, limit=limit + 1, after=after, rejected=rejected)
+        rows = pairs.page(session, dataset.number, limit=limit + 1, after=after, rejected=rejected)
     usable, turned_away = dataset.pair_count or 0, dataset.rejected_count or 0
     total = usable + turned_away if rejected is None else turned_away if rejected else usable
-    following = service.cursors.make(question, [found[limit - 1].position]) if len(found) > limit else None
+    following = service.cursors.make(question, [rows[limit - 1].position]) if len(rows) > limit else None
     link_next(request, response, following)
-    items = [PairOut.model_validate(pair) for pair in found[:limit]]
+    items = [PairOut.model_validate(pair) for pair in rows[:limit]]
     return Page(items=items, next_cursor=following, total=total)
 
 
@@ -164,45 +160,14 @@ def _duplicates(
     after = tuple(service.cursors.read(question, cursor)) if cursor else None
     with service.database.transaction() as session:
         dataset = datasets.get(session, dataset_id)
-        found = duplicates.page(session, dataset.number, kind, limit=limit + 1, after=after)
+        rows = duplicates.page(session, dataset.number, kind, limit=limit + 1, after=after)
     following = None
-    if len(found) > limit:
-        last = found[limit - 1]
+    if len(rows) > limit:
+        last = rows[limit - 1]
         following = service.cursors.make(question, [last.first, last.pair.position])
     link_next(request, response, following)
     items = [
-        PairOut.model_validate(one.pair).model_copy(update={"duplicate_of": one.first_key}) for one in found[:limit]
+        PairOut.model_validate(row.pair).model_copy(update={"duplicate_of": row.first_key}) for row in rows[:limit]
     ]
     counted = (dataset.summary or {}).get("duplicates", {}).get(kind.value, {})
     return Page(items=items, next_cursor=following, total=counted.get("pairs", 0))
-
-
-@router.get(
-    "/datasets/{dataset_id}/pairs/{key:path}/image",
-    response_class=RawResponse,
-    responses={200: {"content": {"image/*": {}}, "description": "the image"}, **problems(404)},
-)
-def get_image(
-    dataset_id: str,
-    key: str,
-    service: ServiceDep,
-    size: Annotated[
-        int | None,
-        Query(ge=8, le=1024, description="the thumbnail that fits into this many pixels square: of 64 or of 256"),
-    ] = None,
-) -> RawResponse:
-    """The image as it came, or a thumbnail of it: a JPEG that ingest made.
-
-    An image that is as small comes as it came, and so does one ingested before thumbnails were made.
-    """
-    with service.database.transaction() as session:
-        dataset = datasets.get(session, dataset_id)
-        pair = pairs.by_key(session, dataset.number, key)
-        part = datasets.part(session, dataset_id, pair.part)
-    content, media_type = shown(service.blobs, part, pair, size)
-    guarded = {
-        "Cache-Control": "private, max-age=31536000, immutable",
-        "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-    }
-    return RawResponse(content, media_type=media_type, headers=guarded)

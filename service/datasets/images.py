@@ -1,10 +1,18 @@
-"""What is shown of a pair's image: bytes as they are kept. No image is decoded here."""
+"""`/datasets/{id}/pairs/{key}/image`: bytes as they are stored. No image is decoded here."""
 
-from store import thumbnails
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from service.context import ServiceDep
+from service.errors import problem_docs
+from store import datasets, pairs, thumbnails
 from store.blobs import Blobs
 from store.errors import NotFoundError
 from store.exports import Exported
 from store.tables import Pair, Part
+
+router = APIRouter(tags=["datasets"])
 
 
 def shown(
@@ -35,3 +43,34 @@ def shown(
 def _fits(pair: Pair | Exported, size: int) -> bool:
     """Whether an image larger than every thumbnail may be fits; a smaller one may still take many bytes."""
     return size > thumbnails.SIZES[-1] and max(pair.width or 0, pair.height or 0) <= size
+
+
+@router.get(
+    "/datasets/{dataset_id}/pairs/{key:path}/image",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {}}, "description": "the image"}, **problem_docs(404)},
+)
+def get_image(
+    dataset_id: str,
+    key: str,
+    service: ServiceDep,
+    size: Annotated[
+        int | None,
+        Query(ge=8, le=1024, description="the thumbnail that fits into this many pixels square: of 64 or of 256"),
+    ] = None,
+) -> Response:
+    """The image as it came, or a thumbnail of it: a JPEG that ingest made.
+
+    An image that is as small comes as it came, and so does one ingested before thumbnails were made.
+    """
+    with service.database.transaction() as session:
+        dataset = datasets.get(session, dataset_id)
+        pair = pairs.by_key(session, dataset.number, key)
+        part = datasets.part(session, dataset_id, pair.part)
+    content, media_type = shown(service.blobs, part, pair, size)
+    guarded = {
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+    }
+    return Response(content, media_type=media_type, headers=guarded)

@@ -1,0 +1,1 @@
+"""`/jobs/{id}/export`: one file for each format."""

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from service.context import HeavyDep, ServiceDep
+from service.errors import header_docs, problem_docs
 from service.exports.npy import npy_chunks
 from service.exports.parquet import parquet_chunks
 from service.exports.source import Keep, Source
 from service.exports.tars import open_clip_chunks, webdataset_chunks
 from service.exports.text import csv_chunks, jsonl_chunks
-from service.problem_docs import headers, problems
 
 router = APIRouter(tags=["results"])
 
@@ -50,9 +50,9 @@ _CONTENT: dict[str, Any] = {
         200: {
             "content": _CONTENT,
             "description": "the pairs in rank order",
-            "headers": headers(Content_Disposition="a name for the file"),
+            "headers": header_docs(Content_Disposition="a name for the file"),
         },
-        **problems(404, 409),
+        **problem_docs(404, 409),
     },
 )
 async def export_results(

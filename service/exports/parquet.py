@@ -5,8 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from service.exports.columns import RESULT_COLUMNS, extra_of, own_names
-from service.exports.source import Source
+from service.exports.source import RESULT_COLUMNS, Source, extra_of, own_names
 from store.exports import ExtraColumn
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
-"""What every format of an export is written from: the job, which of its pairs, and how to get at them."""
+"""What every format of an export is written from: the job, which of its pairs, and the columns of each."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
@@ -12,7 +13,7 @@ from store.database import Database
 from store.errors import ConflictError
 from store.exports import Exported, ExtraColumn
 from store.states import JobStatus
-from store.tables import Job
+from store.tables import SCORES, Job
 
 Keep = Literal["all", "clean", "flagged"]
 
@@ -69,12 +70,12 @@ class Source:
         after = seen = 0
         while True:
             with self.database.transaction() as session:
-                found = exports.piece(session, self.job, self.dataset, flagged=self.flagged, after=after)
-            if not found:
+                rows = exports.piece(session, self.job, self.dataset, flagged=self.flagged, after=after)
+            if not rows:
                 break
-            after = found[-1].rank
-            seen += len(found)
-            yield found
+            after = rows[-1].rank
+            seen += len(rows)
+            yield rows
         if seen != self.expected:
             raise RuntimeError(f"export of {self.job_id}: {seen} of {self.expected} rows: was it deleted meanwhile?")
 
@@ -84,19 +85,19 @@ class Source:
         Raises:
             ConflictError: they are too many, or too long, to be the columns of one table.
         """
-        found: set[str] = set()
+        names: set[str] = set()
         for positions in self._stretches():
             with self.database.transaction() as session:
-                found |= exports.extra_names(
+                names |= exports.extra_names(
                     session, self.dataset, positions, most=_MOST_COLUMNS + 1, longest=_LONGEST_NAME + 1
                 )
-            if len(found) > _MOST_COLUMNS or any(len(name) > _LONGEST_NAME for name in found):
+            if len(names) > _MOST_COLUMNS or any(len(name) > _LONGEST_NAME for name in names):
                 raise ConflictError(
                     "too_many_columns",
                     f"its pairs came with more than {_MOST_COLUMNS} different columns, or with a name of more than "
                     f"{_LONGEST_NAME} characters: take format=jsonl, where each row names its own",
                 )
-        return sorted(found)
+        return sorted(names)
 
     def extra_columns(self) -> list[ExtraColumn]:
         """The same with what they hold.
@@ -104,23 +105,23 @@ class Source:
         Raises:
             ConflictError: they are too many, or too long, to be the columns of one table.
         """
-        found = {name: ExtraColumn(name) for name in self.extra_names()}
+        columns = {name: ExtraColumn(name) for name in self.extra_names()}
         for positions in self._stretches():
             with self.database.transaction() as session:
                 for column in exports.extra_columns(session, self.dataset, positions):
-                    found[column.name] = found[column.name].joined(column)
-        return list(found.values())
+                    columns[column.name] = columns[column.name].joined(column)
+        return list(columns.values())
 
     def uids(self) -> Iterator[list[str | None]]:
         """The uids of the pairs in rank order, a piece at a time; null where a pair has none."""
         after = 0
         while True:
             with self.database.transaction() as session:
-                found = exports.uids(session, self.job, self.dataset, flagged=self.flagged, after=after)
-            if not found:
+                rows = exports.uids(session, self.job, self.dataset, flagged=self.flagged, after=after)
+            if not rows:
                 return
-            after = found[-1].rank
-            yield [row.uid for row in found]
+            after = rows[-1].rank
+            yield [row.uid for row in rows]
 
     def _stretches(self) -> list[range]:
         with self.database.transaction() as session:
@@ -170,3 +171,46 @@ def _kind_of_images(session: Session, dataset_id: str) -> str | None:
     if dataset.kind != "images":
         return f"its dataset is one of {dataset.kind}"
     return "its dataset was deleted, and the images with it" if dataset.deleted_at is not None else None
+
+
+RESULT_COLUMNS = ("rank", "query", "key", "caption", *SCORES, "flagged")
+"""In this order; `open_clip` calls the caption `title`."""
+
+_PREFIX = "input_"
+
+
+def own_names(names: Iterable[str], taken: Collection[str] = RESULT_COLUMNS) -> dict[str, str]:
+    """The columns that the other columns of a pair go into: a name that a result has too gets `input_` before it."""
+    names = sorted(names)
+    used = {*names, *taken}
+    renamed = {}
+    for name in names:
+        own = name
+        if name in taken:
+            while own in used:
+                own = _PREFIX + own
+            used.add(own)
+        renamed[name] = own
+    return renamed
+
+
+def extra_of(row: Exported) -> dict[str, Any]:
+    """The other columns of one pair."""
+    return json.loads(row.extra) if row.extra else {}
+
+
+def as_object(row: Exported) -> dict[str, Any]:
+    """All columns of one pair by their names."""
+    values = {name: getattr(row, name) for name in RESULT_COLUMNS}
+    extra = extra_of(row)
+    names = own_names(extra)
+    return values | {names[name]: value for name, value in extra.items()}
+
+
+def cell(value: Any) -> Any:
+    """A value as a table of text can hold it: lists and objects as JSON."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return value

@@ -7,8 +7,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from tempfile import TemporaryFile
 
-from service.exports.columns import RESULT_COLUMNS, as_object, cell, extra_of, own_names
-from service.exports.source import Source
+from service.exports.source import RESULT_COLUMNS, Source, as_object, cell, extra_of, own_names
 from store.exports import Exported
 
 _IMAGES_BYTES = 32 << 20
@@ -83,15 +82,15 @@ def _with_images(source: Source, parts: dict[int, str]) -> Iterator[tuple[Export
 
 def _images(source: Source, parts: dict[int, str], rows: Sequence[Exported]) -> list[bytes]:
     """The images of some rows, with one request to the store for each part that they lie in."""
-    found: list[bytes] = [b""] * len(rows)
+    images: list[bytes] = [b""] * len(rows)
     by_part: dict[int, list[int]] = {}
     for place, row in enumerate(rows):
         by_part.setdefault(row.part, []).append(place)
     for part, places in by_part.items():
         ranges = [(rows[place].image_offset, rows[place].image_length) for place in places]
         for place, image in zip(places, source.blobs.get_ranges(parts[part], ranges), strict=True):
-            found[place] = image
-    return found
+            images[place] = image
+    return images
 
 
 def _suffix(row: Exported) -> str:

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from service.exports.columns import RESULT_COLUMNS, as_object, cell, extra_of, own_names
-from service.exports.source import Source
+from service.exports.source import RESULT_COLUMNS, Source, as_object, cell, extra_of, own_names
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 # Linear: no two repetitions can share digits. ASCII only: a spreadsheet reads no other digits as a number.

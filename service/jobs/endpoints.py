@@ -1,7 +1,6 @@
 """`/jobs`: submit, follow, cancel and delete jobs."""
 
 import hashlib
-from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -10,25 +9,21 @@ from fastapi import APIRouter, Header, Request, Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from service.bodies import MAX_FIELD_BYTES, is_json, read_body
 from service.context import Service, ServiceDep
-from service.datasets.keeping import keep_upload, new_dataset
-from service.datasets.schemas import ErrorOut
-from service.jobs.schemas import JobOut, ProgressOut
+from service.datasets.creation import new_dataset, store_upload
+from service.errors import header_docs, problem_docs
+from service.idempotency import REPLAYED, IdempotencyKey, IdempotentRequest, idempotent_request
+from service.jobs.schemas import JobOut, job_out, jobs_out
 from service.jobs.submission import submit
 from service.json_body import parse
-from service.json_or_form import is_json, staged_form
-from service.listing import newest_first
-from service.pages import LINKED, Cursor, Limit, Page, link_next
-from service.problem_docs import headers, problems
-from service.repeats import REPLAYED, IdempotencyKey, Once, once
-from service.uploads import MAX_FIELD_BYTES, Form, read_body
+from service.multipart import Form, staged_form
+from service.pagination import LINKED, Cursor, Limit, Page, link_next, newest_first
 from store import jobs, shards
 from store.errors import InvalidError
 from store.idempotency import Answer
 from store.receivers import check_receiver
 from store.specification import JobSettings, JobSpec
-from store.states import JobStatus, Phase, progress_unit
-from store.tables import Job
 
 router = APIRouter(tags=["jobs"])
 
@@ -53,54 +48,9 @@ _SUBMIT_BODY = {
     }
 }
 
-_POLLED = headers(ETag="of this state") | headers(False, Retry_After="seconds until it is worth asking again")
+_POLLED = header_docs(ETag="of this state") | header_docs(False, Retry_After="seconds until it is worth asking again")
 
 _SOON, _LATER, _YOUNG_SECONDS = 1, 5, 60
-
-
-def job_out(session: Session, job: Job) -> JobOut:
-    """The outside form of a job's row, with the progress of its present phase."""
-    return jobs_out(session, [job])[0]
-
-
-def jobs_out(session: Session, found: Sequence[Job]) -> list[JobOut]:
-    """The same of each of them, with one query for the progress of all."""
-    phases = [_phases(job) for job in found]
-    progress = shards.progress(session, {phase for of_one in phases for phase in of_one})
-    made = ("progress", "error", "phase")
-    return [
-        JobOut(
-            **{name: getattr(job, name) for name in JobOut.model_fields if name not in made},
-            phase=_phase(job),
-            progress=_progress(job, [progress[phase] for phase in of_one if phase in progress]),
-            error=ErrorOut(**job.error) if job.error else None,
-        )
-        for job, of_one in zip(found, phases, strict=True)
-    ]
-
-
-def _phase(job: Job) -> str | None:
-    # Before its own first phase a job waits for the ingest of what it names.
-    return Phase.INGEST if job.phase is None and job.status == JobStatus.QUEUED else job.phase
-
-
-def _phases(job: Job) -> list[tuple[str, str]]:
-    """Whose shards say how far a job is: its own, or those of the datasets that it waits for."""
-    phase = _phase(job)
-    if phase is None:
-        return []
-    return [(owner, phase) for owner in (job.named_datasets() if phase == Phase.INGEST else [job.id])]
-
-
-def _progress(job: Job, found: Sequence[shards.Progress]) -> ProgressOut | None:
-    phase = _phase(job)
-    if phase is None:
-        return ProgressOut(done=job.result_count, total=job.result_count, unit="pairs") if job.result_count else None
-    return ProgressOut(
-        done=sum(progress.done for progress in found),
-        total=sum(progress.total for progress in found),
-        unit=progress_unit(phase),
-    )
 
 
 def _retry_after(job: JobOut) -> dict[str, str]:
@@ -116,44 +66,46 @@ def _retry_after(job: JobOut) -> dict[str, str]:
     response_model=JobOut,
     responses={
         202: {
-            "headers": headers(Location="the job", Retry_After="seconds until it is worth looking")
-            | headers(False, Idempotency_Replayed=REPLAYED)
+            "headers": header_docs(Location="the job", Retry_After="seconds until it is worth looking")
+            | header_docs(False, Idempotency_Replayed=REPLAYED)
         },
-        **problems(408, 409, 413, 415, 507),
+        **problem_docs(408, 409, 413, 415, 507),
     },
     openapi_extra=_SUBMIT_BODY,
 )
 async def submit_job(request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None) -> Response:
     """Promise a job: a JSON specification that names a dataset, or the dataset itself beside a `spec` in one form."""
     names_its_dataset = is_json(request, "send application/json or multipart/form-data")
-    async with once(service, "POST /jobs", idempotency_key) as submission:
+    async with idempotent_request(service, "POST /jobs", idempotency_key) as idempotent:
         if names_its_dataset:
             body = await read_body(request, MAX_FIELD_BYTES)
-            return await run_in_threadpool(_submit_json, service, body, submission)
-        async with staged_form(request, service, submission, files=["dataset", "validation"], fields=["spec"]) as form:
-            return await run_in_threadpool(_submit_form, service, form, submission)
+            return await run_in_threadpool(_submit_json, service, body, idempotent)
+        async with staged_form(request, service, idempotent, files=["dataset", "validation"], fields=["spec"]) as form:
+            return await run_in_threadpool(_submit_form, service, form, idempotent)
 
 
-def _promise(service: Service, session: Session, spec: JobSpec, content: dict[str, Any], submission: Once) -> Response:
+def _promise(
+    service: Service, session: Session, spec: JobSpec, content: dict[str, Any], idempotent: IdempotentRequest
+) -> Response:
     job = job_out(session, submit(session, spec, service.settings))
-    told = {"Location": f"/jobs/{job.id}", **_retry_after(job)}
-    return submission.answer(session, content, Answer(202, told, job.model_dump_json()))
+    headers = {"Location": f"/jobs/{job.id}", **_retry_after(job)}
+    return idempotent.record_answer(session, content, Answer(202, headers, job.model_dump_json()))
 
 
-def _submit_json(service: Service, body: bytes, submission: Once) -> Response:
+def _submit_json(service: Service, body: bytes, idempotent: IdempotentRequest) -> Response:
     spec = parse(body, JobSpec, ("body",))
     content = {"spec": spec.model_dump(mode="json", exclude_defaults=True)}  # the same after an upgrade, too
-    if (answered := submission.first_answer(content)) is not None:
+    if (answered := idempotent.first_answer(content)) is not None:
         return answered
     check_receiver(spec.notify, service.settings)
     with service.database.transaction() as session:
         service.limits.room_for_job(session)
-        answer = _promise(service, session, spec, content, submission)
+        answer = _promise(service, session, spec, content, idempotent)
     service.bell.ring(shards.opened(session))
     return answer
 
 
-def _submit_form(service: Service, form: Form, submission: Once) -> Response:
+def _submit_form(service: Service, form: Form, idempotent: IdempotentRequest) -> Response:
     for name, given in (("dataset", form.files), ("spec", form.fields)):
         if name not in given:
             raise InvalidError("missing_field", f"form field {name!r} is missing", name)
@@ -161,17 +113,17 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
     if "validation" in form.files and settings.validation is not None:
         raise InvalidError("validation_twice", "validation is given as a file and in the spec", "validation")
     sent = form.content() | {"spec": settings.model_dump(mode="json", exclude_defaults=True)}
-    if (answered := submission.first_answer(sent)) is not None:
+    if (answered := idempotent.first_answer(sent)) is not None:
         return answered
     check_receiver(settings.notify, service.settings)
-    with ExitStack() as kept_or_forgotten:
+    with ExitStack() as cleanup:
         ids: dict[str, str] = {}
-        kept_uploads = []
+        stored_uploads = []
         for field, upload in form.files.items():
-            kept = keep_upload(service.blobs, upload, field, None, None)
-            kept_or_forgotten.enter_context(kept.forgotten_on_error(service.blobs))
-            kept_uploads.append(kept)
-            ids[field] = kept.dataset_id
+            stored = store_upload(service.blobs, upload, field, None, None)
+            cleanup.enter_context(stored.forgotten_on_error(service.blobs))
+            stored_uploads.append(stored)
+            ids[field] = stored.dataset_id
         content: dict[str, Any] = settings.model_dump(exclude_unset=True)
         content["dataset"] = ids["dataset"]
         if "validation" in ids:
@@ -179,11 +131,11 @@ def _submit_form(service: Service, form: Form, submission: Once) -> Response:
         spec = JobSpec.model_validate(content)
         with service.database.transaction() as session:
             service.limits.room_for_job(session)
-            size = sum(kept.upload.size_bytes for kept in kept_uploads)
-            service.limits.room_for_datasets(session, len(kept_uploads), size)
-            for kept in kept_uploads:
-                new_dataset(session, kept)
-            answer = _promise(service, session, spec, sent, submission)
+            size = sum(stored.upload.size_bytes for stored in stored_uploads)
+            service.limits.room_for_datasets(session, len(stored_uploads), size)
+            for stored in stored_uploads:
+                new_dataset(session, stored)
+            answer = _promise(service, session, spec, sent, idempotent)
     service.bell.ring(shards.opened(session))
     return answer
 
@@ -196,8 +148,8 @@ def list_jobs(
     `spec.model.architecture`, `spec.remove.keys` or `spec.queries.candidates` of more than 1,000 bytes is
     `{"abridged": true, "bytes": n}`. `GET /jobs/{id}` has all of it."""
     with service.database.transaction() as session:
-        found, following, total = newest_first(jobs, session, service.cursors, "jobs", limit, cursor)
-        items = jobs_out(session, found)
+        rows, following, total = newest_first(jobs, session, service.cursors, "jobs", limit, cursor)
+        items = jobs_out(session, rows)
     link_next(request, response, following)
     return Page(items=items, next_cursor=following, total=total)
 
@@ -208,7 +160,7 @@ def list_jobs(
     responses={
         200: {"headers": _POLLED},
         304: {"description": "Not changed since", "headers": _POLLED},
-        **problems(404),
+        **problem_docs(404),
     },
 )
 def get_job(
@@ -223,20 +175,20 @@ def get_job(
     etag = f'"{hashlib.sha256(job.model_dump_json().encode()).hexdigest()[:32]}"'
     response.headers["ETag"] = etag
     response.headers.update(_retry_after(job))
-    asked = if_none_match or ""
-    if etag in (tag.strip().removeprefix("W/") for tag in asked.split(",")) or asked.strip() == "*":
+    known = if_none_match or ""
+    if etag in (tag.strip().removeprefix("W/") for tag in known.split(",")) or known.strip() == "*":
         return Response(status_code=304, headers=dict(response.headers))
     return job
 
 
-@router.post("/jobs/{job_id}/cancel", responses=problems(404, 409))
+@router.post("/jobs/{job_id}/cancel", responses=problem_docs(404, 409))
 def cancel_job(job_id: str, service: ServiceDep) -> JobOut:
     """Ask a job to end. Asking again changes nothing."""
     with service.database.transaction() as session:
         return job_out(session, jobs.cancel(session, job_id))
 
 
-@router.delete("/jobs/{job_id}", status_code=204, responses=problems(404))
+@router.delete("/jobs/{job_id}", status_code=204, responses=problem_docs(404))
 def delete_job(job_id: str, service: ServiceDep) -> None:
     """Delete a job and its results; one that runs is cancelled first."""
     with service.database.transaction() as session:

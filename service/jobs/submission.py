@@ -1,4 +1,4 @@
-"""Turning a specification into a promised job: everything that stops a job from starting is found here."""
+"""Turning a specification into a promised job: everything that stops a job from starting is checked here."""
 
 from sqlalchemy.orm import Session
 

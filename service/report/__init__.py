@@ -1,0 +1,1 @@
+"""`/jobs/{id}/report`: the page, and what stands on it."""

@@ -5,10 +5,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.report.charts import Chart, chart
-from service.report.numbers import number, seconds, share
-from service.report.pictures import Card, Picture, cards, picture, shortened
-from service.results.schemas import ResultOut
+from service.report.figures import Card, Chart, Picture, cards, chart, number, picture, seconds, share, shortened
+from service.results import ResultOut
 from store import datasets, exports, jobs, pairs
 from store.blobs import Blobs
 from store.database import Database
@@ -84,7 +82,7 @@ def gather(job_id: str, database: Database, blobs: Blobs) -> Report:
             raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
         dataset = datasets.even_deleted(session, job.dataset_id)
         report = Report(job, dataset, job.summary or {}, _shows_images(dataset))
-        rows, found = _rows(session, job, dataset), _queries(session, job)
+        rows, queries = _rows(session, job, dataset), _queries(session, job)
         report.charts = _charts(session, job)
         parts = _parts(session, dataset)
         query_parts = _query_parts(session, job)
@@ -107,9 +105,9 @@ def gather(job_id: str, database: Database, blobs: Blobs) -> Report:
                 else None,
                 pairs=[replace(by_rank[rank], rank=place) for place, rank in enumerate(ranks, start=1)],
             )
-            for query, pair, ranks in found
+            for query, pair, ranks in queries
         ]
-        report.queries_left_out = report.summary["counts"]["queries"] - len(found)
+        report.queries_left_out = report.summary["counts"]["queries"] - len(queries)
     else:
         report.first = [card for card in shown if card.rank <= _SHOWN]
         report.last = [card for card in shown if card.rank > _SHOWN]
@@ -132,14 +130,14 @@ def _query_parts(session: Session, job: Job) -> dict[int, Part]:
 
 def _rows(session: Session, job: Job, dataset: Dataset) -> list[exports.Exported]:
     if job.task == "traceback":
-        ranks = [rank for _, ranks in _asked(job) for rank in ranks]
+        ranks = [rank for _, ranks in _worst_queries(job) for rank in ranks]
     else:
         n = job.result_count
         ranks = [*range(1, min(_SHOWN, n) + 1), *range(max(n - _SHOWN, _SHOWN) + 1, n + 1)]
     return list(exports.at_ranks(session, job.number, dataset.number, ranks))
 
 
-def _asked(job: Job) -> list[tuple[Json, range]]:
+def _worst_queries(job: Job) -> list[tuple[Json, range]]:
     """The queries that went worst, and the ranks of the pairs most responsible: each query has as many."""
     summary = job.summary or {}
     top = job.result_count // max(summary["counts"]["queries"], 1)
@@ -152,14 +150,14 @@ def _queries(session: Session, job: Job) -> list[tuple[Json, Any, range]]:
     if job.task != "traceback" or job.queries_dataset_id is None:
         return []
     number_ = datasets.number(session, job.queries_dataset_id)
-    found = []
-    for query, ranks in _asked(job):
+    queries = []
+    for query, ranks in _worst_queries(job):
         try:
             pair = pairs.by_key(session, number_, query["key"])
         except NotFoundError:
             pair = None
-        found.append((query, pair, ranks))
-    return found
+        queries.append((query, pair, ranks))
+    return queries
 
 
 def _charts(session: Session, job: Job) -> list[Chart]:
@@ -190,16 +188,16 @@ def _statement(flagging: Json) -> str:
 
 def _warnings(job: Job) -> list[str]:
     summary: Json = job.summary or {}
-    found = list(summary.get("warnings") or [])
+    messages = list(summary.get("warnings") or [])
     held_out = (summary.get("counts") or {}).get("held_out")
     if held_out:
-        found.append(f"{held_out:,} pairs were held out for validation: they have no score, and are in no export")
-    return found
+        messages.append(f"{held_out:,} pairs were held out for validation: they have no score, and are in no export")
+    return messages
 
 
 def _phases(summary: Json) -> tuple[list[Phase], str]:
-    told = summary.get("phases") or []
-    longest = max((phase["seconds"] for phase in told), default=0) or 1
+    timed = summary.get("phases") or []
+    longest = max((phase["seconds"] for phase in timed), default=0) or 1
     phases = [
         Phase(
             name=phase["phase"],
@@ -207,6 +205,6 @@ def _phases(summary: Json) -> tuple[list[Phase], str]:
             rate=f"{phase['pairs_per_second']:,.0f}" if phase["pairs_per_second"] else "",
             share=round(100 * phase["seconds"] / longest, 1),
         )
-        for phase in told
+        for phase in timed
     ]
-    return phases, seconds(sum(phase["seconds"] for phase in told))
+    return phases, seconds(sum(phase["seconds"] for phase in timed))

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/report`: what a job found, as a page for people."""
+"""`/jobs/{id}/report`: the outcome of a job, as a page for people."""
 
 import base64
 import json
@@ -11,8 +11,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from service.context import HeavyDep, Service, ServiceDep
-from service.problem_docs import headers, problems
-from service.report import numbers
+from service.errors import header_docs, problem_docs
+from service.report import figures
 from service.report.content import Report, gather
 
 router = APIRouter(tags=["results"])
@@ -32,13 +32,16 @@ _pages = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_pages.filters |= {"number": numbers.number, "count": numbers.count, "share": numbers.share}
+_pages.filters |= {"number": figures.number, "count": figures.count, "share": figures.share}
 
 
 @router.get(
     "/jobs/{job_id}/report",
     response_class=HTMLResponse,
-    responses={200: {"headers": headers(Content_Security_Policy="nothing is loaded or run")}, **problems(404, 409)},
+    responses={
+        200: {"headers": header_docs(Content_Security_Policy="nothing is loaded or run")},
+        **problem_docs(404, 409),
+    },
 )
 async def get_report(job_id: str, request: Request, service: ServiceDep, heavy: HeavyDep) -> HTMLResponse:
     """The pairs at both ends of the ranking as pictures, the scores, what to be warned of, and what to do next.
@@ -87,12 +90,12 @@ def _commands(report: Report, base: str, with_key: bool) -> list[tuple[str, str]
     every = ("Every pair with its scores, in this order", get("scores.csv", "export?format=csv"))
     if not job.flagged_count:
         return [every]
-    found = [("The flagged pairs, to look through", get("flagged.csv", "export?keep=flagged&format=csv"))]
+    commands = [("The flagged pairs, to look through", get("flagged.csv", "export?keep=flagged&format=csv"))]
     if report.with_images:
         unpack = "tar xf clean-open_clip.tar  # then: open_clip_train.main --dataset-type csv --train-data pairs.tsv"
         trained = get("clean-open_clip.tar", "export?keep=clean&format=open_clip")
-        found += [
+        commands += [
             ("The clean pairs as a webdataset", get("clean.tar", "export?keep=clean&format=webdataset")),
             ("The clean pairs as open_clip trains from them", f"{trained}\n{unpack}"),
         ]
-    return [*found, ("The clean pairs as a table", get("clean.parquet", "export?keep=clean&format=parquet")), every]
+    return [*commands, ("The clean pairs as a table", get("clean.parquet", "export?keep=clean&format=parquet")), every]

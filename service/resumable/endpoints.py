@@ -5,12 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
+from service.bodies import too_large
 from service.context import Service, ServiceDep
-from service.problem_docs import headers, problems
-from service.problems import CHECKSUM_MISMATCH, MediaTypeError, VersionError
+from service.errors import CHECKSUM_MISMATCH, MediaTypeError, VersionError, header_docs, problem_docs
 from service.resumable import protocol
 from service.resumable.receiving import receive
-from service.uploads import too_large
 from store import uploads
 
 router = APIRouter(tags=["uploads"])
@@ -21,9 +20,9 @@ _BODY = {
         "content": {protocol.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-_VERSION = headers(Tus_Resumable="the version spoken")
-_EXPIRES = headers(Upload_Expires="when it is forgotten, unless more comes")
-_OFFSET = headers(Upload_Offset="how many bytes are kept")
+_VERSION = header_docs(Tus_Resumable="the version spoken")
+_EXPIRES = header_docs(Upload_Expires="when it is forgotten, unless more comes")
+_OFFSET = header_docs(Upload_Offset="how many bytes are kept")
 
 
 def _tus(
@@ -41,17 +40,19 @@ TusDep = Annotated[Service, Depends(_tus)]
 @router.options(
     "/uploads",
     status_code=204,
-    responses={204: {"headers": _VERSION | headers(Tus_Version="all there are", Tus_Extension="those that are known")}},
+    responses={
+        204: {"headers": _VERSION | header_docs(Tus_Version="all there are", Tus_Extension="those that are known")}
+    },
 )
 def tell_tus(service: ServiceDep) -> Response:
     """What of tus is spoken here."""
-    told = {
+    headers = {
         "Tus-Version": protocol.VERSION,
         "Tus-Extension": protocol.EXTENSIONS,
         "Tus-Max-Size": str(service.settings.ecif_max_upload_bytes),
         "Tus-Checksum-Algorithm": ",".join(protocol.CHECKSUM_ALGORITHMS),
     }
-    return Response(status_code=204, headers=told)
+    return Response(status_code=204, headers=headers)
 
 
 @router.post(
@@ -59,8 +60,8 @@ def tell_tus(service: ServiceDep) -> Response:
     status_code=201,
     response_class=Response,
     responses={
-        201: {"headers": _VERSION | _EXPIRES | headers(Location="the upload")},
-        **problems(412, 413),
+        201: {"headers": _VERSION | _EXPIRES | header_docs(Location="the upload")},
+        **problem_docs(412, 413),
     },
 )
 def create_upload(
@@ -74,35 +75,35 @@ def create_upload(
     if upload_length > service.settings.ecif_max_upload_bytes:
         raise too_large(service.settings.ecif_max_upload_bytes)
     protocol.metadata(upload_metadata or "")
-    kept = timedelta(seconds=service.settings.ecif_upload_kept_seconds)
+    retention = timedelta(seconds=service.settings.ecif_upload_kept_seconds)
     with service.database.transaction() as session:
         service.limits.room_for_bytes(session, upload_length)
-        upload = uploads.create(session, length=upload_length, metadata_header=upload_metadata, kept=kept)
-    told = {"Location": f"/uploads/{upload.id}", "Upload-Expires": protocol.expires(upload.expires_at)}
-    return Response(status_code=201, headers=told)
+        upload = uploads.create(session, length=upload_length, metadata_header=upload_metadata, kept=retention)
+    headers = {"Location": f"/uploads/{upload.id}", "Upload-Expires": protocol.expires(upload.expires_at)}
+    return Response(status_code=201, headers=headers)
 
 
 @router.head(
     "/uploads/{upload_id}",
     response_class=Response,
     responses={
-        200: {"headers": _VERSION | _OFFSET | _EXPIRES | headers(Upload_Length="bytes of the whole file")},
-        **problems(404, 412),
+        200: {"headers": _VERSION | _OFFSET | _EXPIRES | header_docs(Upload_Length="bytes of the whole file")},
+        **problem_docs(404, 412),
     },
 )
 def head_upload(upload_id: str, service: TusDep) -> Response:
     """How much of an upload is kept: that is where to go on."""
     with service.database.transaction() as session:
         upload = uploads.get(session, upload_id)
-    told = {
+    headers = {
         "Upload-Offset": str(upload.received),
         "Upload-Length": str(upload.length),
         "Upload-Expires": protocol.expires(upload.expires_at),
         "Cache-Control": "no-store",
     }
     if upload.metadata_header is not None:
-        told["Upload-Metadata"] = upload.metadata_header
-    return Response(headers=told)
+        headers["Upload-Metadata"] = upload.metadata_header
+    return Response(headers=headers)
 
 
 @router.patch(
@@ -110,7 +111,7 @@ def head_upload(upload_id: str, service: TusDep) -> Response:
     status_code=204,
     responses={
         204: {"headers": _VERSION | _OFFSET | _EXPIRES},
-        **problems(404, 408, 409, 412, 413, 415, CHECKSUM_MISMATCH, 507),
+        **problem_docs(404, 408, 409, 412, 413, 415, CHECKSUM_MISMATCH, 507),
     },
     openapi_extra=_BODY,
 )
@@ -128,14 +129,14 @@ async def patch_upload(
         raise MediaTypeError("unsupported_media_type", f"send {protocol.MEDIA_TYPE}")
     checksum = protocol.Checksum.of(upload_checksum) if upload_checksum is not None else None
     upload = await receive(request, service, upload_id, upload_offset, checksum)
-    told = {"Upload-Offset": str(upload.received), "Upload-Expires": protocol.expires(upload.expires_at)}
-    return Response(status_code=204, headers=told)
+    headers = {"Upload-Offset": str(upload.received), "Upload-Expires": protocol.expires(upload.expires_at)}
+    return Response(status_code=204, headers=headers)
 
 
 @router.delete(
     "/uploads/{upload_id}",
     status_code=204,
-    responses={204: {"headers": _VERSION}, **problems(404, 409, 412)},
+    responses={204: {"headers": _VERSION}, **problem_docs(404, 409, 412)},
 )
 def delete_upload(upload_id: str, service: TusDep) -> None:
     """Give an upload up."""

@@ -10,7 +10,7 @@ from email.utils import format_datetime
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import MalformedError
+from service.errors import MalformedError
 from store.database import storable_text
 
 VERSION = "1.0.0"
@@ -49,27 +49,27 @@ def expires(at: datetime) -> str:
 
 
 def metadata(header: str) -> dict[str, str]:
-    """What a client tells of its file.
+    """What a client says of its file.
 
     Raises:
         MalformedError: it is not a list of keys, each with a value in base64.
     """
-    found = {}
+    values = {}
     for pair in header.split(",") if header.strip() else []:
         key, _, value = pair.strip().partition(" ")
         try:
             if not key:
                 raise ValueError("a key is empty")  # noqa: TRY301
-            found[key] = base64.b64decode(value.strip(), validate=True).decode("utf-8", "replace")
+            values[key] = base64.b64decode(value.strip(), validate=True).decode("utf-8", "replace")
         except (binascii.Error, ValueError) as error:
             raise MalformedError("malformed_metadata", f"Upload-Metadata: {key[:100]!r}: {error}") from None
-    return found
+    return values
 
 
 def filename(header: str | None) -> str | None:
-    """The name of the file, if its client tells."""
-    told = metadata(header or "").get("filename")
-    return storable_text(told)[:1000] if told else None
+    """The name of the file, if its client gave one."""
+    name = metadata(header or "").get("filename")
+    return storable_text(name)[:1000] if name else None
 
 
 @dataclass

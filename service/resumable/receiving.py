@@ -11,10 +11,10 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from service.bodies import chunks, declared_length
 from service.context import Service
-from service.problems import ChecksumError, MalformedError, StalledError, TooLargeError
+from service.errors import ChecksumError, MalformedError, StalledError, TooLargeError
 from service.resumable.protocol import Checksum
-from service.uploads import chunks, declared_length
 from store import uploads
 from store.errors import DomainError
 from store.tables import Upload

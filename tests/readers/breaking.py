@@ -5,8 +5,9 @@ from pathlib import Path
 from tests.service_fixtures import picture
 
 BREAKING = """
-import os, sys
+import os, struct
 from readers.sandbox import image_decoding
+from readers.sandbox.program import frame, run
 real = image_decoding.inspect_image
 once = os.open({once!r}, os.O_RDWR | os.O_CREAT)
 def inspect_image(image, **limits):
@@ -14,8 +15,9 @@ def inspect_image(image, **limits):
     if image == b"hang":
         while True: pass
     if image == b"lie": os.write(1, b"[1, 2\\n")
-    if image == b"boast": os.write(1, b'[1, 1, "PNG", "00", [999999999999, 0]]\\n')
-    if image == b"owe": os.write(1, b'[1, 1, "PNG", "00", [1]]\\nx')
+    if image == b"boast": os.write(1, frame('[1, 1, "PNG", "00", [999999999999, 0]]'))
+    if image == b"brag": os.write(1, struct.pack(">2Q", 2, 999999999999))
+    if image == b"owe": os.write(1, frame('[1, 1, "PNG", "00", [1]]', b"x"))
     if image == b"flood":
         while True: os.write(1, bytes(65536))
     if image == b"once" and not os.pread(once, 1, 0):
@@ -24,8 +26,7 @@ def inspect_image(image, **limits):
     if image == b"environment": raise image_decoding.ImageRefused(" ".join(sorted(os.environ)))
     return real(image if image != b"once" else {good!r}, **limits)
 image_decoding.inspect_image = inspect_image
-from readers.sandbox.image_child import answer
-answer(sys.stdin.buffer, sys.stdout.buffer)
+run("readers.sandbox.image_child")
 """
 
 

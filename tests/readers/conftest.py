@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from readers.formats.detection import Format
+from readers.formats.registry import Format
 from readers.limits import Limits
 from readers.pairs import EmbeddingBlock, ImagePair, RejectedPair
 from readers.refusals import UploadRefused

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from readers.formats.detection import Format
+from readers.formats.registry import Format
 from readers.limits import Limits
 from readers.pairs import ImagePair
 

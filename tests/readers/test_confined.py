@@ -12,14 +12,14 @@ import sys
 import pytest
 from PIL import Image
 
+from readers.archives.member_bytes import Extent
 from readers.limits import DecoderLimits, Limits
-from readers.sandbox import confinement, decoder
+from readers.refusals import UploadRefused
+from readers.sandbox import child, confinement
 from readers.sandbox.confinement import confined_environment
-from readers.sandbox.decoder import Decoder, Refused
+from readers.sandbox.image_checks import Decoder, Refused
 from readers.sandbox.image_decoding import FORMATS
-from readers.tables import parquet as parquet_process
-from readers.tables.parquet import _frames
-from readers.tables.parquet_child import Request
+from readers.tables.parquet import parquet_file
 from tests.service_fixtures import picture
 
 SIZES = (64, 256)
@@ -71,14 +71,18 @@ from readers.sandbox import image_decoding
 def inspect_image(image, **limits):
     raise image_decoding.ImageRefused(json.dumps([os.getuid() == 0, tries()]))
 image_decoding.inspect_image = inspect_image
-from readers.sandbox.image_child import answer
-answer(sys.stdin.buffer, sys.stdout.buffer)
+from readers.sandbox.program import run
+run(sys.argv[1])
 """
 
 PARQUET = """
-from readers.tables import parquet_child as parquet_program
-parquet_program.open_parquet = lambda *_: parquet_program.write_frame(sys.stdout.buffer, json.dumps(tries()))
-parquet_program.answer(sys.stdin.buffer, sys.stdout.buffer)
+from readers.refusals import UploadRefused
+from readers.sandbox.program import run
+from readers.tables import parquet_child
+def opened(*_):
+    raise UploadRefused("done", json.dumps(tries()))
+parquet_child._opened = opened
+run(sys.argv[1])
 """
 
 PTRACE = {"x86_64": 101, "aarch64": 117}
@@ -108,7 +112,7 @@ def tries(tmp_path):
 
 
 def test_an_image_decoder_reaches_nothing_but_its_images(tries, monkeypatch):
-    monkeypatch.setattr(decoder, "_PROGRAM", tries + DECODER)
+    monkeypatch.setattr(child, "_PROGRAM", tries + DECODER)
     with contextlib.closing(Decoder(DecoderLimits(1, SIZES))) as one:
         (answer,) = one.inspect([b"x"])
     assert isinstance(answer, Refused)
@@ -117,17 +121,17 @@ def test_an_image_decoder_reaches_nothing_but_its_images(tries, monkeypatch):
 
 def test_landlock_alone_keeps_files_processes_and_tcp_away(tries, monkeypatch):
     without = "from readers.sandbox import confinement as c; c._MACHINES = {}; c._leave_root = lambda: None\n"
-    monkeypatch.setattr(decoder, "_PROGRAM", tries + without + DECODER)
+    monkeypatch.setattr(child, "_PROGRAM", tries + without + DECODER)
     with contextlib.closing(Decoder(DecoderLimits(1, SIZES))) as one:
         (answer,) = one.inspect([b"x"])
     assert set(json.loads(answer.reason)[1]) <= {"udp", "unix", "root"}
 
 
 def test_a_parquet_reader_reaches_nothing_but_its_file(tries, monkeypatch, tmp_path):
-    monkeypatch.setattr(parquet_process, "_PROGRAM", tries + PARQUET)
-    with (tmp_path / "blob").open("rb") as file:
-        done, _ = next(_frames(Request("x", file.fileno(), 0, 1, {}), Limits()))
-    assert done == []
+    monkeypatch.setattr(child, "_PROGRAM", tries + PARQUET)
+    with (tmp_path / "blob").open("rb") as file, pytest.raises(UploadRefused) as refused:
+        parquet_file("x", lambda: Extent(file, 0, 1), Limits())
+    assert (refused.value.code, json.loads(refused.value.message)) == ("done", [])
 
 
 def test_without_confinement_all_of_it_can_be_done(tries):
@@ -141,8 +145,8 @@ def test_without_confinement_all_of_it_can_be_done(tries):
 
 def test_what_the_kernel_lacks_is_said_once_and_the_images_are_read(monkeypatch, caplog):
     confinement.warn_of_missing.cache_clear()
-    lacking = "from readers.sandbox import confinement; confinement._CREATE_RULESET = 99999; " + decoder._PROGRAM
-    monkeypatch.setattr(decoder, "_PROGRAM", lacking)
+    lacking = "from readers.sandbox import confinement; confinement._CREATE_RULESET = 99999; " + child._PROGRAM
+    monkeypatch.setattr(child, "_PROGRAM", lacking)
     with caplog.at_level(logging.WARNING, "readers.sandbox.confinement"):
         for _ in range(2):
             with contextlib.closing(Decoder(DecoderLimits(10_000, SIZES))) as one:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from readers.formats.detection import Format
+from readers.formats.registry import Format
 from readers.pairs import ImagePair
 from tests.readers.writers import jpeg, zip_of
 

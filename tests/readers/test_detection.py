@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from readers.formats.detection import Format
+from readers.formats.registry import Format
 from readers.upload import detect_format
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from readers.formats.detection import Format
+from readers.formats.registry import Format
 from readers.limits import Limits
 from readers.upload import UploadReader
 

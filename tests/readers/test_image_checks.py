@@ -14,9 +14,9 @@ from PIL import Image
 from readers.limits import DecoderLimits
 from readers.pairs import ImagePair, RejectedPair
 from readers.refusals import UploadRefused
-from readers.sandbox import decoder
-from readers.sandbox.decoder import Decoder, DecoderNotStartedError, Refused
-from readers.sandbox.image_checks import CheckedPair, inspected
+from readers.sandbox import child
+from readers.sandbox.child import ChildNotStartedError, ChildTooSlowError
+from readers.sandbox.image_checks import CheckedPair, Decoder, Refused, inspected
 from readers.sandbox.image_decoding import inspect_image
 from tests.readers.breaking import breaking_program
 from tests.service_fixtures import picture
@@ -26,7 +26,7 @@ LIMITS = DecoderLimits(thumbnails=(64, 256), max_pixels=1_000_000, seconds=30, p
 
 @pytest.fixture
 def breaking(monkeypatch, tmp_path):
-    monkeypatch.setattr(decoder, "_PROGRAM", breaking_program(tmp_path))
+    monkeypatch.setattr(child, "_PROGRAM", breaking_program(tmp_path))
 
 
 def pair(key, image):
@@ -46,6 +46,7 @@ def children():
         (b"hang", "the decoder took more than 1 s over it"),
         (b"lie", "the decoder broke down over it"),
         (b"boast", "the decoder broke down over it"),
+        (b"brag", "the decoder broke down over it"),
         (b"owe", "the decoder broke down over it"),
         (b"flood", "the decoder broke down over it"),
         (b"not an image", "not an image in a known format"),
@@ -79,7 +80,7 @@ def test_a_decoder_that_is_killed_is_started_again():
     one = Decoder(LIMITS)
     with contextlib.closing(one):
         assert one.inspect([picture(0)]) == [inspect_image(picture(0))]
-        os.kill(one._process.pid, signal.SIGKILL)
+        os.kill(one._child._process.pid, signal.SIGKILL)
         assert one.inspect([picture(1), b"x"])[0] == inspect_image(picture(1))
 
 
@@ -137,8 +138,8 @@ def test_pairs_are_read_ahead_a_few_batches_and_no_further():
 
 
 def test_a_program_that_does_not_start_is_no_images_fault(monkeypatch):
-    monkeypatch.setattr(decoder, "_PROGRAM", "raise SystemExit(1)")
-    with pytest.raises(DecoderNotStartedError):
+    monkeypatch.setattr(child, "_PROGRAM", "raise SystemExit(1)")
+    with pytest.raises(ChildNotStartedError):
         list(inspected([pair("a", picture(0))], LIMITS))
 
 
@@ -146,9 +147,10 @@ def test_a_decoder_that_nobody_waits_for_any_more_ends_by_itself(breaking):
     with contextlib.closing(Decoder(DecoderLimits(thumbnails=(64, 256), max_pixels=10_000, seconds=0))) as one:
         one._images.write(b"hang")
         one._images.flush()
-        process = one._start()
-        one._say(process, [0, [4]])
-        assert process.wait(timeout=60) == -signal.SIGXCPU
+        started = one._start()
+        with pytest.raises(ChildTooSlowError):
+            next(started.ask(one._request(0, [4])))
+        assert started._process.wait(timeout=60) == -signal.SIGXCPU
 
 
 def test_the_decoder_knows_no_secret(breaking, monkeypatch):

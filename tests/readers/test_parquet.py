@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from readers.formats.detection import Format
+from readers.formats.registry import Format
 from readers.limits import Limits
 from readers.pairs import ImagePair
 

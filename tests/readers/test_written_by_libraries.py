@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from readers.formats.detection import Format
+from readers.formats.registry import Format
 from readers.limits import Limits
 from tests.readers.writers import about, img2dataset_tar, jpeg, stats, webdataset_shard, zip_of
 

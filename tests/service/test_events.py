@@ -10,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from service.events import endpoints
-from service.events.streams import Streams
+from service import events
+from service.concurrency import Streams
 from store.errors import LimitError
 from tests.service.serving import in_a_process, in_a_thread
 
@@ -72,9 +72,9 @@ def test_whoever_has_seen_the_end_is_told_not_to_come_back(client, job, work):
 
 
 def test_a_comment_is_sent_while_nothing_happens_and_a_deleted_job_ends_it(client, job, monkeypatch):
-    monkeypatch.setattr(endpoints, "_QUIET_SECONDS", 0.1)
-    events = list(events_of(client.get(f"/jobs/{job}/events").text.splitlines()))
-    assert {event["event"] for event in events[1:]} == {":"}
+    monkeypatch.setattr(events, "_QUIET_SECONDS", 0.1)
+    sent = list(events_of(client.get(f"/jobs/{job}/events").text.splitlines()))
+    assert {event["event"] for event in sent[1:]} == {":"}
     client.delete(f"/jobs/{job}")
     assert client.get(f"/jobs/{job}/events").status_code == 404
 

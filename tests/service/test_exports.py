@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from pyarrow import parquet
 from sqlalchemy import func, update
 
-from service.exports import columns
+from service.exports import source
 from service.exports.text import safe
 from store import exports
 from store.tables import SCORES, Dataset
@@ -32,10 +32,10 @@ def test_jsonl_is_the_results_and_every_column_that_came(world, job):
     assert [row["rank"] for row in rows] == list(range(1, 13))
     came = {row["file_name"]: row for row in ROWS}
     for row, result in zip(rows, results, strict=True):
-        assert {name: row[name] for name in columns.RESULT_COLUMNS} == {
-            name: result[name] for name in columns.RESULT_COLUMNS
+        assert {name: row[name] for name in source.RESULT_COLUMNS} == {
+            name: result[name] for name in source.RESULT_COLUMNS
         }
-        extra = {name: value for name, value in row.items() if name not in columns.RESULT_COLUMNS}
+        extra = {name: value for name, value in row.items() if name not in source.RESULT_COLUMNS}
         expected = {**came[row["key"]]}
         assert expected.pop("file_name") == row["key"]
         assert expected.pop("caption") == row["caption"]
@@ -218,7 +218,7 @@ def test_a_job_that_has_not_succeeded_has_nothing_to_export(world, embeddings, p
 
 
 def test_names_that_a_result_has_too_are_set_apart():
-    assert columns.own_names(["rank", "a", "input_rank"]) == {
+    assert source.own_names(["rank", "a", "input_rank"]) == {
         "rank": "input_input_rank",
         "a": "a",
         "input_rank": "input_rank",

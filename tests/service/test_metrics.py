@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event
 
-from service.metrics.state import State
+from service.metrics import DatabaseGauges
 from store import api_keys, gauges
 
 
@@ -66,7 +66,7 @@ def test_what_fails_here_is_counted_too(client, monkeypatch):
 def test_the_database_is_asked_once_in_a_few_seconds():
     asked, now = [], [0.0]
     nothing = gauges.Gauges({}, {}, 0, 0, 0, 0.0)
-    state = State(lambda: asked.append(1) or nothing, clock=lambda: now[0])
+    state = DatabaseGauges(lambda: asked.append(1) or nothing, clock=lambda: now[0])
     for moment, times in ((0.0, 1), (4.9, 1), (5.1, 2), (9.0, 2)):
         now[0] = moment
         list(state.collect())

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from service.report import charts, numbers
+from service.report import figures
 from tests.service.exporting import ROWS
 from tests.service_fixtures import picture
 
@@ -146,8 +146,8 @@ def test_a_removal_tells_what_it_did_to_the_loss(world, page, embeddings):
     seen, _ = page(job)
     loss = world.client.get(f"/jobs/{job}").json()["summary"]["removal"]["validation_loss"]
     assert "removed 2 " in seen.text
-    assert f"before {numbers.number(loss['before'])} " in seen.text
-    assert f"of the edited model {numbers.number(loss['edited'])} " in seen.text
+    assert f"before {figures.number(loss['before'])} " in seen.text
+    assert f"of the edited model {figures.number(loss['edited'])} " in seen.text
     assert "of a real refit without them" in seen.text
     assert f"/jobs/{job}/checkpoint" in seen.text
 
@@ -164,14 +164,14 @@ def test_a_job_that_has_not_succeeded_has_no_report(world, embeddings, problem_o
     [(0.0, "0"), (-0.5, "−0.5"), (1234.5, "1,234"), (-1.23e-5, "−1.2e−5"), (3.2e7, "3.2e7"), (None, "–")],
 )
 def test_numbers_are_short(value, text):
-    assert numbers.number(value) == text
+    assert figures.number(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.05, "5%"), (0.123, "12%"), (0.005, "0.5%"), (1.01, "101%"), (0, "0%")])
 def test_shares_are_short(value, text):
-    assert numbers.share(value) == text
+    assert figures.share(value) == text
 
 
 def test_a_score_that_is_the_same_everywhere_is_not_drawn():
     described = {"histogram": {"edges": [1.0, 1.0], "counts": [5]}, "quantiles": {"0.5": 1.0}}
-    assert charts.chart("x", "", described, None) is None
+    assert figures.chart("x", "", described, None) is None

@@ -7,7 +7,7 @@ from sqlalchemy import func, update
 
 from store import idempotency
 from store.errors import InProgressError
-from store.idempotency import Answer, Claim, FirstAnswer
+from store.idempotency import Answer, FirstAnswer, KeyClaim
 from store.tables import IdempotencyKey
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -18,7 +18,7 @@ ANSWER = Answer(202, {"Location": "/jobs/job_1"}, '{"id": "job_1"}')
 def claim(database):
     def make(key="k", lease=MINUTE):
         with database.transaction() as session:
-            return idempotency.claim(session, "POST /jobs", key, lease)
+            return idempotency.claim_key(session, "POST /jobs", key, lease)
 
     return make
 
@@ -47,7 +47,7 @@ def test_a_claim_holds_until_it_is_released_or_its_lease_has_run_out(claim, data
         idempotency.release(session, held)
     dead = claim(lease=timedelta(0))
     heir = claim()
-    assert isinstance(heir, Claim)
+    assert isinstance(heir, KeyClaim)
     with database.transaction() as session:
         assert not idempotency.renew(session, dead, MINUTE)
         assert idempotency.renew(session, heir, MINUTE)
@@ -63,6 +63,6 @@ def test_answers_are_kept_for_a_day_and_claims_for_as_long_as_they_are_held(clai
     assert purge(database) == 0
     age(database, DAY + MINUTE)
     assert purge(database) == 2
-    assert isinstance(claim("answered"), Claim)
+    assert isinstance(claim("answered"), KeyClaim)
     with pytest.raises(InProgressError):
         claim("held")

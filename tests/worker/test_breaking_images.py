@@ -5,13 +5,13 @@ import zipfile
 
 import pytest
 
-from readers.sandbox import decoder
+from readers.sandbox import child
 from tests.readers.breaking import breaking_program
 
 
 @pytest.fixture
 def breaking(monkeypatch, tmp_path):
-    monkeypatch.setattr(decoder, "_PROGRAM", breaking_program(tmp_path))
+    monkeypatch.setattr(child, "_PROGRAM", breaking_program(tmp_path))
 
 
 def test_ingest_survives_and_says_which(breaking, client, upload, image_zip, work, monkeypatch):

@@ -1,0 +1,144 @@
+"""`/jobs/{id}/results`: pages of scored pairs."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from service.context import ServiceDep
+from service.errors import problem_docs
+from service.pagination import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
+from store import datasets, jobs, results
+from store.errors import ConflictError
+from store.states import JobStatus
+from store.tables import SCORES, Job
+
+SortKey = Literal[
+    "rank",
+    "influence",
+    "positive_influence",
+    "negative_influence",
+    "relative_influence",
+    "self_influence",
+    "clip_score",
+    "pair_loss",
+    "tracin",
+    "trak",
+    "ekfac_if",
+    "lemon",
+    "suspicion",
+    "p_value",
+    "q_value",
+]
+"""`store.results.SORTS`, as a type; a test holds them equal."""
+
+
+class Order(StrEnum):
+    """Which end comes first."""
+
+    ASC = "asc"
+    DESC = "desc"
+
+
+class ResultOut(BaseModel):
+    """One pair's scores. What was not computed is null."""
+
+    rank: int = Field(description="1 is the first that a person should look at")
+    query: str | None = Field(default=None, description="of a traceback: the query that the pair is responsible for")
+    key: str | None
+    caption: str | None
+    image_url: str | None
+    influence: float | None = Field(
+        description="change of the mean validation loss if the pair were removed: negative is harmful"
+    )
+    positive_influence: float | None = Field(description="the part of it from the pair's own match")
+    negative_influence: float | None = Field(description="the part of it from the pair as a negative of others")
+    relative_influence: float | None
+    self_influence: float | None = Field(description="how hard the pair pulls the model; never negative")
+    clip_score: float | None = Field(description="cosine of image and caption")
+    pair_loss: float | None = Field(description="the pair's own contrastive loss")
+    tracin: float | None = Field(description="as influence: positive role, identity curvature, over the checkpoints")
+    trak: float | None = Field(description="as influence: positive-role margins, random projection, Fisher inverse")
+    ekfac_if: float | None = Field(description="as influence: positive role, EKFAC curvature")
+    lemon: float | None = Field(description="disagreement with the nearest neighbours; high is suspicious")
+    suspicion: float | None = Field(description="how likely the pair is misaligned; `summary.ranked_by` says how")
+    p_value: float | None
+    q_value: float | None
+    flagged: bool | None
+
+
+router = APIRouter(tags=["results"])
+
+
+def _out(job: Job, scored: results.ScoredPair) -> ResultOut:
+    result = scored.result
+    image_url = None
+    if scored.has_image and scored.key is not None:
+        image_url = f"/datasets/{job.dataset_id}/pairs/{quote(scored.key, safe='')}/image"
+    return ResultOut(
+        rank=result.rank,
+        query=result.query,
+        key=scored.key,
+        caption=scored.caption,
+        image_url=image_url,
+        flagged=result.flagged,
+        **{score: getattr(result, score) for score in SCORES},
+    )
+
+
+@router.get("/jobs/{job_id}/results", responses={**LINKED, **problem_docs(404, 409)})
+def list_results(
+    job_id: str,
+    request: Request,
+    response: Response,
+    service: ServiceDep,
+    sort: Annotated[SortKey, Query(description="rank, or any score")] = "rank",
+    order: Annotated[Order, Query()] = Order.ASC,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    flagged: Annotated[bool | None, Query(description="only the flagged, or only the others")] = None,
+    key: Annotated[str | None, Query(max_length=1024, description="only the pair of this key")] = None,
+    query: Annotated[str | None, Query(max_length=1024, description="of a traceback: only this query's pairs")] = None,
+) -> Page[ResultOut]:
+    """Scored pairs of a job that succeeded. A deep page costs the same as the first."""
+    limit = min(limit, MAX_LIMIT)
+    question = {"results": job_id, "sort": sort, "order": order, "flagged": flagged, "key": key, "query": query}
+    after = results.Place(*service.cursors.read(question, cursor)) if cursor else None
+    with service.database.transaction() as session:
+        job = jobs.get(session, job_id)
+        if job.status != JobStatus.SUCCEEDED:
+            raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
+        dataset = datasets.number(session, job.dataset_id)
+        rows = results.page(
+            session,
+            job.number,
+            dataset,
+            sort=sort,
+            descending=order is Order.DESC,
+            limit=limit + 1,
+            after=after,
+            flagged=flagged,
+            key=key,
+            traced=query,
+        )
+        narrow = None
+        if key is not None or query is not None:
+            narrow = results.count_of(session, job.number, dataset, key=key, traced=query)
+    following = None
+    if len(rows) > limit:
+        last = rows[limit - 1].result
+        place = None if sort == "rank" else getattr(last, sort)
+        following = service.cursors.make(question, [place, last.rank])
+    link_next(request, response, following)
+    items = [_out(job, scored) for scored in rows[:limit]]
+    return Page(items=items, next_cursor=following, total=_total(job, flagged) if narrow is None else narrow)
+
+
+def _total(job: Job, flagged: bool | None) -> int:
+    if flagged is None:
+        return job.result_count
+    if job.flagged_count is None:
+        return 0  # this task flags nothing, neither way
+    return job.flagged_count if flagged else job.result_count - job.flagged_count

@@ -1,0 +1,78 @@
+"""JSON bodies that are built to take long: every one is refused in time that grows with its length, beside the loop."""
+
+import asyncio
+import time
+
+import pytest
+from fastapi.exceptions import RequestValidationError
+
+from service.errors import MalformedError
+from service.json_body import parse
+from store.specification import JobSettings, JobSpec
+
+MEBIBYTE = 1 << 20
+
+
+def filled(item: str) -> str:
+    return ",".join([item] * (MEBIBYTE // (len(item) + 1) - 100))
+
+
+def test_a_name_that_is_given_twice_is_found_in_linear_time():
+    """Quadratic, this takes minutes."""
+    body = "{" + ",".join(f'"{n}":0' for n in range(80_000)) + ',"79999":0}'
+    began = time.perf_counter()
+    with pytest.raises(MalformedError, match="80,001 members"):
+        parse(body, JobSpec, ("body",))
+    assert time.perf_counter() - began < 5
+    with pytest.raises(MalformedError, match="'task' is given twice"):
+        parse('{"task": "valuation", "dataset": "ds", "task": "removal"}', JobSpec, ("body",))
+
+
+def test_a_message_does_not_repeat_a_mebibyte():
+    name = "n" * MEBIBYTE
+    with pytest.raises(MalformedError) as refused:
+        parse(f'{{"{name}": 1, "{name}": 2}}', JobSpec, ("body",))
+    assert len(refused.value.message) < 500
+    with pytest.raises(MalformedError) as refused:
+        parse("9" * MEBIBYTE + ".5", JobSpec, ("body",))
+    assert len(refused.value.message) < 500
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"task":"misalignment","methods":[{}]',
+        '"task":"removal","remove":{{"keys":[{}]}}',
+        '"task":"traceback","queries":{{"dataset":"ds","candidates":[{}]}}',
+    ],
+)
+def test_half_a_million_wrong_items_are_one_error(fields):
+    with pytest.raises(RequestValidationError) as refused:
+        parse("{" + fields.format(filled("0")) + "}", JobSettings, ("body",))
+    assert len(refused.value.errors()) <= 3
+
+
+@pytest.mark.parametrize(("path", "module"), [("/jobs", "jobs.endpoints"), ("/datasets", "datasets.creation"),
+                                              ("/models", "models")])  # fmt: skip
+def test_no_body_is_parsed_on_the_event_loop(client, monkeypatch, path, module):
+    on_the_loop = []
+
+    def watched(*args):
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            on_the_loop.append(False)
+        else:
+            on_the_loop.append(True)
+        return parse(*args)
+
+    monkeypatch.setattr(f"service.{module}.parse", watched)
+    assert client.post(path, json={}).status_code == 422
+    assert on_the_loop == [False]
+
+
+def test_the_name_of_an_architecture_is_short_in_a_form_too(client, problem_of):
+    form = {"files": {"file": ("m.safetensors", b"x")}, "data": {"architecture": "a" * 100_000}}
+    problem = problem_of(client.post("/models", **form))
+    assert (problem["status"], problem["code"]) == (422, "name_too_long")
+    assert len(problem["detail"]) < 500
