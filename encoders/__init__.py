@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from encoders.digest import encoder_versions
     from encoders.embedder import Embedder
     from encoders.embedding_heads import square_heads
     from encoders.loaded_model import LoadedModel
@@ -20,6 +21,7 @@ __all__ = [
     "LoadedModel",
     "ModelRefused",
     "ModelSpec",
+    "encoder_versions",
     "load_model",
     "square_heads",
 ]
@@ -30,6 +32,7 @@ _MODULES = {
     "LoadedModel": "loaded_model",
     "ModelRefused": "model_spec",
     "ModelSpec": "model_spec",
+    "encoder_versions": "digest",
     "load_model": "loading",
     "square_heads": "embedding_heads",
 }

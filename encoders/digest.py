@@ -1,10 +1,12 @@
-"""A model's digest: the name under which its features are kept."""
+"""Digests: of a model, and of how its features are made, under which they are kept."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -23,6 +25,23 @@ def model_digest(config: Mapping[str, Any], preprocess: Mapping[str, Any], model
         digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+ENCODER_VERSION = "1"
+"""Of the code that turns images and captions into features: raise it with every change of what it gives."""
+
+_LIBRARIES = ("open_clip_torch", "pillow", "timm", "tokenizers", "torch", "torchvision", "transformers")
+
+
+@cache
+def encoder_versions() -> dict[str, str]:
+    """Versions of all that has a part in a feature beside the model and the bytes: our code and the libraries."""
+    return {"encoder": ENCODER_VERSION} | {name: version(name) for name in _LIBRARIES}
+
+
+def encoding_digest(digest: str) -> str:
+    """Hex SHA-256 that names the features that a model gives here: after an upgrade they are made anew."""
+    return hashlib.sha256(canonical_json({"model": digest, "versions": encoder_versions()}).encode()).hexdigest()
 
 
 def canonical_json(value: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from encoders.adapters import DEFAULT_ALPHA, DEFAULT_RANK, Adapters, adapted, adapted_weights
 from encoders.architectures import PARAM
-from encoders.digest import model_digest
+from encoders.digest import encoding_digest, model_digest
 from encoders.embedder import Embedder, Parameters, linear_heads
 from encoders.model_spec import ModelRefused
 from encoders.tokenising import Tokenizer, Tokens, tokenise
@@ -29,6 +29,7 @@ class LoadedModel:
     """Weights are frozen, in float32 and in evaluation mode (no dropout, fixed batch statistics).
 
     digest: hex SHA-256 of configuration, preprocessing and weights.
+    encoding_digest: of that and of the versions of what encodes; names the features that are kept.
     config, preprocess_config: open_clip's own, as its `open_clip_config.json` would hold them.
     temperature: τ = 1 / exp(logit_scale). context_length: in tokens. image_size: (height, width).
     """
@@ -40,6 +41,7 @@ class LoadedModel:
         self.config = dict(config)
         self.preprocess_config = dict(preprocess)
         self.digest = model_digest(config, preprocess, model)
+        self.encoding_digest = encoding_digest(self.digest)
         self.context_length = tokenizer.context_length
         height, width = to_2tuple(cast("Any", model).visual.image_size)  # a ModifiedResNet keeps one number
         self.image_size: tuple[int, int] = (height, width)

@@ -8,7 +8,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from store.errors import InvalidError, NotFoundError
-from store.ids import new_id, random_text
+from store.nouns import new_id, random_text
 from store.tables import ApiKey
 
 _SECRET_LETTERS = 32  # of 5 bits

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import NotFoundError
-from store.ids import new_id
+from store.nouns import new_id
 from store.states import DeliveryStatus
 from store.tables import Delivery, Job
 

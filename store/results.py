@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, delete, func, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from store.copying import copy_rows
+from store.database import copy_rows
 from store.tables import SCORES, Job, Pair, Result
 
 SORTS = ("rank", *SCORES)

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from store.database import one_at_a_time
 from store.tables import Secret, WebhookSecret
-from store.tenancy import one_at_a_time
 
 _BYTES = 32
 

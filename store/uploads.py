@@ -10,10 +10,10 @@ from datetime import timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from store.database import tenant_of
 from store.errors import ConflictError, InvalidError, NotFoundError
-from store.ids import new_id
+from store.nouns import new_id
 from store.tables import Upload
-from store.tenancy import tenant_of
 
 
 def blob_of(upload: Upload) -> str:
@@ -84,6 +84,13 @@ def acknowledge(upload: Upload, received: int, kept: timedelta) -> None:
     upload.expires_at = func.now() + kept
 
 
+def refreshed(session: Session, upload: Upload) -> Upload:
+    """The row with what the database makes of its changes: times are its own."""
+    session.flush()
+    session.refresh(upload)
+    return upload
+
+
 def whole(session: Session, upload_id: str, *, lock: bool = False) -> Upload:
     """A finished upload that is to become a dataset.
 
@@ -131,6 +138,11 @@ def expired(session: Session) -> Upload | None:
     return session.scalar(
         select(Upload).where(Upload.expires_at <= func.now()).limit(1).with_for_update(skip_locked=True)
     )
+
+
+def purge(session: Session, upload: Upload) -> None:
+    """Forget an upload whose bytes are gone, or belong to a dataset."""
+    session.delete(upload)
 
 
 def _refuse_used(upload: Upload) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from worker.records import InUpload, PartBlob, RecordTable, pack, pack_rows
+from worker.analysis.records import InUpload, PartBlob, RecordTable, pack, pack_rows
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8"])
