@@ -4,7 +4,7 @@ import csv
 import io
 import zipfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -16,6 +16,25 @@ from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
 from worker.attempts.attempt import Workplace, work_once
+
+Work = Callable[[], None]
+ProblemOf = Callable[[Any], dict[str, Any]]
+
+
+class ImageZip(Protocol):
+    def __call__(
+        self, n: int = 6, broken: tuple[int, ...] = (), columns: tuple[str, str] = ("file_name", "caption")
+    ) -> bytes: ...
+
+
+class EmbeddingZip(Protocol):
+    def __call__(
+        self, n: int = 40, width: int = 8, wrong: int = 0, seed: int = 0, text_rows: int | None = None
+    ) -> bytes: ...
+
+
+class Upload(Protocol):
+    def __call__(self, content: bytes, filename: str = "data.zip", **fields: str) -> dict[str, Any]: ...
 
 
 @pytest.fixture
@@ -32,7 +51,7 @@ def picture(seed: int, size: int = 32) -> bytes:
 
 
 @pytest.fixture
-def image_zip() -> Callable[..., bytes]:
+def image_zip() -> ImageZip:
     """A zip of n images with a metadata.csv; `broken` names the rows whose image is no image."""
 
     def make(n: int = 6, broken: tuple[int, ...] = (), columns: tuple[str, str] = ("file_name", "caption")) -> bytes:
@@ -51,7 +70,7 @@ def image_zip() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def embedding_zip() -> Callable[..., bytes]:
+def embedding_zip() -> EmbeddingZip:
     """A zip of image.npy and text.npy: n pairs of unit vectors, `wrong` of them with another pair's text."""
 
     def make(n: int = 40, width: int = 8, wrong: int = 0, seed: int = 0, text_rows: int | None = None) -> bytes:
@@ -71,7 +90,7 @@ def embedding_zip() -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def work(settings: Settings, database: Database, blobs: Blobs) -> Callable[[], None]:
+def work(settings: Settings, database: Database, blobs: Blobs) -> Work:
     """Do everything that there is to do, in this process."""
 
     def all_of_it() -> None:
@@ -83,7 +102,7 @@ def work(settings: Settings, database: Database, blobs: Blobs) -> Callable[[], N
 
 
 @pytest.fixture
-def upload(client: TestClient) -> Callable[..., dict[str, Any]]:
+def upload(client: TestClient) -> Upload:
     def send(content: bytes, filename: str = "data.zip", **fields: str) -> dict[str, Any]:
         answer = client.post("/datasets", files={"file": (filename, content)}, data=fields)
         assert answer.status_code == 201, answer.text
@@ -102,5 +121,5 @@ def problem_of(answer: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(name="problem_of")
-def problem_of_fixture() -> Callable[[Any], dict[str, Any]]:
+def problem_of_fixture() -> ProblemOf:
     return problem_of

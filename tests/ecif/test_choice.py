@@ -5,13 +5,14 @@ import torch
 
 from ecif import Dense, Diagonal, Ekfac, GaussNewton, Hessian, Identity
 from ecif.curvature.choice import EFFORT, PROBES, draw_probes, from_products, per_pair
+from tests.ecif.conftest import MakeWorld
 
 SMALL, LARGE = 4096, 4097
 
 
 @pytest.mark.parametrize("scope", ["heads", "lora", "all"])
 @pytest.mark.parametrize("curvature", ["gauss_newton", "hessian", "ekfac", "projected", "identity"])
-def test_the_choice(curvature, scope):
+def test_the_choice(curvature: str, scope: str) -> None:
     small, large = per_pair(curvature, SMALL, scope), per_pair(curvature, LARGE, scope)
     if curvature == "projected":
         assert small == large == "projected"
@@ -22,14 +23,19 @@ def test_the_choice(curvature, scope):
     assert PROBES[small] == 0 < PROBES[large]
 
 
-def test_whole_towers_are_solved_less_far_than_heads():
+def test_whole_towers_are_solved_less_far_than_heads() -> None:
     assert EFFORT["heads"].tolerance < EFFORT["all"].tolerance
     assert EFFORT["heads"].max_passes > EFFORT["all"].max_passes
     assert EFFORT["lora"] == EFFORT["all"]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("gauss_newton", GaussNewton), ("hessian", Hessian)])
-def test_small_matrices_are_written_out_and_large_ones_are_products(make_world, monkeypatch, name, kind):
+def test_small_matrices_are_written_out_and_large_ones_are_products(
+    make_world: MakeWorld,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kind: type[GaussNewton] | type[Hessian],
+) -> None:
     world = make_world(l2=1.0)
     given = (name, world.objective, world.params, world.batches)
     assert isinstance(from_products(*given, damping=20.0, scope="heads"), Dense)
@@ -39,7 +45,7 @@ def test_small_matrices_are_written_out_and_large_ones_are_products(make_world, 
     assert (matrix.damping, matrix.tolerance, matrix.max_iterations) == (0.5, 1e-2, 100)
 
 
-def test_probes_come_solved_from_curvatures_that_know_their_root(make_world):
+def test_probes_come_solved_from_curvatures_that_know_their_root(make_world: MakeWorld) -> None:
     world = make_world(l2=1.0)
     given, settings = (world.objective, world.params, world.batches), {"damping": 0.1, "seed": 3}
     matrix = GaussNewton(*given, damping=0.1)

@@ -17,7 +17,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("first", [1e-3, 1.0, 300.0])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_it_ends_where_the_strong_wolfe_conditions_hold(name, first):
+def test_it_ends_where_the_strong_wolfe_conditions_hold(name: str, first: float) -> None:
     f, slope = FUNCTIONS[name]
     if slope(0.0) >= 0:
         f, slope = (lambda t, f=f: f(-t)), (lambda t, s=slope: -s(-t))
@@ -35,12 +35,12 @@ def test_it_ends_where_the_strong_wolfe_conditions_hold(name, first):
     assert abs(slope(t)) <= 0.9 * abs(start)
 
 
-def test_rounding_is_decided_by_slopes():
+def test_rounding_is_decided_by_slopes() -> None:
     line = LineSearch.start(1e9, -1.0, 1.0).observe(1e9 + 64, 0.1)
     assert line.accepted
 
 
-def test_a_direction_that_only_climbs_is_given_up():
+def test_a_direction_that_only_climbs_is_given_up() -> None:
     line = LineSearch.start(1.0, -1e-3, 1.0)
     while not line.exhausted:
         line = line.observe(5.0 + line.step, 1.0)

@@ -9,6 +9,9 @@ import httpx
 import psutil
 import pytest
 
+from standalone.stack import Stack
+from tests.service_fixtures import EmbeddingZip, ImageZip
+
 pytestmark = pytest.mark.end_to_end
 
 TINY = {
@@ -35,7 +38,7 @@ def scores(http: httpx.Client, job_id: str) -> dict[str, dict]:
     return {row["key"]: {**row, "image_url": None} for row in page["items"]}
 
 
-def test_images_in_one_call_to_a_ranking(http, image_zip):
+def test_images_in_one_call_to_a_ranking(http: httpx.Client, image_zip: ImageZip) -> None:
     files = {
         "dataset": ("train.zip", image_zip(24, broken=(3,))),
         "validation": ("clean.zip", image_zip(10)),
@@ -54,7 +57,7 @@ def test_images_in_one_call_to_a_ranking(http, image_zip):
     assert {phase["phase"] for phase in job["summary"]["phases"]} >= {"plan", "encode", "fit", "curvature", "score"}
 
 
-def test_a_killed_worker_process_loses_nothing(stack, http, embedding_zip):
+def test_a_killed_worker_process_loses_nothing(stack: Stack, http: httpx.Client, embedding_zip: EmbeddingZip) -> None:
     spec = {"task": "misalignment", "objective": {"batch_size": 16, "l2": 0.003}, "fit": {"epochs": 4000}}
     undisturbed_and_disturbed = []
     for kill in (False, True):
@@ -82,13 +85,15 @@ def test_a_killed_worker_process_loses_nothing(stack, http, embedding_zip):
 LONG_FIT = {"task": "misalignment", "objective": {"batch_size": 16, "l2": 0}, "fit": {"epochs": 10_000}}
 
 
-def test_a_worker_that_is_told_to_end_hands_back_its_shard(stack, http, embedding_zip):
+def test_a_worker_that_is_told_to_end_hands_back_its_shard(
+    stack: Stack, http: httpx.Client, embedding_zip: EmbeddingZip
+) -> None:
     files = {"dataset": ("x.zip", embedding_zip(4000, width=64)), "spec": (None, json.dumps(LONG_FIT))}
     job_id = http.post("/jobs", files=files).json()["id"]
     worker = stack.processes["worker"]
     first = worker.pid
 
-    def until(word):
+    def until(word: str) -> None:
         deadline = time.monotonic() + 120
         while f"{job_id} fit-0{word}" not in worker.command.log.read_text():
             assert time.monotonic() < deadline, word
@@ -104,14 +109,16 @@ def test_a_worker_that_is_told_to_end_hands_back_its_shard(stack, http, embeddin
     assert f"{job_id} fit-0: its worker vanished" not in worker.command.log.read_text()
 
 
-def test_an_api_that_is_killed_comes_back_with_everything(stack, http, embedding_zip):
+def test_an_api_that_is_killed_comes_back_with_everything(
+    stack: Stack, http: httpx.Client, embedding_zip: EmbeddingZip
+) -> None:
     dataset = http.post("/datasets", files={"file": ("x.zip", embedding_zip(20))}).json()
     os.kill(stack.processes["api"].pid, signal.SIGKILL)
     stack.wait_until_up()
     assert httpx.get(f"{stack.url}/datasets/{dataset['id']}").status_code == 200
 
 
-def test_cancelling_a_running_job_ends_it_soon(http, embedding_zip):
+def test_cancelling_a_running_job_ends_it_soon(http: httpx.Client, embedding_zip: EmbeddingZip) -> None:
     files = {"dataset": ("x.zip", embedding_zip(4000, width=64)), "spec": (None, json.dumps(LONG_FIT))}
     job_id = http.post("/jobs", files=files).json()["id"]
     deadline = time.monotonic() + 60
@@ -122,7 +129,7 @@ def test_cancelling_a_running_job_ends_it_soon(http, embedding_zip):
     assert ended(http, job_id, seconds=10)["status"] == "cancelled"
 
 
-def test_ready_says_what_it_depends_on(stack, http):
+def test_ready_says_what_it_depends_on(stack: Stack, http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "alive"}
     assert http.get("/readyz").json() == {"status": "ready", "postgres": "ok", "redis": "ok"}
     document = http.get("/openapi.json").json()

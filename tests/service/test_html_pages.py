@@ -4,10 +4,12 @@ import base64
 import hashlib
 import re
 
+import httpx
 from fastapi.responses import HTMLResponse
+from fastapi.testclient import TestClient
 
 
-def test_the_documentation_needs_no_other_host(client):
+def test_the_documentation_needs_no_other_host(client: TestClient) -> None:
     root = client.get("/", follow_redirects=False)
     assert root.headers["location"].endswith("/docs")
     page = client.get("/docs")
@@ -21,12 +23,12 @@ def test_the_documentation_needs_no_other_host(client):
         assert len(answer.content) > 500
 
 
-def policy_of(answer):
+def policy_of(answer: httpx.Response) -> dict[str, list[str]]:
     directives = (directive.split() for directive in answer.headers["content-security-policy"].split(";"))
     return {name: values for name, *values in directives}
 
 
-def test_the_documentation_runs_its_own_scripts_and_no_others(client):
+def test_the_documentation_runs_its_own_scripts_and_no_others(client: TestClient) -> None:
     page = client.get("/docs")
     policy = policy_of(page)
     (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
@@ -38,7 +40,7 @@ def test_the_documentation_runs_its_own_scripts_and_no_others(client):
     assert not re.search(r"\son\w+=|javascript:", page.text)
 
 
-def test_a_page_that_says_nothing_may_do_nothing(client):
+def test_a_page_that_says_nothing_may_do_nothing(client: TestClient) -> None:
     client.app.add_api_route("/page", lambda: HTMLResponse("<script>alert(1)</script>"))
     answer = client.get("/page")
     assert policy_of(answer)["default-src"] == ["'none'"]

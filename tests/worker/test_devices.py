@@ -24,7 +24,9 @@ def device(asked: str, gpus: int) -> torch.device:
         ("cuda", 0, ["cuda", "cuda", "cuda"]),  # asked for and not there: torch says so
     ],
 )
-def test_the_processes_of_a_host_take_its_gpus_in_turn(monkeypatch, asked, gpus, expected):
+def test_the_processes_of_a_host_take_its_gpus_in_turn(
+    monkeypatch: pytest.MonkeyPatch, asked: str, gpus: int, expected: list[str]
+) -> None:
     found = []
     for place in range(3):
         monkeypatch.setattr(devices, "place_in_pool", lambda place=place: place)
@@ -32,7 +34,7 @@ def test_the_processes_of_a_host_take_its_gpus_in_turn(monkeypatch, asked, gpus,
     assert found == expected
 
 
-def test_a_process_knows_its_place_in_the_pool():
+def test_a_process_knows_its_place_in_the_pool() -> None:
     """As billiard's pool, which is Celery's, starts its eighth process: `index` is set, and then it is spawned."""
     code = "import sys; from worker.analysis.devices import place_in_pool; sys.exit(place_in_pool())"
     process = get_context("spawn").Process(target=exec, args=(code, {}))
@@ -43,7 +45,7 @@ def test_a_process_knows_its_place_in_the_pool():
     assert devices.place_in_pool() == 0
 
 
-def test_towers_are_fitted_in_bfloat16_where_the_gpu_has_it(monkeypatch):
+def test_towers_are_fitted_in_bfloat16_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
     for supported, precision in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, answer=supported: answer)
@@ -52,7 +54,7 @@ def test_towers_are_fitted_in_bfloat16_where_the_gpu_has_it(monkeypatch):
         assert devices.adam_precision(cpu, "all") == "float32"
 
 
-def test_float32_is_float32(monkeypatch):
+def test_float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.backends.fp32_precision
     torch.backends.fp32_precision = "tf32"
     try:

@@ -3,14 +3,19 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from store import shards
+from store.database import Database
 from store.errors import LostLeaseError
 from store.phases import Lane
 from store.settings import Settings
+from tests.service_fixtures import EmbeddingZip, Upload
 from worker.attempts.follow_up import judge, take_over
 from worker.attempts.presence import appear, departed
 
@@ -24,12 +29,12 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     return tmp_path / "workers"
 
 
 @pytest.fixture
-def another(folder):
+def another(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that is there; killed at the end at the latest."""
     process = subprocess.Popen(
         [sys.executable, "-c", _PROCESS, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -40,12 +45,12 @@ def another(folder):
         process.kill()
 
 
-def kill(process):
+def kill(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.wait()
 
 
-def test_a_process_is_there_until_it_is_killed(folder, another):
+def test_a_process_is_there_until_it_is_killed(folder: Path, another: subprocess.Popen[str]) -> None:
     mine = appear(folder)
     assert mine.split(":")[1] == str(os.getpid())
     assert list(departed(folder)) == []
@@ -55,7 +60,7 @@ def test_a_process_is_there_until_it_is_killed(folder, another):
     assert [file.name for file in folder.iterdir()] == [mine]
 
 
-def test_whoever_fails_to_bury_a_process_leaves_it_to_the_next(folder, another):
+def test_whoever_fails_to_bury_a_process_leaves_it_to_the_next(folder: Path, another: subprocess.Popen[str]) -> None:
     kill(another)
     with suppress(ConnectionError):
         for _ in departed(folder):
@@ -63,11 +68,13 @@ def test_whoever_fails_to_bury_a_process_leaves_it_to_the_next(folder, another):
     assert [gone.name for gone in departed(folder)] == [another.name]
 
 
-def test_two_appearances_of_one_process_have_two_names(folder):
+def test_two_appearances_of_one_process_have_two_names(folder: Path) -> None:
     assert appear(folder) != appear(folder)
 
 
-def test_without_a_folder_to_write_in_a_worker_has_a_name_all_the_same(tmp_path, caplog):
+def test_without_a_folder_to_write_in_a_worker_has_a_name_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").touch()
     assert appear(tmp_path / "file" / "workers")
     assert "no lock file" in caplog.text
@@ -75,8 +82,14 @@ def test_without_a_folder_to_write_in_a_worker_has_a_name_all_the_same(tmp_path,
 
 
 def test_the_shard_of_a_killed_process_waits_again_at_once_and_that_of_a_live_one_does_not(
-    folder, another, client, upload, embedding_zip, database, settings: Settings
-):
+    folder: Path,
+    another: subprocess.Popen[str],
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    database: Database,
+    settings: Settings,
+) -> None:
     upload(embedding_zip(4))
     upload(embedding_zip(4))
     mine = appear(folder)
@@ -94,7 +107,9 @@ def test_the_shard_of_a_killed_process_waits_again_at_once_and_that_of_a_live_on
         shards.complete(session, lost, {}, units=1)
 
 
-def test_a_process_that_was_killed_for_memory_is_known_by_the_kernels_count(folder, another, tmp_path, monkeypatch):
+def test_a_process_that_was_killed_for_memory_is_known_by_the_kernels_count(
+    folder: Path, another: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts = tmp_path / "vmstat"
     counts.write_text("nr_free_pages 1\noom_kill 3\n")
     monkeypatch.setattr("worker.attempts.presence._KERNEL_COUNTS", counts)
@@ -104,7 +119,14 @@ def test_a_process_that_was_killed_for_memory_is_known_by_the_kernels_count(fold
     assert [(gone.name, gone.out_of_memory) for gone in departed(folder)] == [(another.name, True)]
 
 
-def test_what_is_killed_for_memory_twice_is_told_so(folder, client, upload, embedding_zip, database, settings):
+def test_what_is_killed_for_memory_twice_is_told_so(
+    folder: Path,
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    database: Database,
+    settings: Settings,
+) -> None:
     dataset = upload(embedding_zip(4))["id"]
     for _ in range(2):
         with database.transaction() as session:
