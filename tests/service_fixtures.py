@@ -3,11 +3,12 @@
 import csv
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -18,7 +19,23 @@ from store.settings import Settings
 from worker.attempts.attempt import Workplace, work_once
 
 Work = Callable[[], None]
-ProblemOf = Callable[[Any], dict[str, Any]]
+
+
+class Answer(Protocol):
+    """Of `TestClient` or of `httpx`: each has a response of its own."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def json(self) -> Any: ...
+
+
+ProblemOf = Callable[[Answer], dict[str, Any]]
 
 
 class ImageZip(Protocol):
@@ -41,6 +58,11 @@ class Upload(Protocol):
 def client(settings: Settings) -> Iterator[TestClient]:
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
+
+
+def app_of(client: TestClient) -> FastAPI:
+    assert isinstance(client.app, FastAPI)
+    return client.app
 
 
 def picture(seed: int, size: int = 32) -> bytes:
@@ -111,7 +133,7 @@ def upload(client: TestClient) -> Upload:
     return send
 
 
-def problem_of(answer: Any) -> dict[str, Any]:
+def problem_of(answer: Answer) -> dict[str, Any]:
     """The problem document of an answer, checked to be one."""
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()

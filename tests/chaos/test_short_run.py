@@ -11,7 +11,7 @@ FAULTS = ("kill-pool-child", "hold-redis", "kill-worker", "cut-postgres", "flush
 
 @pytest.mark.timeout(600)
 def test_nothing_accepted_is_lost(tmp_path_factory: pytest.TempPathFactory) -> None:
-    said = []
+    said: list[str] = []
     plan = Plan(
         seed=1,
         jobs=8,

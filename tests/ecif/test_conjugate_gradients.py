@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from ecif import NotConverged, conjugate_gradients
+from ecif.solve.solution import State
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_many_right_hand_sides_share_passes(system: tuple[Tensor, Tensor]) -> No
 @pytest.mark.parametrize("stop", [1, 7, 30])
 def test_a_resumed_solve_equals_an_undisturbed_one(system: tuple[Tensor, Tensor], stop: int) -> None:
     H, rhs = system
-    states = []
+    states: list[State] = []
     whole = conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-6, on_state=states.append)
     resumed = conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-6, state=states[stop - 1])
     assert torch.equal(resumed.x, whole.x)

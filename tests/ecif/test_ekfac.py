@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ecif import Batch, FitSettings, GaussNewton, Params, conjugate_gradients, dense_matrix, fit
 from ecif.curvature.ekfac import Ekfac, bases, curvatures, factors, merge
-from ecif.solve.solution import Solution
+from ecif.solve.solution import Solution, State
 from tests.ecif.conftest import HeadsWorld, MakeHeads, MakeWorld
 
 
@@ -58,7 +58,8 @@ def test_preconditioned_solves_are_right_and_resume_exactly() -> None:
     Q = torch.linalg.qr(torch.randn(60, 60, generator=g, dtype=torch.float64))[0]
     sizes = torch.diag(torch.logspace(0, 1.5, 60, dtype=torch.float64))
     H = sizes @ Q @ torch.diag(torch.linspace(1, 9, 60, dtype=torch.float64)) @ Q.T @ sizes
-    rhs, states = torch.randn(3, 60, generator=g, dtype=torch.float64), []
+    rhs = torch.randn(3, 60, generator=g, dtype=torch.float64)
+    states: list[State] = []
 
     def solve(**more: Any) -> Solution:
         return conjugate_gradients(

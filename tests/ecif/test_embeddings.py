@@ -2,6 +2,7 @@
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def pairs() -> tuple[Tensor, Tensor]:
     return images, texts
 
 
-SETTINGS = {"temperature": 0.1, "batch_size": 40, "partitions": 2, "epochs": 20}
+SETTINGS: dict[str, Any] = {"temperature": 0.1, "batch_size": 40, "partitions": 2, "epochs": 20}
 
 
 def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ecif import FitResult, FitSettings, Params, fit, flatten, unflatten
 from ecif.objective import in_bfloat16
+from ecif.solve.solution import State
 from tests.ecif.conftest import MakeWorld, World
 
 
@@ -58,12 +59,13 @@ def test_a_ruinous_learning_rate_does_not_leave_the_start_worse(make_world: Make
 def test_a_resumed_fit_equals_an_undisturbed_one(make_world: MakeWorld, partitions: int) -> None:
     world = make_world(dtype=torch.float32, partitions=partitions)
     settings = FitSettings(epochs=20, state_every=2, tolerance=1e-12, adam_share=0.3)
-    states, epochs = [], []
+    states: list[State] = []
+    epochs: list[int] = []
     whole = run(world, settings, on_state=states.append, on_epoch=lambda e, _: epochs.append(e))
     assert epochs == list(range(1, 21))
     for state in states:
         copied = {name: tensor.clone() for name, tensor in state.items()}
-        later = []
+        later: list[int] = []
         resumed = run(world, settings, state=copied, on_epoch=lambda e, _, later=later: later.append(e))
         assert torch.equal(flatten(resumed.params), flatten(whole.params))
         assert later == list(range(int(state["epoch"]) + 1, 21))
@@ -125,7 +127,7 @@ def test_heads_with_few_batches_are_stationary_soon(make_world: MakeWorld) -> No
 def test_adam_ends_once_it_is_at_stationarity(make_world: MakeWorld) -> None:
     world = make_world(dtype=torch.float32, batch_size=2)
     settings = FitSettings(epochs=300, adam_share=1.0, tolerance=0.5)
-    states = []
+    states: list[State] = []
     result = run(world, settings, on_state=states.append)
     assert result.stationary
     assert int(states[-1]["adam_epochs"]) < 250

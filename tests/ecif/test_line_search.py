@@ -1,10 +1,12 @@
 import math
+from collections.abc import Callable
 
 import pytest
 
 from ecif.fit.line_search import LineSearch
 
-FUNCTIONS = {
+Function = Callable[[float], float]
+FUNCTIONS: dict[str, tuple[Function, Function]] = {
     "parabola": (lambda t: (t - 3) ** 2, lambda t: 2 * (t - 3)),
     "far": (lambda t: (t - 1e4) ** 2, lambda t: 2 * (t - 1e4)),
     "near": (lambda t: (t - 1e-5) ** 2 * 1e6, lambda t: 2e6 * (t - 1e-5)),
@@ -15,12 +17,16 @@ FUNCTIONS = {
 }
 
 
+def mirrored(f: Function, slope: Function) -> tuple[Function, Function]:
+    return lambda t: f(-t), lambda t: -slope(-t)
+
+
 @pytest.mark.parametrize("first", [1e-3, 1.0, 300.0])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_it_ends_where_the_strong_wolfe_conditions_hold(name: str, first: float) -> None:
     f, slope = FUNCTIONS[name]
     if slope(0.0) >= 0:
-        f, slope = (lambda t, f=f: f(-t)), (lambda t, s=slope: -s(-t))
+        f, slope = mirrored(f, slope)
     value, start = f(0.0), slope(0.0)
     line = LineSearch.start(value, start, first)
     while not line.accepted and not line.exhausted:

@@ -69,12 +69,18 @@ def test_trak_is_the_positive_role_through_its_margins(make_world: MakeWorld) ->
 def test_lemon_is_its_definition_in_any_chunks() -> None:
     g = torch.Generator().manual_seed(0)
     x, y = (torch.nn.functional.normalize(torch.randn(40, 6, generator=g).double()) for _ in range(2))
-    d = lambda a, b: 1 - a @ b  # noqa: E731
+
+    def d(a: Tensor, b: Tensor) -> Tensor:
+        return 1 - a @ b
+
+    def nearest(side: Tensor, i: int) -> list[int]:
+        return sorted((j for j in range(40) if j != i), key=lambda j: float(d(side[i], side[j])))[:7]
+
     truth = []
     for i in range(40):
         total = d(x[i], y[i])
         for here, there in ((x, y), (y, x)):
-            near = sorted((j for j in range(40) if j != i), key=lambda j, i=i, here=here: d(here[i], here[j]))[:7]
+            near = nearest(here, i)
             terms = [
                 d(there[i], there[j]) * torch.exp(-0.1 * d(here[i], here[j])) * torch.exp(-5 * d(x[j], y[j]))
                 for j in near

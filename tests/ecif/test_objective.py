@@ -1,10 +1,11 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from ecif import FitSettings, Objective, fit, flatten, unflatten
+from ecif import FitSettings, Objective, Params, fit, flatten, unflatten
 from ecif.objective import LOGIT_SCALE, starting_logit_scale
 from tests.ecif.conftest import MakeWorld
 
@@ -39,7 +40,14 @@ def test_validation_is_a_mean_per_pair_without_regulariser(make_world: MakeWorld
 
 def test_settings_out_of_range_are_refused(make_world: MakeWorld) -> None:
     good = make_world().objective
-    for change in ({"scale": 0.0}, {"scale": 101.0}, {"l2": -1.0}, {"n_pairs": 0}, {"prior": {}}):
+    changes: tuple[dict[str, Any], ...] = (
+        {"scale": 0.0},
+        {"scale": 101.0},
+        {"l2": -1.0},
+        {"n_pairs": 0},
+        {"prior": {}},
+    )
+    for change in changes:
         with pytest.raises(ValueError, match=r"scale|l2|n_pairs|prior"):
             dataclasses.replace(good, **change)
     assert isinstance(good, Objective)
@@ -47,7 +55,7 @@ def test_settings_out_of_range_are_refused(make_world: MakeWorld) -> None:
 
 def test_parameters_that_require_gradients_are_no_different(make_world: MakeWorld) -> None:
     world = make_world()
-    live = {name: torch.nn.Parameter(tensor) for name, tensor in world.params.items()}
+    live: Params = {name: torch.nn.Parameter(tensor) for name, tensor in world.params.items()}
     value, gradient = world.objective.value_and_gradient(live, world.batches())
     plain, same = world.objective.value_and_gradient(world.params, world.batches())
     assert value == plain

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ecif import exclude, false_negatives, negative, negative_derivative, positive, positive_derivative, removal_loss
+from ecif.roles import Negative
 
 
 def loss(S: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ def test_a_set_is_what_deleting_it_takes_from_the_loss(name: str) -> None:
 def test_taylor_is_the_first_order_in_zeta_and_the_printed_reciprocal_is_not() -> None:
     S = draw(5)
 
-    def perturbed(n: int, zeta: Tensor) -> Tensor:
+    def perturbed(n: int, zeta: float) -> Tensor:
         """The others' loss with ζ on pair n's place in their denominators."""
         others = torch.arange(5) != n
         rows, columns = S.exp().clone(), S.exp().clone()
@@ -100,7 +101,7 @@ def test_a_hard_negative_counts_in_full_in_float32(S_hard: float) -> None:
 
 @pytest.mark.parametrize("mode", ["exact", "taylor"])
 @pytest.mark.parametrize("name", MATRICES)
-def test_closed_form_derivatives_match_autograd(name: str, mode: str) -> None:
+def test_closed_form_derivatives_match_autograd(name: str, mode: Negative) -> None:
     S = MATRICES[name]
     dS = torch.stack([draw(len(S), seed=i) for i in range(3)])
     for i in range(3):
@@ -113,7 +114,7 @@ def test_closed_form_derivatives_match_autograd(name: str, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["exact", "taylor"])
 @pytest.mark.parametrize("spread", [1.0, 10.0, 40.0, 100.0])
-def test_float32_agrees_with_float64_however_saturated(spread: float, mode: str) -> None:
+def test_float32_agrees_with_float64_however_saturated(spread: float, mode: Negative) -> None:
     S = draw(16, seed=5).clamp(-3, 3) / 3 * spread
     S = S.float().double()
     dS = draw(16, seed=6).float()[None]

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from ecif import (
     score_batch,
     unflatten,
 )
+from ecif.roles import Negative
 from tests.ecif.conftest import MakeWorld
 
 
@@ -23,7 +25,7 @@ from tests.ecif.conftest import MakeWorld
 @pytest.mark.parametrize("mode", ["exact", "taylor"])
 @pytest.mark.parametrize("k", [1, 3, 40])
 def test_scores_are_inner_products_with_per_pair_gradients(
-    make_world: MakeWorld, mode: str, dtype: torch.dtype, k: int
+    make_world: MakeWorld, mode: Negative, dtype: torch.dtype, k: int
 ) -> None:
     world = make_world(dtype=dtype)
     batch, params = world.batches()[0], world.params
@@ -34,7 +36,7 @@ def test_scores_are_inner_products_with_per_pair_gradients(
         gradient = torch.func.jacrev(lambda p: function(world.objective.similarity(p, batch)))(params)
         return w @ flatten(gradient, leading=1).mT
 
-    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
+    tolerance: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
     torch.testing.assert_close(scores.positive, role(positive), **tolerance)
     torch.testing.assert_close(scores.negative, role(lambda S: negative(S, mode)), **tolerance)
     both = w @ pair_gradients(world.objective, params, batch, mode).mT
@@ -111,7 +113,7 @@ def test_flat_vectors_go_there_and_back() -> None:
 def test_parameters_that_require_gradients_leave_no_graph_behind(make_world: MakeWorld) -> None:
     world = make_world()
     batch, w = world.batches()[0], torch.ones(2, 220, dtype=torch.float64)
-    live = {name: torch.nn.Parameter(tensor) for name, tensor in world.params.items()}
+    live: Params = {name: torch.nn.Parameter(tensor) for name, tensor in world.params.items()}
     scores = score_batch(world.objective, live, batch, w)
     assert not scores.total.requires_grad
     assert not scores.pair_loss.requires_grad

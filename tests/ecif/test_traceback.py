@@ -17,6 +17,7 @@ from ecif import (
     unflatten,
 )
 from ecif.traceback import (
+    QueryLoss,
     SpanProducts,
     influence_gram,
     normal_probes,
@@ -87,7 +88,7 @@ def test_many_gradients_share_the_products(make_world: MakeWorld) -> None:
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-def test_gradients_of_query_losses(make_world: MakeWorld, loss: str) -> None:
+def test_gradients_of_query_losses(make_world: MakeWorld, loss: QueryLoss) -> None:
     world = make_world()
     batch = next(iter(world.batches()))
     images, candidates = batch.images[:3], batch.texts[:5]

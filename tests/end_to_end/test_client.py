@@ -22,7 +22,7 @@ def ecif(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
     def run(*arguments: object) -> tuple[object, str, str]:
         try:
-            code = main([str(argument) for argument in arguments])
+            code: object = main([str(argument) for argument in arguments])
         except SystemExit as ended:
             code = ended.code
         printed = capsys.readouterr()

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from typing import Any
 
 import httpx
 import psutil
@@ -22,7 +23,7 @@ TINY = {
 }
 
 
-def ended(http: httpx.Client, job_id: str, seconds: float = 180) -> dict:
+def ended(http: httpx.Client, job_id: str, seconds: float = 180) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         job = http.get(f"/jobs/{job_id}").json()
@@ -32,14 +33,14 @@ def ended(http: httpx.Client, job_id: str, seconds: float = 180) -> dict:
     raise AssertionError(f"job did not end: {job}")
 
 
-def scores(http: httpx.Client, job_id: str) -> dict[str, dict]:
+def scores(http: httpx.Client, job_id: str) -> dict[str, dict[str, Any]]:
     page = http.get(f"/jobs/{job_id}/results", params={"limit": 1000}).json()
     assert page["next_cursor"] is None
     return {row["key"]: {**row, "image_url": None} for row in page["items"]}
 
 
 def test_images_in_one_call_to_a_ranking(http: httpx.Client, image_zip: ImageZip) -> None:
-    files = {
+    files: dict[str, Any] = {
         "dataset": ("train.zip", image_zip(24, broken=(3,))),
         "validation": ("clean.zip", image_zip(10)),
         "spec": (None, json.dumps(TINY), "application/json"),
@@ -61,7 +62,10 @@ def test_a_killed_worker_process_loses_nothing(stack: Stack, http: httpx.Client,
     spec = {"task": "misalignment", "objective": {"batch_size": 16, "l2": 0.003}, "fit": {"epochs": 4000}}
     undisturbed_and_disturbed = []
     for kill in (False, True):
-        files = {"dataset": ("x.zip", embedding_zip(600, width=24, wrong=60)), "spec": (None, json.dumps(spec))}
+        files: dict[str, Any] = {
+            "dataset": ("x.zip", embedding_zip(600, width=24, wrong=60)),
+            "spec": (None, json.dumps(spec)),
+        }
         job_id = http.post("/jobs", files=files).json()["id"]
         if kill:
             deadline = time.monotonic() + 60
@@ -88,7 +92,7 @@ LONG_FIT = {"task": "misalignment", "objective": {"batch_size": 16, "l2": 0}, "f
 def test_a_worker_that_is_told_to_end_hands_back_its_shard(
     stack: Stack, http: httpx.Client, embedding_zip: EmbeddingZip
 ) -> None:
-    files = {"dataset": ("x.zip", embedding_zip(4000, width=64)), "spec": (None, json.dumps(LONG_FIT))}
+    files: dict[str, Any] = {"dataset": ("x.zip", embedding_zip(4000, width=64)), "spec": (None, json.dumps(LONG_FIT))}
     job_id = http.post("/jobs", files=files).json()["id"]
     worker = stack.processes["worker"]
     first = worker.pid
@@ -119,7 +123,7 @@ def test_an_api_that_is_killed_comes_back_with_everything(
 
 
 def test_cancelling_a_running_job_ends_it_soon(http: httpx.Client, embedding_zip: EmbeddingZip) -> None:
-    files = {"dataset": ("x.zip", embedding_zip(4000, width=64)), "spec": (None, json.dumps(LONG_FIT))}
+    files: dict[str, Any] = {"dataset": ("x.zip", embedding_zip(4000, width=64)), "spec": (None, json.dumps(LONG_FIT))}
     job_id = http.post("/jobs", files=files).json()["id"]
     deadline = time.monotonic() + 60
     while http.get(f"/jobs/{job_id}").json()["phase"] != "fit":

@@ -13,14 +13,13 @@ from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
-from tests.ecif.conftest import World
 from tests.hostile import archives, arrays, images, tables
 from tests.hostile.case import Case, beside_a_good_one, embeddings, npy
-from tests.service_fixtures import picture
+from tests.hostile.conftest import World
+from tests.service_fixtures import Answer, picture
 
 CASES = archives.CASES + images.CASES + tables.CASES + arrays.CASES
 MOST_MIB = {"api": 64, "worker": 200}
@@ -49,7 +48,7 @@ def watched(world: World) -> Iterator[None]:
     assert world.files() == before
 
 
-def ended(world: World, answer: httpx.Response) -> dict[str, Any]:
+def ended(world: World, answer: Answer) -> dict[str, Any]:
     """The dataset or model that an upload became."""
     assert answer.status_code == 201, answer.text
     world.work()
@@ -61,14 +60,14 @@ def rejections(world: World, dataset: dict[str, Any]) -> list[str]:
     return [pair["error"] for pair in pairs]
 
 
-def problem_text(answer: httpx.Response) -> str:
+def problem_text(answer: Answer) -> str:
     assert 400 <= answer.status_code < 500, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
     return f"{body['detail']} {body.get('errors')}"
 
 
-def by_tus(world: World, content: bytes, filename: str) -> httpx.Response:
+def by_tus(world: World, content: bytes, filename: str) -> Answer:
     metadata = "filename " + base64.b64encode(filename.encode()).decode()
     headers = {"upload-length": str(len(content)), "upload-metadata": metadata}
     place = world.client.post("/uploads", headers=headers).headers["location"]
@@ -77,7 +76,7 @@ def by_tus(world: World, content: bytes, filename: str) -> httpx.Response:
     return world.client.post("/datasets", json={"upload": place.removeprefix("/uploads/")})
 
 
-def check(world: World, case: Case, answer: httpx.Response) -> None:
+def check(world: World, case: Case, answer: Answer) -> None:
     if case.ends == "refused":
         text = problem_text(answer)
         assert all(word in text for word in case.names), text
@@ -127,7 +126,7 @@ def endless() -> Iterator[bytes]:
         yield bytes(1 << 20)
 
 
-BODIES = {
+BODIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "larger than allowed, and does not say so": ({"content": endless}, ("314,572,800 bytes",)),
     "cut short": ({"content": part(FILE)}, ("closing boundary",)),
     "of no parts": ({"content": END}, ("'file' is missing",)),

@@ -19,7 +19,7 @@ from readers.pairs import EmbeddingBlock, ImagePair, RejectedPair
 from readers.refusals import UploadRefused
 from readers.upload import UploadReader
 
-WriteUpload = Callable[[bytes], Path]
+WriteUpload = Callable[[bytes | bytearray], Path]
 
 Files = Mapping[str, bytes]
 Npy = Callable[..., bytes]
@@ -66,9 +66,12 @@ def read() -> ReadUpload:
         with UploadReader(path, limits=limits, **how) as reader:
             found = Read(reader.format, reader.kind, reader.total)
             for item in reader:
-                {ImagePair: found.pairs, RejectedPair: found.rejected, EmbeddingBlock: found.blocks}[type(item)].append(
-                    item
-                )
+                kinds: dict[type, list[Any]] = {
+                    ImagePair: found.pairs,
+                    RejectedPair: found.rejected,
+                    EmbeddingBlock: found.blocks,
+                }
+                kinds[type(item)].append(item)
             found.unreferenced = reader.unreferenced
             found.ignored_columns = reader.ignored_columns
             found.missing_shards, found.left_out = reader.missing_shards, reader.left_out
@@ -95,7 +98,7 @@ def refusal(read: ReadUpload) -> Refusal:
 def upload(tmp_path: Path) -> WriteUpload:
     """A file with these bytes, alone in its folder."""
 
-    def write(content: bytes) -> Path:
+    def write(content: bytes | bytearray) -> Path:
         path = tmp_path / "upload"
         path.write_bytes(content)
         return path

@@ -11,7 +11,7 @@ from readers.pairs import ImagePair
 from tests.readers.conftest import ReadUpload, Refusal, Zipped
 
 
-def captions(images: list[dict[str, Any]], annotations: list[dict[str, Any]], **more: Any) -> bytes:
+def captions(images: list[dict[str, Any]], annotations: list[Any], **more: Any) -> bytes:
     about = {"info": {"year": 2017}, "licenses": [], "images": images, "annotations": annotations}
     return json.dumps(about | more).encode()
 
@@ -38,7 +38,7 @@ def test_one_pair_a_caption_image_by_image(zipped: Zipped, read: ReadUpload) -> 
     told = captions([image(1), image(2)], ANNOTATIONS)
     found = read(zipped({"annotations/captions_val2017.json": told, **IMAGES}))
     assert (found.format, found.rejected, found.unreferenced) == (Format.COCO, [], 1)
-    size = {"height": 480, "width": 640}
+    size: dict[str, Any] = {"height": 480, "width": 640}
     one, two = f"{1:012d}.jpg", f"{2:012d}.jpg"
     assert found.pairs == [
         ImagePair(one, "a cat", b"image 1", size | {"image_id": 1, "annotation_id": 12}),

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
@@ -18,7 +19,12 @@ def zstd(content: bytes) -> bytes:
     return out.getvalue().to_pybytes()
 
 
-PACKED = {".tar.gz": gzip.compress, ".tgz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.zst": zstd}
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    ".tar.gz": gzip.compress,
+    ".tgz": gzip.compress,
+    ".tar.bz2": bz2.compress,
+    ".tar.zst": zstd,
+}
 
 
 def shard(*numbers: int) -> bytes:

@@ -176,9 +176,9 @@ def test_one_image_read_for_every_row_runs_into_the_total(upload: WriteUpload, r
 def test_zip64(upload: WriteUpload, read: ReadUpload) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in (("metadata.csv", CSV), ("a.png", b"A"), ("b.png", b"B")):
+        for name, file in (("metadata.csv", CSV), ("a.png", b"A"), ("b.png", b"B")):
             with archive.open(name, "w", force_zip64=True) as member:
-                member.write(content)
+                member.write(file)
     content = bytearray(buffer.getvalue())
     at = content.find(b"PK\1\2")
     assert read(upload(content)).keys == ["a.png", "b.png"]

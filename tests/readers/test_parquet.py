@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -33,9 +34,7 @@ def parquet(columns: dict[str, Any], **how: Any) -> bytes:
     return buffer.getvalue()
 
 
-def hugging_face(
-    cells: list[dict[str, Any]] = CELLS, captions: tuple[str, str] = ("a cat", "a dog"), **more: Any
-) -> bytes:
+def hugging_face(cells: list[Any] = CELLS, captions: Sequence[str] = ("a cat", "a dog"), **more: Any) -> bytes:
     return parquet({"image": pa.array(cells, CELL), "text": list(captions), **more})
 
 

@@ -1,6 +1,7 @@
 """Captions in files of their own: webdataset and img2dataset tars, and plain folders."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_an_img2dataset_tar(tarred: Tarred, read: ReadUpload) -> None:
     about = {"caption": "a cat", "key": "000000007", "url": "http://x", "width": 512, "status": "success"}
     files = {"000/7.jpg": b"J", "000/7.txt": b"a cat", "000/7.json": json.dumps(about).encode()}
     found = read(tarred(files))
-    extra = {"url": "http://x", "width": 512, "status": "success"}
+    extra: dict[str, Any] = {"url": "http://x", "width": 512, "status": "success"}
     assert found.pairs == [ImagePair("000000007", "a cat", b"J", extra)]
 
 

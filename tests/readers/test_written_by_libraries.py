@@ -134,7 +134,7 @@ def test_parquet_as_datasets_writes_it(tmp_path: Path, read: ReadUpload) -> None
 
 
 def test_metadata_parquet_as_datasets_writes_it(folder: Path, tmp_path: Path, read: ReadUpload) -> None:
-    rows = {"file_name": ["a.jpg", "b.jpg"], "caption": ["a cat", "a dog"], "label": [0, 1]}
+    rows: dict[str, list[Any]] = {"file_name": ["a.jpg", "b.jpg"], "caption": ["a cat", "a dog"], "label": [0, 1]}
     datasets.Dataset.from_dict(rows).to_parquet(folder / "metadata.parquet")
     for n, name in enumerate(rows["file_name"]):
         (folder / name).write_bytes(jpeg(n))
@@ -161,9 +161,13 @@ def test_an_npz_with_a_pickle_in_it_is_refused(tmp_path: Path, refusal: Refusal)
     assert refused.code == "pickle_refused"
 
 
-def embedding_rows(n: int, width: int = 4) -> tuple[npt.NDArray[Any], npt.NDArray[Any], list[dict[str, Any]]]:
+def embedding_rows(n: int, width: int = 4) -> tuple[npt.NDArray[Any], npt.NDArray[Any], dict[str, list[Any]]]:
     image, text = np.random.default_rng(0).normal(size=(2, n, width)).astype(np.float32)
-    rows = {"uid": [f"u{i}" for i in range(n)], "text": [f"text {i}" for i in range(n)], "score": list(range(n))}
+    rows: dict[str, list[Any]] = {
+        "uid": [f"u{i}" for i in range(n)],
+        "text": [f"text {i}" for i in range(n)],
+        "score": list(range(n)),
+    }
     return image, text, rows
 
 

@@ -121,13 +121,14 @@ def test_from_the_first_key_on_everybody_shows_one(
     asking: Asking, key: NewKey, problem_of: ProblemOf, peer: str
 ) -> None:
     client, secret = asking(peer), key()
-    for headers, code in [
+    tries: list[tuple[Any, str]] = [
         ({}, "missing_key"),
         ({"Authorization": "Basic eDp5"}, "missing_key"),
         (bearer("ecif_wrong"), "invalid_key"),
         (bearer(secret.upper()), "invalid_key"),
         ({"Authorization": "Bearer é".encode("latin-1")}, "invalid_key"),
-    ]:
+    ]
+    for headers, code in tries:
         answer = client.get("/jobs", headers=headers)
         assert (problem_of(answer)["status"], problem_of(answer)["code"]) == (401, code)
         assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -145,8 +146,7 @@ def test_a_refused_upload_is_not_read(asking: Asking, key: NewKey, settings: Set
     key()
 
     def body() -> Iterator[bytes]:
-        pytest.fail("read")
-        yield b""
+        yield pytest.fail("read")
 
     assert asking().post("/datasets", content=body(), headers={"content-type": "text/plain"}).status_code == 401
 

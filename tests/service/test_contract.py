@@ -20,7 +20,7 @@ from store.settings import Settings
 from tests.service.serving import in_a_process, watched
 from tests.service_fixtures import EmbeddingZip, ImageZip, Upload, Work
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "seed": 1,
     "generation": {"deterministic": True, "max-examples": 30, "no-shrink": True},
     "phases": {"stateful": {"generation": {"max-examples": 20}}},

@@ -56,7 +56,8 @@ def duplicates(client: TestClient) -> Duplicates:
     """All pages of the duplicates of a kind, two a page: (key, key of the first)."""
 
     def walk(dataset: dict[str, Any], kind: str) -> list[tuple[str, str]]:
-        found, params = [], {"duplicate": kind, "limit": 2}
+        found: list[tuple[str, str]] = []
+        params: dict[str, Any] = {"duplicate": kind, "limit": 2}
         while True:
             page = client.get(f"/datasets/{dataset['id']}/pairs", params=params).json()
             found += [(item["key"], item["duplicate_of"]) for item in page["items"]]
@@ -69,7 +70,7 @@ def duplicates(client: TestClient) -> Duplicates:
 
 
 IMAGES = {"a.png": picture(0), "b.png": picture(1), "same.png": picture(0), "as.bmp": as_bmp(picture(0))}
-ROWS = [
+ROWS: list[Any] = [
     {"file_name": "a.png", "caption": "a cat", "label": "cat"},
     {"file_name": "broken.png", "caption": "x"},
     {"file_name": "b.png", "captions": ["a dog", "a cat"], "caption": None, "label": "dog"},

@@ -18,8 +18,7 @@ from service.exports import source
 from service.exports.text import safe
 from store import exports
 from store.tables import SCORES, Dataset
-from tests.ecif.conftest import World
-from tests.service.exporting import ROWS, UIDS
+from tests.service.exporting import ROWS, UIDS, World
 from tests.service_fixtures import ProblemOf, picture
 
 CAPTIONS = {row["file_name"]: row["caption"] for row in ROWS}

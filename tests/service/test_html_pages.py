@@ -4,9 +4,10 @@ import base64
 import hashlib
 import re
 
-import httpx
 from fastapi.responses import HTMLResponse
 from fastapi.testclient import TestClient
+
+from tests.service_fixtures import Answer, app_of
 
 
 def test_the_documentation_needs_no_other_host(client: TestClient) -> None:
@@ -23,7 +24,7 @@ def test_the_documentation_needs_no_other_host(client: TestClient) -> None:
         assert len(answer.content) > 500
 
 
-def policy_of(answer: httpx.Response) -> dict[str, list[str]]:
+def policy_of(answer: Answer) -> dict[str, list[str]]:
     directives = (directive.split() for directive in answer.headers["content-security-policy"].split(";"))
     return {name: values for name, *values in directives}
 
@@ -41,7 +42,7 @@ def test_the_documentation_runs_its_own_scripts_and_no_others(client: TestClient
 
 
 def test_a_page_that_says_nothing_may_do_nothing(client: TestClient) -> None:
-    client.app.add_api_route("/page", lambda: HTMLResponse("<script>alert(1)</script>"))
+    app_of(client).add_api_route("/page", lambda: HTMLResponse("<script>alert(1)</script>"))
     answer = client.get("/page")
     assert policy_of(answer)["default-src"] == ["'none'"]
     assert "script-src" not in policy_of(answer)

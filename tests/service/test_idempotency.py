@@ -21,7 +21,7 @@ from store.database import Database
 from store.settings import Settings
 from store.tables import IdempotencyKey, Job
 from tests.service.serving import in_a_process, in_a_thread
-from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work
+from tests.service_fixtures import Answer, EmbeddingZip, ImageZip, ProblemOf, Upload, Work, app_of
 from worker import abandoned
 
 SPEC = {"task": "misalignment", "fit": None}
@@ -37,7 +37,7 @@ def form(content: bytes, **spec: Any) -> dict[str, Any]:
     return {"dataset": ("a.zip", content), "spec": (None, json.dumps({**SPEC, **spec}))}
 
 
-def same(answer: httpx.Response, first: httpx.Response) -> bool:
+def same(answer: Answer, first: Answer) -> bool:
     return (answer.status_code, answer.content, answer.headers["location"]) == (
         first.status_code,
         first.content,
@@ -154,7 +154,7 @@ def test_a_body_that_stops_coming_is_a_408_and_lets_its_key_go(
 def test_a_hundred_at_once_make_one_job(settings: Settings, database: Database, dataset: str) -> None:
     with in_a_thread(settings) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
 
-        def post(_: object) -> httpx.Response:
+        def post(_: object) -> Answer:
             while True:
                 answer = client.post("/jobs", json={**SPEC, "dataset": dataset}, headers=KEY)
                 if answer.status_code != 409:
@@ -182,7 +182,7 @@ def test_a_crash_at_any_step_makes_no_second_job_and_blocks_no_key_for_ever(
     settings: Settings, database: Database, dataset: str, dies_in: str, jobs_left: int
 ) -> None:
     settings = settings.model_copy(update={"ecif_lease_seconds": 2.0})
-    request = {"json": {**SPEC, "dataset": dataset}, "headers": KEY, "trust_env": False}
+    request: dict[str, Any] = {"json": {**SPEC, "dataset": dataset}, "headers": KEY, "trust_env": False}
     with in_a_process(settings, dies_in) as (url, _), pytest.raises(httpx.TransportError):
         httpx.post(f"{url}/jobs", **request)
     with database.transaction() as session:
@@ -212,7 +212,7 @@ def test_whose_claim_was_taken_over_commits_nothing(
         finish(session, held, fingerprint, answer)
 
     monkeypatch.setattr(idempotency, "finish", late)
-    request = {"json": {**SPEC, "dataset": dataset}, "headers": KEY}
+    request: dict[str, Any] = {"json": {**SPEC, "dataset": dataset}, "headers": KEY}
     assert problem_of(client.post("/jobs", **request))["code"] == "request_in_progress"
     assert client.get("/jobs").json()["total"] == 0
     monkeypatch.setattr(idempotency, "finish", finish)
@@ -243,9 +243,9 @@ def test_a_commit_whose_answer_was_lost_keeps_its_upload(
             raise OperationalError("COMMIT", None, ConnectionError("the server closed the connection"))
 
     monkeypatch.setattr(idempotency, "finish", finished)
-    event.listen(client.app.state.service.database.engine, "commit", commit)
+    event.listen(app_of(client).state.service.database.engine, "commit", commit)
     fields = {"architecture": "ViT-B-32"} if path == "/models" else {}
-    request = {"files": {"file": (filename, content)}, "data": fields, "headers": KEY}
+    request: dict[str, Any] = {"files": {"file": (filename, content)}, "data": fields, "headers": KEY}
     assert client.post(path, **request).status_code == 503
     again = client.post(path, **request)
     assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
@@ -273,7 +273,7 @@ def test_a_crash_at_any_step_of_an_upload_makes_one_job_and_leaves_no_bytes(
     jobs_left: int,
     orphans: int,
 ) -> None:
-    request = {"files": form(embedding_zip(4)), "headers": KEY}
+    request: dict[str, Any] = {"files": form(embedding_zip(4)), "headers": KEY}
     silent_soon = settings.model_copy(update={"ecif_lease_seconds": 0.2})
     with in_a_process(silent_soon, dies_in) as (url, _), pytest.raises(httpx.TransportError):
         httpx.post(f"{url}/jobs", **request, trust_env=False)
@@ -294,7 +294,10 @@ def test_a_crash_at_any_step_of_an_upload_makes_one_job_and_leaves_no_bytes(
 
 
 def test_a_crash_after_a_model_was_kept_leaves_no_bytes(settings: Settings, database: Database, blobs: Blobs) -> None:
-    request = {"files": {"file": ("a.safetensors", save_file({"w": np.zeros(2, np.float32)}))}, "trust_env": False}
+    request: dict[str, Any] = {
+        "files": {"file": ("a.safetensors", save_file({"w": np.zeros(2, np.float32)}))},
+        "trust_env": False,
+    }
     with in_a_process(settings, "store.models.create") as (url, _), pytest.raises(httpx.TransportError):
         httpx.post(f"{url}/models", **request, data={"architecture": "ViT-B-32"})
     assert len(list(blobs.list("models"))) == 1

@@ -100,7 +100,7 @@ def test_data_and_specification_in_one_call(client: TestClient, embedding_zip: E
 
 
 def test_a_job_on_an_upload_that_fails_fails_with_its_reason(client: TestClient, work: Work) -> None:
-    files = {"dataset": ("x.zip", b"no archive"), "spec": (None, json.dumps(SPEC))}
+    files: dict[str, Any] = {"dataset": ("x.zip", b"no archive"), "spec": (None, json.dumps(SPEC))}
     job = client.post("/jobs", files=files).json()
     work()
     failed = client.get(f"/jobs/{job['id']}")

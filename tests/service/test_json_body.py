@@ -77,7 +77,7 @@ def test_no_body_is_parsed_on_the_event_loop(
 
 
 def test_the_name_of_an_architecture_is_short_in_a_form_too(client: TestClient, problem_of: ProblemOf) -> None:
-    form = {"files": {"file": ("m.safetensors", b"x")}, "data": {"architecture": "a" * 100_000}}
+    form: dict[str, Any] = {"files": {"file": ("m.safetensors", b"x")}, "data": {"architecture": "a" * 100_000}}
     problem = problem_of(client.post("/models", **form))
     assert (problem["status"], problem["code"]) == (422, "name_too_long")
     assert len(problem["detail"]) < 500

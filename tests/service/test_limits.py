@@ -6,10 +6,8 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -21,7 +19,7 @@ from store.errors import LimitError
 from store.settings import Settings
 from store.tables import Job
 from tests.service.serving import in_a_thread
-from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work
+from tests.service_fixtures import Answer, EmbeddingZip, ImageZip, ProblemOf, Upload, Work
 
 Limited = Callable[..., list[TestClient]]
 
@@ -45,7 +43,7 @@ def limited(settings: Settings, database: Database) -> Iterator[Limited]:
         client.__exit__(None, None, None)
 
 
-def limit_of(answer: httpx.Response, problem_of: ProblemOf) -> str:
+def limit_of(answer: Answer, problem_of: ProblemOf) -> str:
     problem = problem_of(answer)
     assert problem["status"] == 429
     assert int(answer.headers["retry-after"]) > 0
@@ -162,7 +160,7 @@ def test_uploads_that_come_at_once_are_counted_together() -> None:
 def test_what_is_made_of_an_upload_and_by_a_job_counts_too(
     settings: Settings, client: TestClient, upload: Upload, image_zip: ImageZip, work: Work, database: Database
 ) -> None:
-    def lying(folder: Path) -> int:
+    def lying(folder: str) -> int:
         files = [path for path in (settings.ecif_home / "blobs" / folder).rglob("*") if path.is_file()]
         return sum(path.stat().st_size for path in files)
 
@@ -220,7 +218,7 @@ def test_datasets_that_are_being_ingested_are_counted_exactly_even_at_once(
     one.patch(upload, content=b"x", headers=piece)
     for body in ({"uri": "https://example.org/x.zip"}, {"upload": upload.rpartition("/")[2]}):
         assert limit_of(one.post("/datasets", json=body), problem_of) == "too_many_unfinished_datasets"
-    form = {"files": {"dataset": ("x.zip", embedding_zip(4))}, "data": {"spec": json.dumps(SPEC)}}
+    form: dict[str, Any] = {"files": {"dataset": ("x.zip", embedding_zip(4))}, "data": {"spec": json.dumps(SPEC)}}
     assert limit_of(one.post("/jobs", **form), problem_of) == "too_many_unfinished_datasets"
     assert other.post("/datasets", files=files).status_code == 201
     work()

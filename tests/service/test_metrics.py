@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,10 +10,10 @@ from sqlalchemy import event
 from service.metrics import DatabaseGauges
 from store import api_keys, gauges
 from store.database import Database
-from tests.service_fixtures import EmbeddingZip, Upload, Work
+from tests.service_fixtures import Answer, EmbeddingZip, Upload, Work
 
 
-def samples(answer: httpx.Response) -> dict[tuple[Any, ...], float]:
+def samples(answer: Answer) -> dict[tuple[Any, ...], float]:
     """Every sample by its name and labels."""
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -73,7 +72,12 @@ def test_what_fails_here_is_counted_too(client: TestClient, monkeypatch: pytest.
 def test_the_database_is_asked_once_in_a_few_seconds() -> None:
     asked, now = [], [0.0]
     nothing = gauges.Gauges({}, {}, 0, 0, 0, 0.0)
-    state = DatabaseGauges(lambda: asked.append(1) or nothing, clock=lambda: now[0])
+
+    def read() -> gauges.Gauges:
+        asked.append(1)
+        return nothing
+
+    state = DatabaseGauges(read, clock=lambda: now[0])
     for moment, times in ((0.0, 1), (4.9, 1), (5.1, 2), (9.0, 2)):
         now[0] = moment
         list(state.collect())

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi.testclient import TestClient
 from sqlalchemy import event
 
-from tests.service_fixtures import EmbeddingZip, ImageZip, Upload, Work
+from tests.service_fixtures import EmbeddingZip, ImageZip, Upload, Work, app_of
 
 JOBS = 40
 CONFIG = {
@@ -20,7 +20,7 @@ CONFIG = {
 @contextmanager
 def statements(client: TestClient) -> Iterator[list[str]]:
     """The statements that the service sends while the block lasts."""
-    engine, sent = client.app.state.service.database.engine, []
+    engine, sent = app_of(client).state.service.database.engine, []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         sent.append(statement)

@@ -10,14 +10,12 @@ from hashlib import sha256
 from html.parser import HTMLParser
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 
 from service.report import figures
-from tests.ecif.conftest import World
-from tests.service.exporting import ROWS
-from tests.service_fixtures import ProblemOf, picture
+from tests.service.exporting import ROWS, World
+from tests.service_fixtures import Answer, ProblemOf, picture
 
 
 class Page(HTMLParser):
@@ -25,7 +23,11 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.tags, self.links, self.attributes, self.words, self.pictures = [], [], set(), [], []
+        self.tags: list[str] = []
+        self.links: list[str | None] = []
+        self.attributes: set[str] = set()
+        self.words: list[str] = []
+        self.pictures: list[str | None] = []
         self.feed(text)
         self.text = " ".join(" ".join(self.words).split())
 
@@ -41,8 +43,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def page(world: World) -> Callable[..., tuple[Page, httpx.Response]]:
-    def read(job: str, **headers: Any) -> tuple[Page, httpx.Response]:
+def page(world: World) -> Callable[..., tuple[Page, Answer]]:
+    def read(job: str, **headers: Any) -> tuple[Page, Answer]:
         answer = world.client.get(f"/jobs/{job}/report", headers=headers)
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -51,9 +53,7 @@ def page(world: World) -> Callable[..., tuple[Page, httpx.Response]]:
     return read
 
 
-def test_captions_are_text_and_nothing_is_loaded_or_run(
-    page: Callable[..., tuple[Page, httpx.Response]], job: str
-) -> None:
+def test_captions_are_text_and_nothing_is_loaded_or_run(page: Callable[..., tuple[Page, Answer]], job: str) -> None:
     seen, answer = page(job)
     assert not {"script", "iframe", "object", "link", "form", "base"} & set(seen.tags)
     assert not [name for name in seen.attributes if name.startswith("on") or name == "style"]
@@ -69,9 +69,7 @@ def test_captions_are_text_and_nothing_is_loaded_or_run(
     assert f"style-src 'sha256-{digest}'" in policy
 
 
-def test_images_are_inside_the_page_once_for_each_pair(
-    page: Callable[..., tuple[Page, httpx.Response]], job: str
-) -> None:
+def test_images_are_inside_the_page_once_for_each_pair(page: Callable[..., tuple[Page, Answer]], job: str) -> None:
     seen, _ = page(job)
     assert len(seen.pictures) == 12
     for url in seen.pictures:
@@ -79,7 +77,7 @@ def test_images_are_inside_the_page_once_for_each_pair(
 
 
 def test_a_large_image_is_a_thumbnail_in_the_page_and_not_there_without_one(
-    world: World, page: Callable[..., tuple[Page, httpx.Response]]
+    world: World, page: Callable[..., tuple[Page, Answer]]
 ) -> None:
     """One that came before thumbnails were made is shown only where it takes few bytes."""
     rows = [{"file_name": f"{n}.png", "caption": f"noise {n}"} for n in range(5)]
@@ -102,7 +100,7 @@ def test_a_large_image_is_a_thumbnail_in_the_page_and_not_there_without_one(
 
 
 def test_flags_are_told_with_what_they_are_worth_and_the_command_for_the_clean_pairs(
-    world: World, page: Callable[..., tuple[Page, httpx.Response]], embeddings: str
+    world: World, page: Callable[..., tuple[Page, Answer]], embeddings: str
 ) -> None:
     seen, answer = page(embeddings)
     flagged = world.client.get(f"/jobs/{embeddings}").json()["summary"]["counts"]["flagged"]
@@ -126,7 +124,7 @@ def test_every_flagged_pair_is_marked_in_every_chart(world: World, embeddings: s
     assert set(marked.values()) == {summary["counts"]["flagged"]}
 
 
-def test_a_valuation_tells_what_was_held_out(page: Callable[..., tuple[Page, httpx.Response]], valuation: str) -> None:
+def test_a_valuation_tells_what_was_held_out(page: Callable[..., tuple[Page, Answer]], valuation: str) -> None:
     seen, _ = page(valuation)
     assert "What each pair is worth" in seen.text
     assert "12 pairs were held out for validation" in seen.text
@@ -134,7 +132,7 @@ def test_a_valuation_tells_what_was_held_out(page: Callable[..., tuple[Page, htt
 
 
 def test_a_traceback_shows_the_worst_queries_with_their_pairs(
-    world: World, page: Callable[..., tuple[Page, httpx.Response]], traceback: str
+    world: World, page: Callable[..., tuple[Page, Answer]], traceback: str
 ) -> None:
     seen, answer = page(traceback)
     queries = world.client.get(f"/jobs/{traceback}").json()["summary"]["queries"]
@@ -148,7 +146,7 @@ def test_a_traceback_shows_the_worst_queries_with_their_pairs(
 
 
 def test_a_removal_tells_what_it_did_to_the_loss(
-    world: World, page: Callable[..., tuple[Page, httpx.Response]], embeddings: str
+    world: World, page: Callable[..., tuple[Page, Answer]], embeddings: str
 ) -> None:
     spec = world.client.get(f"/jobs/{embeddings}").json()["spec"]
     job = world.job(

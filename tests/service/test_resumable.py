@@ -21,6 +21,7 @@ from sqlalchemy import func, select, update
 from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 
+from doorbell.bell import Bell
 from service.app import create_app
 from store import api_keys, blobs
 from store.blobs import Blobs
@@ -28,8 +29,10 @@ from store.database import Database
 from store.settings import Settings
 from store.tables import Dataset, Upload
 from tests.service.serving import in_a_process, in_a_thread
-from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Work
+from tests.service_fixtures import Answer, EmbeddingZip, ImageZip, ProblemOf, Work
 from worker.sweeper import sweep
+
+Client = TestClient | httpx.Client
 
 PIECE = 64 * 1024
 BYTES = {"content-type": "application/offset+octet-stream"}
@@ -62,21 +65,21 @@ def kept_files(settings: Settings) -> list[Path]:
     return [path for path in (settings.ecif_home / "blobs").rglob("*") if path.is_file()]
 
 
-def begun(client: TestClient, length: int, **headers: Any) -> str:
+def begun(client: Client, length: int, **headers: Any) -> str:
     answer = client.post("/uploads", headers={"upload-length": str(length), **headers})
     assert answer.status_code == 201, answer.text
     return answer.headers["location"]
 
 
-def patch(client: TestClient, url: str, offset: int, content: Any, **headers: Any) -> httpx.Response:
+def patch(client: Client, url: str, offset: int, content: Any, **headers: Any) -> Answer:
     return client.patch(url, content=content, headers={**BYTES, "upload-offset": str(offset), **headers})
 
 
-def offset_of(client: TestClient, url: str) -> int:
+def offset_of(client: Client, url: str) -> int:
     return int(client.head(url).headers["upload-offset"])
 
 
-def use(client: TestClient, url: str, **more: Any) -> httpx.Response:
+def use(client: Client, url: str, **more: Any) -> Answer:
     return client.post("/datasets", json={"upload": url.rpartition("/")[2], **more})
 
 
@@ -332,7 +335,7 @@ def test_an_empty_upload_is_no_dataset(client: TestClient, problem_of: ProblemOf
 def test_the_same_reference_twice_makes_one_dataset(client: TestClient, content: bytes, problem_of: ProblemOf) -> None:
     url = begun(client, len(content))
     patch(client, url, 0, content)
-    request = {"json": {"upload": url.rpartition("/")[2]}, "headers": {"Idempotency-Key": "1"}}
+    request: dict[str, Any] = {"json": {"upload": url.rpartition("/")[2]}, "headers": {"Idempotency-Key": "1"}}
     first, again = (client.post("/datasets", **request) for _ in range(2))
     assert (first.status_code, first.content) == (201, again.content)
     assert again.headers["idempotency-replayed"] == "true"
@@ -341,8 +344,11 @@ def test_the_same_reference_twice_makes_one_dataset(client: TestClient, content:
     assert client.get("/datasets").json()["total"] == 1
 
 
-class NoBell:
-    def ring(self, times: int = 1) -> None:
+class NoBell(Bell):
+    def __init__(self) -> None:
+        pass
+
+    def ring(self, waiting: object) -> None:
         pass
 
 

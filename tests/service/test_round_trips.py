@@ -17,8 +17,7 @@ from pyarrow import parquet
 
 from encoders.construction import build
 from encoders.tiny import TINY_CONFIG
-from tests.ecif.conftest import World
-from tests.service.exporting import ROWS
+from tests.service.exporting import ROWS, World
 from tests.service_fixtures import picture
 
 CAPTIONS = {row["file_name"]: row["caption"] for row in ROWS}
@@ -58,7 +57,7 @@ def test_open_clip_trains_from_it(
     if form == "open_clip":
         with tarfile.open(path) as tar:
             tar.extractall(tmp_path, filter="data")
-        path = "pairs.tsv"
+        path = Path("pairs.tsv")
         monkeypatch.chdir(tmp_path)
     arguments = ["--train-data", str(path), "--train-num-samples", "12", "--batch-size", "4", "--workers", "0"]
     args = parse_args([*arguments, "--dataset-type", "auto", "--model", "tiny"])

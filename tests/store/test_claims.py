@@ -74,7 +74,7 @@ def test_a_thousand_small_owners_of_one_tenant_take_the_turns_of_one(
     for _ in range(40):
         queue("swarm", 1)
     other = queue("other", 20)
-    served = Counter()
+    served: Counter[bool] = Counter()
     for _ in range(20):
         claim = take(database)
         served[claim.owner.id == other] += 1
@@ -102,7 +102,7 @@ def test_a_large_job_is_not_held_up_by_small_ones_that_open_phase_after_phase(
 ) -> None:
     large = queue("one", 200)
     small = [queue("one", 1) for _ in range(5)]
-    served = Counter()
+    served: Counter[str] = Counter()
     for _ in range(60):
         claim = take(database)
         served[claim.owner.id] += 1

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from doorbell.bell import Bell
 from service.app import create_app
 from store.blobs import Blobs
 from store.database import Database
@@ -66,7 +67,9 @@ class Files(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[FileServer]:
     """(its port, files by path, the requests it saw, connections to cut)."""
-    files, asked, cut = {}, [], []
+    files: dict[str, bytes] = {}
+    asked: list[dict[str, str]] = []
+    cut: list[Any] = []
     made = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, files, asked, cut))
     thread = threading.Thread(target=made.serve_forever, args=(0.05,))
     thread.start()
@@ -76,10 +79,13 @@ def server() -> Iterator[FileServer]:
     made.server_close()
 
 
-class Silent:
+class Silent(Bell):
     """In the place of a bell: nobody is called."""
 
-    def ring(self, *_: object) -> None:
+    def __init__(self) -> None:
+        pass
+
+    def ring(self, waiting: object) -> None:
         pass
 
 

@@ -1,5 +1,7 @@
 """Where worker processes compute, tried without a GPU."""
 
+from typing import Any
+
 import pytest
 import torch
 from billiard import get_context
@@ -55,11 +57,12 @@ def test_towers_are_fitted_in_bfloat16_where_the_gpu_has_it(monkeypatch: pytest.
 
 
 def test_float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = torch.backends.fp32_precision
-    torch.backends.fp32_precision = "tf32"
+    backends: Any = torch.backends  # without types there
+    before = backends.fp32_precision
+    backends.fp32_precision = "tf32"
     try:
         devices.compute_in_float32()
-        found = {torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision}
+        found = {backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision}
         assert found == {"ieee"}
     finally:
-        torch.backends.fp32_precision = before
+        backends.fp32_precision = before

@@ -13,9 +13,10 @@ from ecif import rank_embeddings
 from tests.service_fixtures import EmbeddingZip, Upload, Work
 
 
-def tensors(content: bytes) -> tuple[Tensor, ...]:
+def tensors(content: bytes) -> tuple[Tensor, Tensor]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return tuple(torch.from_numpy(np.load(io.BytesIO(archive.read(f"{side}.npy")))) for side in ("image", "text"))
+        image, text = (torch.from_numpy(np.load(io.BytesIO(archive.read(f"{side}.npy")))) for side in ("image", "text"))
+    return image, text
 
 
 @pytest.mark.parametrize("with_clean", [True, False])

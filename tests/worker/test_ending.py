@@ -44,7 +44,7 @@ def at_the_first_batch_of(monkeypatch: pytest.MonkeyPatch) -> AtFirst:
     def arrange(phase: str, then: Callable[[Lease], object]) -> list[str]:
         looks, check = [], Lease.check
 
-        def checked(self) -> None:
+        def checked(self: Lease) -> None:
             if self._claim.phase == phase:
                 looks.append(phase)
                 if len(looks) == 1:

@@ -51,7 +51,7 @@ def encode(client: TestClient, upload: Upload, work: Work) -> Encode:
 
     def run(dataset: str | Iterable[int], **spec: Any) -> tuple[str, dict[str, Any], dict[str, float]]:
         if not isinstance(dataset, str):
-            dataset = upload(zip_of(dataset))["id"]
+            dataset = str(upload(zip_of(dataset))["id"])
         job = client.post("/jobs", json={**SPEC, **spec, "dataset": dataset}).json()
         work()
         job = client.get(f"/jobs/{job['id']}").json()
@@ -199,7 +199,7 @@ def test_many_workers_on_the_same_images(
     for name in ("image_features", "text_features"):
         real = getattr(LoadedModel, name)
 
-        def one_at_a_time(self, inputs: Any, real: Any = real) -> Any:
+        def one_at_a_time(self: LoadedModel, inputs: Any, real: Any = real) -> Any:
             with alone:
                 return real(self, inputs)
 

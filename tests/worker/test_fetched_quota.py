@@ -14,6 +14,7 @@ from store.settings import Settings
 from tests.service_fixtures import EmbeddingZip, Work
 from worker.attempts.attempt import Workplace, work_once
 from worker.ingest import fetch
+from worker.outbound import copying
 
 Small = tuple[TestClient, Work, bytes]
 
@@ -60,7 +61,7 @@ def test_what_was_kept_while_it_was_fetched_counts(
     small: Small, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, work, content = small
-    real = fetch.fetch
+    real = copying.fetch
 
     def slow(*args: Any, **how: Any) -> Any:
         found = real(*args, **how)

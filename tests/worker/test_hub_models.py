@@ -163,7 +163,7 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Requests
         "open_clip_config.json": json.dumps({"model_cfg": TINY_CONFIG}).encode(),
         "open_clip_model.safetensors": (tmp_path / "weights").read_bytes(),
     }
-    requests = []
+    requests: Requests = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, files, requests))
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()

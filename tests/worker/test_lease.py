@@ -72,7 +72,8 @@ def test_a_database_that_goes_away_is_not_the_fault_of_the_shard(
     dataset = upload(embedding_zip(20))
     work()
     job = client.post("/jobs", json={"task": "misalignment", "dataset": dataset["id"], "fit": None}).json()
-    real, deaths = plan.run, []
+    real = plan.run
+    deaths: list[Any] = []
 
     def disconnected(task: Any) -> Any:
         if len(deaths) < settings.ecif_max_raised:

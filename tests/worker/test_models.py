@@ -18,7 +18,7 @@ from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
 from store.tables import Model, Shard
-from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work
+from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work, app_of
 from worker.sweeper import sweep
 
 Run = Callable[..., dict[str, Any]]
@@ -287,7 +287,7 @@ def test_models_are_paged_repeated_and_counted(
     assert (following["items"][0]["id"], following["next_cursor"]) == (first["id"], None)
     with database.transaction() as session:
         secret = api_keys.create(session, "default", None)[1]
-    few = client.app.state.service.settings.model_copy(update={"ecif_max_stored_bytes": 3 * len(save(weights))})
+    few = app_of(client).state.service.settings.model_copy(update={"ecif_max_stored_bytes": 3 * len(save(weights))})
     with TestClient(create_app(few), headers={"Authorization": f"Bearer {secret}"}) as limited:
         problem = problem_of(limited.post("/models", files=content, data={"architecture": "tiny"}))
         assert (problem["status"], problem["code"]) == (429, "too_many_bytes")

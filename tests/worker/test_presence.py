@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from fastapi.testclient import TestClient
@@ -28,20 +29,24 @@ sys.stdin.read()
 """
 
 
+class Another(NamedTuple):
+    process: subprocess.Popen[str]
+    name: str
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "workers"
 
 
 @pytest.fixture
-def another(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def another(folder: Path) -> Iterator[Another]:
     """Another process that is there; killed at the end at the latest."""
     process = subprocess.Popen(
         [sys.executable, "-c", _PROCESS, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
-        process.name = process.stdout.readline().strip()
-        yield process
+        yield Another(process, process.stdout.readline().strip())
         process.kill()
 
 
@@ -50,18 +55,18 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def test_a_process_is_there_until_it_is_killed(folder: Path, another: subprocess.Popen[str]) -> None:
+def test_a_process_is_there_until_it_is_killed(folder: Path, another: Another) -> None:
     mine = appear(folder)
     assert mine.split(":")[1] == str(os.getpid())
     assert list(departed(folder)) == []
-    kill(another)
+    kill(another.process)
     assert [gone.name for gone in departed(folder)] == [another.name]
     assert list(departed(folder)) == []
     assert [file.name for file in folder.iterdir()] == [mine]
 
 
-def test_whoever_fails_to_bury_a_process_leaves_it_to_the_next(folder: Path, another: subprocess.Popen[str]) -> None:
-    kill(another)
+def test_whoever_fails_to_bury_a_process_leaves_it_to_the_next(folder: Path, another: Another) -> None:
+    kill(another.process)
     with suppress(ConnectionError):
         for _ in departed(folder):
             raise ConnectionError
@@ -83,7 +88,7 @@ def test_without_a_folder_to_write_in_a_worker_has_a_name_all_the_same(
 
 def test_the_shard_of_a_killed_process_waits_again_at_once_and_that_of_a_live_one_does_not(
     folder: Path,
-    another: subprocess.Popen[str],
+    another: Another,
     client: TestClient,
     upload: Upload,
     embedding_zip: EmbeddingZip,
@@ -97,7 +102,7 @@ def test_the_shard_of_a_killed_process_waits_again_at_once_and_that_of_a_live_on
         lost = shards.claim(session, worker=another.name, lease_seconds=3600)
         held = shards.claim(session, worker=mine, lease_seconds=3600)
     assert take_over(folder, database, settings).total() == 0
-    kill(another)
+    kill(another.process)
     assert take_over(folder, database, settings) == {Lane.INGEST: 1}
     with database.transaction() as session:
         again = shards.claim(session, worker=mine, lease_seconds=3600)
@@ -108,13 +113,13 @@ def test_the_shard_of_a_killed_process_waits_again_at_once_and_that_of_a_live_on
 
 
 def test_a_process_that_was_killed_for_memory_is_known_by_the_kernels_count(
-    folder: Path, another: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, another: Another, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = tmp_path / "vmstat"
     counts.write_text("nr_free_pages 1\noom_kill 3\n")
     monkeypatch.setattr("worker.attempts.presence._KERNEL_COUNTS", counts)
     (folder / another.name).write_bytes(b"3")
-    kill(another)
+    kill(another.process)
     counts.write_text("nr_free_pages 1\noom_kill 4\n")
     assert [(gone.name, gone.out_of_memory) for gone in departed(folder)] == [(another.name, True)]
 

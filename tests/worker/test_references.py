@@ -210,4 +210,4 @@ def test_other_bodies_are_refused(client: TestClient, problem_of: ProblemOf) -> 
 
 
 def test_settings_are_closed_by_default() -> None:
-    assert not Settings(ecif_home="x").ecif_private_sources
+    assert not Settings(ecif_home=Path("x")).ecif_private_sources

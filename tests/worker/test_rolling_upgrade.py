@@ -10,6 +10,7 @@ from sqlalchemy import text
 from store import shards
 from store.blobs import Blobs
 from store.database import Database
+from store.phases import PHASE_VERSIONS
 from store.settings import Settings
 from store.specification import SPECIFICATION_VERSION
 from tests.service_fixtures import EmbeddingZip, Upload, Work
@@ -27,7 +28,7 @@ def test_a_worker_that_lacks_a_phase_leaves_it_to_a_newer_one(
 ) -> None:
     while client.get(f"/jobs/{job}").json()["phase"] != "rank":
         assert work_once(Workplace(settings, database, blobs)) is not None
-    old = {phase: version for phase, version in shards.PHASE_VERSIONS.items() if phase != "rank"}
+    old = {phase: version for phase, version in PHASE_VERSIONS.items() if phase != "rank"}
     with monkeypatch.context() as patched:
         patched.setattr(shards, "PHASE_VERSIONS", old)
         work()

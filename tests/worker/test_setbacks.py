@@ -87,7 +87,8 @@ def shard_of(database: Database) -> Callable[[str, str], Shard]:
 def test_a_copy_that_deadlocks_is_done_again_and_counts_for_nothing(
     client: TestClient, job: str, work: Work, shard_of: Callable[[str, str], Shard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy, deadlocks = results.load, []
+    copy = results.load
+    deadlocks: list[Any] = []
 
     def deadlocking(session: Session, rows: Any) -> Any:
         if len(deadlocks) < 4:  # more often than a shard may raise
@@ -179,7 +180,8 @@ def test_a_long_copy_holds_neither_the_job_nor_the_shard(
 def test_rows_of_an_attempt_that_died_before_its_end_are_written_once(
     client: TestClient, job: str, work: Work, shard_of: Callable[[str, str], Shard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, died = load.run, []
+    run = load.run
+    died: list[Any] = []
 
     def dies_at_its_end(task: Any) -> Any:
         done = run(task)

@@ -204,8 +204,8 @@ def test_an_image_folder_in_a_bucket(s3_bucket: Any, post: Post, near: Settings)
     for n in range(40):
         label = "tabby cat" if n % 2 else "dog"
         s3_bucket.put_object(Bucket="pairs", Key=f"animals/train/{label}/{n:02d}.jpg", Body=jpeg(n))
-    for n in ("animals/train/dog/", "animals/_SUCCESS"):
-        s3_bucket.put_object(Bucket="pairs", Key=n, Body=b"")
+    for key in ("animals/train/dog/", "animals/_SUCCESS"):
+        s3_bucket.put_object(Bucket="pairs", Key=key, Body=b"")
     found = post("s3://pairs/animals/")
     assert (found["status"], found["format"], found["pair_count"]) == ("ready", "imagefolder", 40)
     assert found["summary"]["labels"] == {"dog": 20, "tabby cat": 20}
@@ -312,6 +312,6 @@ def copy(
     *,
     most: int = 1 << 30,
     private_too: bool = True,
-    progress: Callable[..., object] = lambda *_: None,
+    progress: Callable[..., None] = lambda *_: None,
 ) -> Any:
     return fetch(uri, into, most=most, pace=Pace(60, 0), private_too=private_too, progress=progress, several=True)

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
+from doorbell.bell import Bell
+from ecif import fit as fit_of_ecif
 from store import shards
 from store.blobs import Blobs
 from store.database import Database
@@ -22,13 +25,13 @@ from worker.attempts.attempt import Workplace, work_once
 from worker.sweeper import sweep
 
 
-class Rings:
+class Rings(Bell):
     """Counts instead of ringing; the real bell needs a broker."""
 
     def __init__(self) -> None:
-        self.rung = Counter()
+        self.rung: Counter[Lane] = Counter()
 
-    def ring(self, waiting: Any) -> None:
+    def ring(self, waiting: Mapping[Lane, int]) -> None:
         self.rung += Counter(waiting)
 
 
@@ -79,7 +82,7 @@ def test_a_poisoned_shard_ends_its_own_job_only(
 ) -> None:
     dataset = upload(embedding_zip(20))
     work()
-    real = fit.fit
+    real = fit_of_ecif
 
     def poisoned(objective: Any, *args: Any, **kwargs: Any) -> Any:
         if objective.l2 == 0.666:
@@ -145,7 +148,8 @@ def test_what_a_worker_writes_after_the_purge_goes_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dataset = upload(embedding_zip(4))["id"]
-    put, late = blobs.put, []
+    put = blobs.put
+    late: list[str] = []
 
     def put_late(name: str, content: bytes) -> None:
         if name.startswith("datasets/") and not late:

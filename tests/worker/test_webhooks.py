@@ -32,6 +32,7 @@ from store.tables import Delivery, Job, WebhookSecret
 from tests.receiving import Receiver
 from tests.receiving import receiver as a_receiver
 from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload, Work
+from tests.worker.conftest import Silent
 from worker.outbound import webhooks
 from worker.outbound.webhooks import NoticeSender
 from worker.sweeper import sweep
@@ -470,7 +471,7 @@ def test_a_crash_between_sending_and_recording_sends_it_again(
 
     job = ended(receiver.url)
     with monkeypatch.context() as patched:
-        patched.setattr(webhooks.deliveries, "record", killed)
+        patched.setattr(deliveries, "record", killed)
         with pytest.raises(KilledError):
             deliver()
     assert delivery(job)["status"] == "waiting"
@@ -533,10 +534,6 @@ def test_a_receiver_that_hangs_delays_no_other(
 ) -> None:
     """Of five notices to one that hangs four are under way, and the other receiver is told at once; so is a sweep."""
 
-    class Bell:
-        def ring(self, times: int = 1) -> None:
-            pass
-
     over = threading.Event()
     with a_receiver() as hanging:
         hanging.meanwhile = lambda: over.wait(20)
@@ -546,7 +543,7 @@ def test_a_receiver_that_hangs_delays_no_other(
         try:
             _until(lambda: receiver.received and len(hanging.received) == 4)
             began = time.monotonic()
-            sweep(database, blobs, Bell(), settings)
+            sweep(database, blobs, Silent(), settings)
             assert time.monotonic() - began < 5
             _until(lambda: delivery(other)["status"] == "delivered")
             assert len(hanging.received) == 4
@@ -590,9 +587,9 @@ def test_a_tenant_whose_receivers_all_hang_delays_no_other_tenant(
 
 
 def test_claims_go_to_the_tenant_with_fewest_under_way(database: Database) -> None:
-    def claimed_with(*under_way: deliveries.Claimed) -> tuple[str, str] | None:
+    def claimed_with(*under_way: tuple[str, str]) -> tuple[str, str] | None:
         claimed = webhooks.claim(database, [_under_way(*each) for each in under_way])
-        return claimed and (claimed.tenant, claimed.receiver)
+        return (claimed.tenant, claimed.receiver) if claimed else None
 
     with database.transaction() as session:
         for n, (tenant, receiver) in enumerate([*[("a", "slow")] * 9, ("a", "quick"), ("b", "slow")]):
