@@ -14,11 +14,9 @@ from ecif import FitSettings, State, fit, flatten, positive
 from ecif.parameters import Params
 from store.shards import Planned
 from store.specification import JobSpec
-from worker.analysis.devices import adam_precision
-from worker.analysis.models import starts_from_nothing
+from worker.analysis.models import adam_precision, starts_from_nothing
 from worker.analysis.problem import Problem, open_problem
-from worker.analysis.tensors import put_tensors
-from worker.attempts.checkpoints import keeper, resumed
+from worker.analysis.tensors import keeper, put_tensors, resumed
 from worker.attempts.task import Done, Task
 from worker.outputs import FitOutput
 from worker.pipeline import Planning
