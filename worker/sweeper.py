@@ -238,6 +238,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-logger = logging.getLogger(__name__)
