@@ -8,8 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from encoders.embedder import Embedder
-    from encoders.embedding_heads import square_heads
+    from encoders.embedder import Embedder, square_heads
     from encoders.loaded_model import LoadedModel
     from encoders.loading import load_model
     from encoders.model_spec import Checkpoint, ModelRefused, ModelSpec
@@ -31,7 +30,7 @@ _MODULES = {
     "ModelRefused": "model_spec",
     "ModelSpec": "model_spec",
     "load_model": "loading",
-    "square_heads": "embedding_heads",
+    "square_heads": "embedder",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
@@ -13,13 +15,30 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from encoders.adapters import DEFAULT_ALPHA, DEFAULT_RANK, Adapters, adapted, adapted_weights
-from encoders.architectures import PARAM
-from encoders.digest import model_digest
 from encoders.embedder import Embedder, Parameters, linear_heads
 from encoders.model_spec import ModelRefused
 from encoders.tokenising import Tokenizer, Tokens, tokenise
-from encoders.tower import Tower
-from encoders.towers import Towers
+from encoders.towers import Tower, Towers
+
+
+def model_digest(config: Mapping[str, Any], preprocess: Mapping[str, Any], model: nn.Module) -> str:
+    """Hex SHA-256 over the configuration, the preprocessing and every weight (and persistent buffer).
+
+    Two models with the same digest give the same features; device and load order do not enter.
+    """
+    digest = hashlib.sha256(canonical_json({"model_cfg": config, "preprocess_cfg": preprocess}).encode())
+    state: dict[str, Tensor] = model.state_dict()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Mapping[str, Any]) -> str:
+    """One text for equal values: sorted keys, tuples as lists, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=dict)
+
 
 Scope = Literal["heads", "lora", "all"]
 _NOT_TRAINED = frozenset({"logit_scale", "logit_bias"})
@@ -156,6 +175,6 @@ class LoadedModel:
         text = Tower.text(self._towers, tokens)
         if image.embed_dim != text.embed_dim:
             raise ModelRefused(
-                "unsupported_model", f"images get {image.embed_dim} numbers, texts {text.embed_dim}", PARAM
+                "unsupported_model", f"images get {image.embed_dim} numbers, texts {text.embed_dim}", "architecture"
             )
         return image, text

@@ -19,6 +19,9 @@ from worker.task import Task
 if TYPE_CHECKING:
     from encoders import LoadedModel
 
+_FIELDS = {"architecture": "model.architecture", "pretrained": "model.pretrained", "scope": "objective.scope"}
+"""The field of a job for each part of a model that `encoders` may refuse."""
+
 SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
 
 
@@ -54,7 +57,7 @@ def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | 
         seed = spec.objective.seed if starts_from_nothing(spec) else 0
         return load_model(ModelSpec(architecture, pretrained, seed), device, checkpoint=checkpoint)
     except ModelRefused as refused:
-        raise InvalidError(refused.code, refused.message, refused.param) from refused
+        raise _invalid(refused) from refused
 
 
 def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
@@ -78,6 +81,12 @@ def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
     except ModelRefused as refused:
         param = "file" if refused.code == "weights_mismatch" else "architecture"
         raise InvalidError(refused.code, refused.message, param) from refused
+
+
+def _invalid(refused: ModelRefused) -> InvalidError:
+    """A refusal as the error of the job's field that names what was refused."""
+    field = _FIELDS[refused.part]
+    return InvalidError(refused.code, refused.message, f"{field}.{refused.path}" if refused.path else field)
 
 
 def _hub_rules(task: Task) -> HubRules:
@@ -107,7 +116,7 @@ def job_embedder(spec: JobSpec, model: LoadedModel | None, width: int | None, de
         try:
             return model.lora(lora.rank, lora.alpha, spec.objective.seed)
         except ModelRefused as refused:
-            raise InvalidError(refused.code, refused.message, refused.param) from refused
+            raise _invalid(refused) from refused
     return model.heads() if spec.objective.scope == "heads" else model.full()
 
 

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from safetensors.torch import save
 
 from encoders import ModelSpec, load_model
-from encoders.tiny import TINY_CONFIG
+from encoders.architectures import TINY_CONFIG
 from service.app import create_app
 from store import api_keys
 from store.tables import Model, Shard
