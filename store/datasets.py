@@ -83,7 +83,7 @@ def get(session: Session, dataset_id: str) -> Dataset:
     return dataset
 
 
-def even_deleted(session: Session, dataset_id: str) -> Dataset:
+def get_including_deleted(session: Session, dataset_id: str) -> Dataset:
     """The dataset of a job, which may be deleted by now: its row stays as long as a job names it."""
     return session.scalars(select(Dataset).where(Dataset.id == dataset_id)).one()
 

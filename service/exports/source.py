@@ -167,7 +167,7 @@ def _expected(job: Job, keep: Keep) -> int:
 
 def _kind_of_images(session: Session, dataset_id: str) -> str | None:
     """Why there are none; `None` where there are."""
-    dataset = datasets.even_deleted(session, dataset_id)
+    dataset = datasets.get_including_deleted(session, dataset_id)
     if dataset.kind != "images":
         return f"its dataset is one of {dataset.kind}"
     return "its dataset was deleted, and the images with it" if dataset.deleted_at is not None else None

@@ -80,7 +80,7 @@ def gather(job_id: str, database: Database, blobs: Blobs) -> Report:
         job = jobs.get(session, job_id)
         if job.status != JobStatus.SUCCEEDED:
             raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
-        dataset = datasets.even_deleted(session, job.dataset_id)
+        dataset = datasets.get_including_deleted(session, job.dataset_id)
         report = Report(job, dataset, job.summary or {}, _shows_images(dataset))
         rows, queries = _rows(session, job, dataset), _queries(session, job)
         report.charts = _charts(session, job)
@@ -125,7 +125,7 @@ def _parts(session: Session, dataset: Dataset) -> dict[int, Part]:
 def _query_parts(session: Session, job: Job) -> dict[int, Part]:
     if job.queries_dataset_id is None:
         return {}
-    return _parts(session, datasets.even_deleted(session, job.queries_dataset_id))
+    return _parts(session, datasets.get_including_deleted(session, job.queries_dataset_id))
 
 
 def _rows(session: Session, job: Job, dataset: Dataset) -> list[exports.Exported]:
