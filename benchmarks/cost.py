@@ -29,10 +29,10 @@ from encoders import Embedder, LoadedModel, ModelSpec, load_model
 from encoders.architectures import TINY_NAME
 
 _LARGE: Final = "ViT-B-32"
-_PROBES = 16  # of a job with scope `heads` and more than 4,096 weights (worker/steps/curvature.py)
+_PROBES = 16  # of a job with scope `heads` and more than 4,096 weights (worker/analysis/curvature.py)
 _DIAGONAL_PROBES = 8  # and of one with scope `all`
 _TOLERANCE = 1e-3
-_ENCODED_AT_ONCE = 64  # worker/part_features.py
+_ENCODED_AT_ONCE = 64  # worker/analysis/features.py
 
 
 def run(size: Size, say: Say) -> Json:

@@ -36,7 +36,7 @@ from ecif.datamodelling import datamodelling_score
 from ecif.parameters import Params, flatten
 from ecif.parameters import size as count_of
 
-_LARGEST_CONDITION = 300.0  # what a job with scope `all` keeps it under (worker/curvatures.py)
+_LARGEST_CONDITION = 300.0  # what a job with scope `all` keeps it under (worker/analysis/curvatures.py)
 _DRAWS = 32
 _PASSES = 4
 

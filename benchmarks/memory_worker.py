@@ -10,8 +10,9 @@ from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
 from worker import pipeline
-from worker.task import Done, Task
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
+from worker.attempts.task import Done, Task
+from worker.outputs import Output
 
 _RESET_PEAK = "5"  # to /proc/self/clear_refs, see proc(5)
 
@@ -23,7 +24,7 @@ def main() -> None:
     peaks: dict[str, float] = {}
     run = pipeline.run
 
-    def watched(task: Task) -> Done:
+    def watched(task: Task) -> Done[Output]:
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
         try:
             return run(task)

@@ -20,15 +20,17 @@ from service.pagination import Cursors
 from store import jobs, results, shared_secrets
 from store.blobs import Blobs
 from store.database import Database
-from store.ids import new_id
+from store.nouns import new_id
+from store.phases import Phase
 from store.results import COLUMNS
 from store.settings import Settings, get_settings
-from store.specification import JobSpec
-from store.states import JobStatus, Phase, ShardState
+from store.states import JobStatus, ShardState
 from store.tables import Dataset, Job, Shard
-from worker.steps import load
-from worker.tensors import put_tensors
-from worker.work import Workplace, work_once
+from worker.analysis import load
+from worker.analysis.tensors import put_tensors
+from worker.attempts.attempt import Workplace, work_once
+from worker.outputs import PlanOutput, RankOutput
+from worker.pipeline import Planning
 
 SCORES: Final = ("influence", "positive_influence", "negative_influence", "self_influence", "clip_score")
 _PAIRS = """
@@ -91,15 +93,15 @@ class World:
             session.add(job)
             session.flush()
             outputs = {
-                Phase.PLAN: {"pairs": rows},
-                Phase.RANK: {"ranked": blob, "results": rows, "flagged": None, "summary": {}},
+                Phase.PLAN: PlanOutput("", rows, rows, 0, 0, 1, None, None),
+                Phase.RANK: RankOutput(blob, rows, None, {}),
             }
             for phase, output in outputs.items():
                 row = {"job_id": job_id, "phase": phase, "index": 0, "payload": {}, "state": ShardState.DONE}
-                session.execute(insert(Shard).values(**row, output=output, total=1))
+                session.execute(insert(Shard).values(**row, output=output.as_json(), total=1))
             session.refresh(job)
             results.make_room(session, job, rows, self.settings.ecif_results_apart)
-            jobs.open_phase(session, job, Phase.LOAD, load.shards(session, job, JobSpec.model_validate(job.spec)))
+            jobs.open_phase(session, job, Phase.LOAD, load.cut(Planning(session, jobs.owner_of(job), Phase.LOAD)))
         return job_id
 
     def load_once(self, job: str) -> Loaded | None:

@@ -3,8 +3,8 @@
 from celery import Celery
 from kombu.entity import Queue
 
+from store.phases import Lane
 from store.settings import Settings
-from store.states import Lane
 
 WORK = "ecif.work"
 """The one task: claim a shard and do it, for as long as there are any. It takes no arguments."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from celery import Celery
 
 from doorbell.application import WORK, queue_of
-from store.states import Lane
+from store.phases import Lane
 
 logger = logging.getLogger(__name__)
 

@@ -158,8 +158,8 @@ class SpanProducts:
 
 def _along(component: Tensor, eigenvalue: Tensor) -> Tensor:
     """One term of cᵀ(IᵀI)⁺c: its eigenvector is (1, ±1)/√2."""
-    kept = eigenvalue > _PARALLEL
-    return torch.where(kept, component.square() / (2 * torch.where(kept, eigenvalue, 1.0)), 0.0)
+    spans = eigenvalue > _PARALLEL
+    return torch.where(spans, component.square() / (2 * torch.where(spans, eigenvalue, 1.0)), 0.0)
 
 
 QueryLoss = Literal["cross_entropy", "margin"]

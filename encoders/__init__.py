@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from encoders.digest import encoder_versions
     from encoders.embedder import Embedder, square_heads
     from encoders.loaded_model import LoadedModel
     from encoders.loading import load_model
@@ -19,6 +20,7 @@ __all__ = [
     "LoadedModel",
     "ModelRefused",
     "ModelSpec",
+    "encoder_versions",
     "load_model",
     "square_heads",
 ]
@@ -29,6 +31,7 @@ _MODULES = {
     "LoadedModel": "loaded_model",
     "ModelRefused": "model_spec",
     "ModelSpec": "model_spec",
+    "encoder_versions": "digest",
     "load_model": "loading",
     "square_heads": "embedder",
 }

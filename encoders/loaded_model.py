@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
@@ -15,29 +13,11 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from encoders.adapters import DEFAULT_ALPHA, DEFAULT_RANK, Adapters, adapted, adapted_weights
+from encoders.digest import encoding_digest, model_digest
 from encoders.embedder import Embedder, Parameters, linear_heads
 from encoders.model_spec import ModelRefused
 from encoders.tokenising import Tokenizer, Tokens, tokenise
 from encoders.towers import Tower, Towers
-
-
-def model_digest(config: Mapping[str, Any], preprocess: Mapping[str, Any], model: nn.Module) -> str:
-    """Hex SHA-256 over the configuration, the preprocessing and every weight (and persistent buffer).
-
-    Two models with the same digest give the same features; device and load order do not enter.
-    """
-    digest = hashlib.sha256(canonical_json({"model_cfg": config, "preprocess_cfg": preprocess}).encode())
-    state: dict[str, Tensor] = model.state_dict()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def canonical_json(value: Mapping[str, Any]) -> str:
-    """One text for equal values: sorted keys, tuples as lists, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=dict)
 
 
 Scope = Literal["heads", "lora", "all"]
@@ -48,6 +28,7 @@ class LoadedModel:
     """Weights are frozen, in float32 and in evaluation mode (no dropout, fixed batch statistics).
 
     digest: hex SHA-256 of configuration, preprocessing and weights.
+    encoding_digest: of that and of the versions of what encodes; names the features that are kept.
     config, preprocess_config: open_clip's own, as its `open_clip_config.json` would hold them.
     temperature: τ = 1 / exp(logit_scale). context_length: in tokens. image_size: (height, width).
     """
@@ -59,6 +40,7 @@ class LoadedModel:
         self.config = dict(config)
         self.preprocess_config = dict(preprocess)
         self.digest = model_digest(config, preprocess, model)
+        self.encoding_digest = encoding_digest(self.digest)
         self.context_length = tokenizer.context_length
         height, width = to_2tuple(cast("Any", model).visual.image_size)  # a ModifiedResNet keeps one number
         self.image_size: tuple[int, int] = (height, width)

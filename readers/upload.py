@@ -8,7 +8,7 @@ from typing import Self, final
 
 from readers.formats.embeddings import Embeddings
 from readers.formats.image_folder import DEFAULT_TEMPLATE
-from readers.formats.registry import Format, named_format, opened
+from readers.formats.registry import named_format, opened
 from readers.limits import Limits
 from readers.pairs import EmbeddingBlock, ImagePair, Item, Kind
 from readers.refusals import UploadRefused, damage_refused
@@ -121,25 +121,3 @@ class UploadReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def detect_format(path: Path, filename: str | None = None) -> Format:
-    """The format of an upload. A compressed tar is unpacked to find out, so open a reader instead if you read it.
-
-    Raises:
-        UploadRefused: it is in none of ours; the message says what was seen and what is understood.
-    """
-    with UploadReader(path, filename=filename) as reader:
-        return reader.format
-
-
-def read_pairs(
-    path: Path,
-    *,
-    filename: str | None = None,
-    format: str | None = None,  # noqa: A002  the contract's own name
-    limits: Limits | None = None,
-) -> Iterator[Item]:
-    """Everything in an upload, in order; see `UploadReader`."""
-    with UploadReader(path, filename=filename, format=format, limits=limits) as reader:
-        yield from reader

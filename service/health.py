@@ -5,7 +5,6 @@ from typing import Literal
 import redis
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.context import ProcessDep
@@ -35,8 +34,7 @@ async def healthz() -> Liveness:
 def readyz(process: ProcessDep, response: Response) -> Readiness:
     """Whether this process can do its work."""
     try:
-        with process.database.transaction() as session:
-            session.execute(text("SELECT 1"))
+        process.database.ping()
         postgres: Literal["ok", "unreachable"] = "ok"
     except SQLAlchemyError:
         postgres = "unreachable"

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from store import datasets, jobs, owners
-from store.database import Database
+from store.database import Database, one_at_a_time
 from store.errors import LimitError
 from store.settings import Settings
-from store.tenancy import one_at_a_time
 
 _LOOK_AGAIN_SECONDS = 30
 

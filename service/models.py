@@ -17,13 +17,13 @@ from service.json_body import parse
 from service.limits import UNLIMITED
 from service.multipart import Form, staged_form
 from service.pagination import LINKED, Cursor, Limit, Page, link_next, newest_first
-from store import jobs, models, pending, shards
+from store import blob_owners, jobs, models, shards
 from store.catalogue import check_architecture, check_size
 from store.checkpoint_file import architecture_of
 from store.database import storable_text
 from store.errors import InvalidError, NotFoundError
 from store.idempotency import Answer
-from store.ids import new_id
+from store.nouns import new_id
 from store.references import check_reference, filename_of, shown
 from store.states import JobStatus, ModelStatus
 from store.tables import Model
@@ -143,8 +143,8 @@ def _create(service: Service, form: Form, idempotent: IdempotentRequest) -> Resp
     architecture = architecture_of(upload.path, _form_architecture(service, form.fields.get("architecture")))
     model_id = new_id("model")
     owner = f"models/{model_id}"
-    pending.note(service.blobs, owner)
-    with pending.forgotten_on_error(service.blobs, owner):
+    blob_owners.note(service.blobs, owner)
+    with blob_owners.forgotten_on_error(service.blobs, owner):
         service.blobs.adopt(upload.path, models.upload_blob(model_id))
         with service.database.transaction() as session:
             service.limits.room_for_bytes(session, upload.size_bytes)

@@ -1,17 +1,23 @@
-"""The models that open_clip knows by name, readable where torch is not installed.
+"""The models that may be named: those that open_clip lists, and the repositories of the Hugging Face hub that may be
+fetched from. Readable where torch is not installed.
 
-`open_clip_models.json` is written by `python -m encoders.catalogue`; a test holds it against the installed library.
-"""
+`open_clip_models.json` is written by `python -m encoders.catalogue`; a test holds it against the installed library."""
+
+from __future__ import annotations
 
 import difflib
 import json
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, cast
 
+from sqlalchemy.orm import Session
+
+from store import api_keys
 from store.errors import InvalidError
-from store.open_clip_config import check_config, is_hub_repository, weights_in
-from store.settings import GiB
+from store.open_clip_config import check_config, hub_names, is_hub_repository, weights_in
+from store.settings import GiB, Settings
 
 HUB_PREFIX = "hf-hub:"
 """Before the name of a repository on the Hugging Face hub that holds configuration and weights, as open_clip has it."""
@@ -91,3 +97,40 @@ def _entry(name: str, param: str) -> dict[str, Any]:
     if entry["refused"]:
         raise InvalidError("unsupported_architecture", f"{name}: {entry['refused']}", param)
     return entry
+
+
+@dataclass(frozen=True)
+class HubRules:
+    """What `ECIF_HUB_REPOSITORIES` allows: organisations and repositories. Where it is empty: any as long as there are
+    no API keys, and none with them."""
+
+    allowed: tuple[str, ...]
+    with_keys: bool
+
+    @classmethod
+    def of(cls, session: Session, settings: Settings) -> HubRules:
+        """The rules of now: the first key may just have been made."""
+        return cls(tuple(settings.ecif_hub_repositories.split()), api_keys.any_made(session))
+
+    def check(self, architecture: str | dict[str, Any], param: str) -> None:
+        """Raise unless everything that an architecture fetches may be fetched: a repository named by `hf-hub:`, or the
+        text tower and the tokenizer of a configuration.
+
+        Raises:
+            InvalidError: naming the field and the repository.
+        """
+        if isinstance(architecture, dict):
+            for field, repository in hub_names(architecture):
+                self._check_repository(repository, f"{param}.{field}")
+        elif architecture.startswith(HUB_PREFIX):
+            self._check_repository(architecture.removeprefix(HUB_PREFIX), param)
+
+    def _check_repository(self, repository: str, param: str) -> None:
+        if not self.allowed and not self.with_keys:
+            return
+        if repository not in self.allowed and repository.partition("/")[0] not in self.allowed:
+            raise InvalidError(
+                "repository_not_allowed",
+                f"nothing is fetched from {repository} of the Hugging Face hub here (ECIF_HUB_REPOSITORIES)",
+                param,
+            )

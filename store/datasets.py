@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, tuple_, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from store import duplicates, jobs, shards
-from store.errors import ConflictError, InvalidError, NotFoundError
-from store.retention import purgeable
-from store.states import DatasetStatus, Phase
+from store.database import tenant_of
+from store.errors import ConflictError, InvalidError
+from store.nouns import Noun
+from store.phases import Owner, OwnerKind, Phase
+from store.states import DatasetStatus
 from store.tables import Dataset, Job, Pair, Part
-from store.tenancy import tenant_of
 
 
 @dataclass(frozen=True)
@@ -60,37 +61,20 @@ def create(
     session.flush()
     session.refresh(dataset)
     first = Phase.INDEX if source is None else Phase.FETCH
-    shards.open_phase(session, first, [shards.Planned({})], dataset_id=dataset_id)
+    shards.open_phase(session, Owner(OwnerKind.DATASET, dataset_id), first, [shards.Planned({})])
     return dataset
 
 
 def fetched(session: Session, dataset_id: str, *, blob: str, digest: str, size_bytes: int) -> None:
-    """Record what was fetched for a dataset, and queue its ingest."""
+    """Record what was fetched for a dataset."""
     values = {"upload_blob": blob, "digest": digest, "size_bytes": size_bytes}
     session.execute(update(Dataset).where(Dataset.id == dataset_id).values(values))
-    shards.open_phase(session, Phase.INDEX, [shards.Planned({})], dataset_id=dataset_id)
 
 
-def get(session: Session, dataset_id: str) -> Dataset:
-    """One dataset.
-
-    Raises:
-        NotFoundError: there is none, or it was deleted.
-    """
-    dataset = session.get(Dataset, dataset_id)
-    if dataset is None or dataset.deleted_at is not None:
-        raise NotFoundError("dataset_not_found", f"there is no dataset {dataset_id!r}")
-    return dataset
-
-
-def get_including_deleted(session: Session, dataset_id: str) -> Dataset:
-    """The dataset of a job, which may be deleted by now: its row stays as long as a job names it."""
-    return session.scalars(select(Dataset).where(Dataset.id == dataset_id)).one()
-
-
-def exists(session: Session, dataset_id: str) -> bool:
-    """Whether there is a row, be it of a deleted one."""
-    return session.get(Dataset, dataset_id) is not None
+_DATASETS = Noun(Dataset, "dataset")
+find, get, exists = _DATASETS.find, _DATASETS.get, _DATASETS.exists
+lock, count = _DATASETS.lock, _DATASETS.count
+get_including_deleted = _DATASETS.get_including_deleted
 
 
 def usable(session: Session, dataset_id: str, param: str) -> Dataset:
@@ -99,11 +83,7 @@ def usable(session: Session, dataset_id: str, param: str) -> Dataset:
     Raises:
         InvalidError: there is none, or it failed; `param` names the field that asked for it.
     """
-    dataset = session.scalar(
-        select(Dataset).where(Dataset.id == dataset_id, Dataset.deleted_at.is_(None)).with_for_update(read=True)
-    )
-    if dataset is None:
-        raise InvalidError("unknown_dataset", f"there is no dataset {dataset_id!r}", param)
+    dataset = _DATASETS.named(session, dataset_id, param)
     if dataset.status == DatasetStatus.FAILED:
         reason = (dataset.error or {}).get("message", "its ingest failed")
         raise InvalidError("dataset_failed", f"dataset {dataset_id} cannot be used: {reason}", param)
@@ -112,14 +92,7 @@ def usable(session: Session, dataset_id: str, param: str) -> Dataset:
 
 def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Dataset]:
     """Newest first, from just below `before`."""
-    query = select(Dataset).where(Dataset.deleted_at.is_(None))
-    if before is not None:
-        query = query.where(tuple_(Dataset.created_at, Dataset.id) < tuple_(*before))
-    return session.scalars(query.order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(limit)).all()
-
-
-def count(session: Session) -> int:
-    return session.scalar(select(func.count()).select_from(Dataset).where(Dataset.deleted_at.is_(None))) or 0
+    return session.scalars(_DATASETS.page(limit=limit, before=before)).all()
 
 
 def stored_bytes(session: Session) -> int:
@@ -141,32 +114,28 @@ def mark_deleted(session: Session, dataset_id: str) -> None:
         NotFoundError: there is none.
         ConflictError: an unfinished job works on it.
     """
-    dataset = session.scalar(
-        select(Dataset).where(Dataset.id == dataset_id, Dataset.deleted_at.is_(None)).with_for_update()
-    )
-    if dataset is None:
-        raise NotFoundError("dataset_not_found", f"there is no dataset {dataset_id!r}")
+    dataset = _DATASETS.lock_visible(session, dataset_id)
     users = jobs.unfinished_on(session, dataset_id)
     if users:
         raise ConflictError("dataset_in_use", f"job {users[0]} works on it: cancel it or wait for it to end")
     dataset.deleted_at = func.now()
-    shards.drop_open(session, dataset_id=dataset_id)
+    shards.drop_open(session, Owner(OwnerKind.DATASET, dataset_id))
 
 
-def finish_ingest(session: Session, dataset_id: str, found: Ingested) -> None:
+def finish_ingest(session: Session, dataset_id: str, ingested: Ingested) -> None:
     """Make a dataset ready. The jobs that waited for it begin in transactions of their own (`jobs.begin`)."""
     session.execute(
         update(Dataset)
         .where(Dataset.id == dataset_id, Dataset.status == DatasetStatus.INGESTING)
         .values(
             status=DatasetStatus.READY,
-            format=found.format,
-            kind=found.kind,
-            width=found.width,
-            pair_count=found.pair_count,
-            rejected_count=found.rejected_count,
-            warnings={"messages": found.warnings} if found.warnings else None,
-            summary=found.summary,
+            format=ingested.format,
+            kind=ingested.kind,
+            width=ingested.width,
+            pair_count=ingested.pair_count,
+            rejected_count=ingested.rejected_count,
+            warnings={"messages": ingested.warnings} if ingested.warnings else None,
+            summary=ingested.summary,
             finished_at=func.now(),
         )
     )
@@ -182,14 +151,7 @@ def fail_ingest(session: Session, dataset_id: str, error: dict[str, Any], reject
         .returning(Dataset.id)
     )
     if ended is not None:
-        shards.drop_open(session, dataset_id=dataset_id)
-
-
-def lock(session: Session, dataset_id: str) -> Dataset | None:
-    """The row of a dataset, held for the rest of the transaction: its shards may end at the same time."""
-    return session.scalar(
-        select(Dataset).where(Dataset.id == dataset_id).with_for_update().execution_options(populate_existing=True)
-    )
+        shards.drop_open(session, Owner(OwnerKind.DATASET, dataset_id))
 
 
 def set_parts(session: Session, dataset_id: str, parts: Iterable[Part]) -> None:
@@ -213,13 +175,7 @@ def to_purge(session: Session) -> Dataset | None:
     named = select(Job.id).where(
         or_(*(column == Dataset.id for column in (Job.dataset_id, Job.validation_dataset_id, Job.queries_dataset_id)))
     )
-    return session.scalar(
-        select(Dataset)
-        .where(Dataset.deleted_at.is_not(None), purgeable(Dataset), ~named.exists())
-        .order_by(Dataset.deleted_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
+    return _DATASETS.to_purge(session, ~named.exists())
 
 
 def purge(session: Session, dataset: Dataset, rows: int) -> bool:
@@ -231,7 +187,7 @@ def purge(session: Session, dataset: Dataset, rows: int) -> bool:
     gone = session.execute(delete(Pair).where(mine, Pair.position.in_(doomed)))
     if gone.rowcount == rows:  # type: ignore[attr-defined]
         return False
-    if not shards.purge(session, rows, dataset_id=dataset.id):
+    if not shards.purge(session, Owner(OwnerKind.DATASET, dataset.id), rows):
         return False
     session.execute(delete(Part).where(Part.dataset_id == dataset.id))
     session.delete(dataset)

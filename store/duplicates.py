@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import and_, delete, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
-from store.copying import copy_rows
+from store.database import copy_rows
 from store.states import DuplicateKind
 from store.tables import Duplicate, Pair
 

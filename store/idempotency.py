@@ -13,9 +13,9 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, tuple_, u
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from store.database import tenant_of
 from store.errors import InProgressError
 from store.tables import IdempotencyKey
-from store.tenancy import tenant_of
 
 RETENTION = timedelta(hours=24)
 """How long an answer can be had again at least."""

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 from sqlalchemy.orm.attributes import set_committed_value
 
 from store import deliveries, results, shards
-from store.abridging import abridged, without
-from store.errors import ConflictError, NotFoundError
-from store.retention import purgeable
+from store.database import tenant_of
+from store.errors import ConflictError
+from store.nouns import Noun, abridged, without
+from store.phases import Owner, OwnerKind, Phase
 from store.specification import version_of
-from store.states import DatasetStatus, JobStatus, ModelStatus, Phase
+from store.states import DatasetStatus, JobStatus, ModelStatus
 from store.tables import Dataset, Job, Model
-from store.tenancy import tenant_of
 
 BYTES_OF_A_RESULT = 500
 """Of a row of results with its indexes, about: no row is measured."""
@@ -63,13 +63,9 @@ def create(
     return job
 
 
-def get(session: Session, job_id: str) -> Job:
-    """One job.
-
-    Raises:
-        NotFoundError: there is none, or it was deleted.
-    """
-    return _found(session.scalar(_visible(job_id)), job_id)
+_JOBS = Noun(Job, "job")
+get, exists, lock, count = _JOBS.get, _JOBS.exists, _JOBS.lock, _JOBS.count
+find_including_deleted, get_including_deleted = _JOBS.find_including_deleted, _JOBS.get_including_deleted
 
 
 def glance(session: Session, job_id: str) -> Job:
@@ -78,31 +74,16 @@ def glance(session: Session, job_id: str) -> Job:
     Raises:
         NotFoundError: there is none, or it was deleted.
     """
-    return _found(next(iter(_light(session, _visible(job_id))), None), job_id)
-
-
-def row_exists(session: Session, job_id: str) -> bool:
-    """Whether there is a row, be it of a deleted one."""
-    return session.get(Job, job_id) is not None
-
-
-def lock(session: Session, job_id: str) -> Job | None:
-    """The job's row, held for the rest of the transaction; deleted ones too."""
-    return session.scalar(
-        select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
-    )
+    visible = select(Job).where(Job.id == job_id, Job.deleted_at.is_(None))
+    job = next(iter(_light(session, visible)), None)
+    if job is None:
+        raise _JOBS.missing(job_id)
+    return job
 
 
 def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Job]:
     """Newest first, from just below `before`, each light as `glance` gives it."""
-    query = select(Job).where(Job.deleted_at.is_(None))
-    if before is not None:
-        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(*before))
-    return _light(session, query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit))
-
-
-def count(session: Session) -> int:
-    return session.scalar(select(func.count()).select_from(Job).where(Job.deleted_at.is_(None))) or 0
+    return _light(session, _JOBS.page(limit=limit, before=before))
 
 
 def count_unfinished(session: Session) -> int:
@@ -125,7 +106,7 @@ def unfinished_on(session: Session, dataset_id: str) -> Sequence[str]:
 
 def works_on(dataset_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
     """Whether an unfinished job works on the dataset of each row."""
-    return exists(select(Job.id).where(_uses(dataset_id), Job.finished_at.is_(None)))
+    return select(Job.id).where(_uses(dataset_id), Job.finished_at.is_(None)).exists()
 
 
 def unfinished_with(session: Session, model_id: str) -> Sequence[str]:
@@ -146,8 +127,8 @@ def not_begun(
     if model_id is not None:
         waiting = waiting.where(Job.model_id == model_id)
     named = Dataset.id.in_([Job.dataset_id, Job.validation_dataset_id, Job.queries_dataset_id])
-    ingesting = exists(select(Dataset.id).where(named, Dataset.status == DatasetStatus.INGESTING))
-    checking = exists(select(Model.id).where(Model.id == Job.model_id, Model.status == ModelStatus.CHECKING))
+    ingesting = select(Dataset.id).where(named, Dataset.status == DatasetStatus.INGESTING).exists()
+    checking = select(Model.id).where(Model.id == Job.model_id, Model.status == ModelStatus.CHECKING).exists()
     return session.scalars(waiting.where(~ingesting, ~checking).order_by(Job.created_at, Job.id).limit(most)).all()
 
 
@@ -175,11 +156,13 @@ def open_phase(session: Session, job: Job, phase: Phase, planned: Sequence[shard
     """Go on to a phase, or to another round of it, and queue its shards."""
     job.phase = phase
     session.flush()  # the shards take over the version of its specification
-    shards.open_phase(session, phase, planned, job_id=job.id, round_=round_)
+    shards.open_phase(session, owner_of(job), phase, planned, round_=round_)
 
 
-def succeed(session: Session, job: Job, summary: dict[str, Any]) -> None:
-    job.summary = summary
+def succeed(
+    session: Session, job: Job, summary: dict[str, Any], *, result_count: int, flagged_count: int | None
+) -> None:
+    job.summary, job.result_count, job.flagged_count = summary, result_count, flagged_count
     _end(session, job, JobStatus.SUCCEEDED)
 
 
@@ -192,7 +175,7 @@ def fail(session: Session, job: Job, error: dict[str, Any]) -> None:
         return
     job.error = error
     _end(session, job, JobStatus.FAILED)
-    shards.drop_open(session, job_id=job.id)
+    shards.drop_open(session, owner_of(job))
 
 
 def cancel(session: Session, job_id: str) -> Job:
@@ -202,9 +185,7 @@ def cancel(session: Session, job_id: str) -> Job:
         NotFoundError: there is none.
         ConflictError: it ended otherwise before.
     """
-    job = lock(session, job_id)
-    if job is None or job.deleted_at is not None:
-        raise _no_job(job_id)
+    job = _JOBS.lock_visible(session, job_id)
     if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
         raise ConflictError("job_ended", f"job {job_id} has {job.status} already")
     if job.status != JobStatus.CANCELLED:
@@ -229,9 +210,7 @@ def mark_deleted(session: Session, job_id: str) -> None:
     Raises:
         NotFoundError: there is none.
     """
-    job = lock(session, job_id)
-    if job is None or job.deleted_at is not None:
-        raise _no_job(job_id)
+    job = _JOBS.lock_visible(session, job_id)
     job.deleted_at = func.now()
     deliveries.drop(session, job_id)
     if not JobStatus(job.status).ended:
@@ -271,27 +250,22 @@ def delete_expired(session: Session, most: int) -> int:
 
 def to_purge(session: Session) -> Job | None:
     """A deleted job that has ended and whose rows are still there, locked for this transaction."""
-    return session.scalar(
-        select(Job)
-        .where(Job.deleted_at.is_not(None), Job.finished_at.is_not(None), purgeable(Job))
-        .order_by(Job.deleted_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
+    return _JOBS.to_purge(session, Job.finished_at.is_not(None))
 
 
 def purge(session: Session, job: Job, rows: int) -> bool:
     """Delete up to `rows` results of a deleted job; true when nothing of it is left."""
     if not results.purge(session, job, rows):
         return False
-    if not shards.purge(session, rows, job_id=job.id):
+    if not shards.purge(session, owner_of(job), rows):
         return False
     session.delete(job)
     return True
 
 
-def _visible(job_id: str) -> Select[Job]:
-    return select(Job).where(Job.id == job_id, Job.deleted_at.is_(None))
+def owner_of(job: Job) -> Owner:
+    """The job as the owner of its shards."""
+    return Owner(OwnerKind.JOB, job.id)
 
 
 def _light(session: Session, query: Select[Job]) -> list[Job]:
@@ -299,23 +273,13 @@ def _light(session: Session, query: Select[Job]) -> list[Job]:
     the distributions of the scores and the list of queries are left out."""
     spec = abridged(Job.spec, *_LONG_PARTS)
     summary = without(Job.summary, *_LONG_SUMMARIES)
-    query = query.options(defer(Job.spec), defer(Job.summary), defer(Job.outputs))
-    found = []
+    query = query.options(defer(Job.spec), defer(Job.summary))
+    jobs = []
     for job, light_spec, light_summary in session.execute(query.add_columns(spec, summary)):
         set_committed_value(job, "spec", light_spec)
         set_committed_value(job, "summary", light_summary)
-        found.append(job)
-    return found
-
-
-def _found(job: Job | None, job_id: str) -> Job:
-    if job is None:
-        raise _no_job(job_id)
-    return job
-
-
-def _no_job(job_id: str) -> NotFoundError:
-    return NotFoundError("job_not_found", f"there is no job {job_id!r}")
+        jobs.append(job)
+    return jobs
 
 
 def _uses(dataset_id: str | InstrumentedAttribute[str]) -> Any:
@@ -355,7 +319,7 @@ def _because(what: str, error: dict[str, Any] | None, param: str) -> dict[str, A
 def _ask_to_end(session: Session, job: Job) -> None:
     job.status = JobStatus.CANCELLING
     session.flush()
-    shards.drop_open(session, job_id=job.id, running=False)
+    shards.drop_open(session, owner_of(job), running=False)
     finish_cancel(session, job)
 
 

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, defer
 from sqlalchemy.orm.attributes import set_committed_value
 
 from store import jobs, shards
-from store.abridging import abridged
-from store.errors import ConflictError, InvalidError, NotFoundError
-from store.retention import purgeable
-from store.states import ModelStatus, Phase
+from store.database import tenant_of
+from store.errors import ConflictError, InvalidError
+from store.nouns import Noun, abridged
+from store.phases import Owner, OwnerKind, Phase
+from store.states import ModelStatus
 from store.tables import Model
-from store.tenancy import tenant_of
 
 _SHARDS = 1000  # a model has a handful
 
@@ -57,34 +57,22 @@ def create(
     session.flush()
     session.refresh(model)
     first = Phase.CHECK if source is None else Phase.FETCH
-    shards.open_phase(session, first, [shards.Planned({})], model_id=model_id)
+    shards.open_phase(session, Owner(OwnerKind.MODEL, model_id), first, [shards.Planned({})])
     return model
 
 
 def fetched(
     session: Session, model_id: str, *, blob: str, architecture: Architecture, digest: str, size_bytes: int
 ) -> None:
-    """Record what was fetched for a model, and queue its check."""
+    """Record what was fetched for a model."""
     values = {"blob": blob, "architecture": architecture, "digest": digest, "size_bytes": size_bytes}
     session.execute(update(Model).where(Model.id == model_id).values(values))
-    shards.open_phase(session, Phase.CHECK, [shards.Planned({})], model_id=model_id)
 
 
-def get(session: Session, model_id: str) -> Model:
-    """One model.
-
-    Raises:
-        NotFoundError: there is none, or it was deleted.
-    """
-    model = session.get(Model, model_id)
-    if model is None or model.deleted_at is not None:
-        raise NotFoundError("model_not_found", f"there is no model {model_id!r}")
-    return model
-
-
-def exists(session: Session, model_id: str) -> bool:
-    """Whether there is a row, be it of a deleted one."""
-    return session.get(Model, model_id) is not None
+_MODELS = Noun(Model, "model")
+find, get, exists = _MODELS.find, _MODELS.get, _MODELS.exists
+lock, count = _MODELS.lock, _MODELS.count
+to_purge = _MODELS.to_purge  # no unfinished job names a deleted one, and the others need it no more
 
 
 def usable(session: Session, model_id: str, param: str) -> Model:
@@ -93,11 +81,7 @@ def usable(session: Session, model_id: str, param: str) -> Model:
     Raises:
         InvalidError: there is none, or it failed; `param` names the field that asked for it.
     """
-    model = session.scalar(
-        select(Model).where(Model.id == model_id, Model.deleted_at.is_(None)).with_for_update(read=True)
-    )
-    if model is None:
-        raise InvalidError("unknown_model", f"there is no model {model_id!r}", param)
+    model = _MODELS.named(session, model_id, param)
     if model.status == ModelStatus.FAILED:
         reason = (model.error or {}).get("message", "its check failed")
         raise InvalidError("model_failed", f"model {model_id} cannot be used: {reason}", param)
@@ -106,19 +90,12 @@ def usable(session: Session, model_id: str, param: str) -> Model:
 
 def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Model]:
     """Newest first, from just below `before`. For reading only: a long configuration is abridged."""
-    query = select(Model, abridged(Model.architecture, ())).where(Model.deleted_at.is_(None))
-    if before is not None:
-        query = query.where(tuple_(Model.created_at, Model.id) < tuple_(*before))
-    query = query.options(defer(Model.architecture)).order_by(Model.created_at.desc(), Model.id.desc()).limit(limit)
-    found = []
-    for model, architecture in session.execute(query):
+    query = _MODELS.page(limit=limit, before=before).options(defer(Model.architecture))
+    models = []
+    for model, architecture in session.execute(query.add_columns(abridged(Model.architecture, ()))):
         set_committed_value(model, "architecture", architecture)
-        found.append(model)
-    return found
-
-
-def count(session: Session) -> int:
-    return session.scalar(select(func.count()).select_from(Model).where(Model.deleted_at.is_(None))) or 0
+        models.append(model)
+    return models
 
 
 def stored_bytes(session: Session) -> int:
@@ -133,21 +110,12 @@ def mark_deleted(session: Session, model_id: str) -> None:
         NotFoundError: there is none.
         ConflictError: an unfinished job uses it.
     """
-    model = session.scalar(select(Model).where(Model.id == model_id, Model.deleted_at.is_(None)).with_for_update())
-    if model is None:
-        raise NotFoundError("model_not_found", f"there is no model {model_id!r}")
+    model = _MODELS.lock_visible(session, model_id)
     users = jobs.unfinished_with(session, model_id)
     if users:
         raise ConflictError("model_in_use", f"job {users[0]} uses it: cancel it or wait for it to end")
     model.deleted_at = func.now()
-    shards.drop_open(session, model_id=model_id)
-
-
-def lock(session: Session, model_id: str) -> Model | None:
-    """The row of a model, held for the rest of the transaction."""
-    return session.scalar(
-        select(Model).where(Model.id == model_id).with_for_update().execution_options(populate_existing=True)
-    )
+    shards.drop_open(session, Owner(OwnerKind.MODEL, model_id))
 
 
 def finish_check(session: Session, model_id: str) -> None:
@@ -159,7 +127,7 @@ def fail(session: Session, model_id: str, error: dict[str, Any]) -> None:
     """End a model as failed, unless it has ended already. The jobs that waited for it end in transactions of their own
     (`jobs.begin`)."""
     if _end(session, model_id, status=ModelStatus.FAILED, error=error):
-        shards.drop_open(session, model_id=model_id)
+        shards.drop_open(session, Owner(OwnerKind.MODEL, model_id))
 
 
 def _end(session: Session, model_id: str, **values: Any) -> bool:
@@ -168,18 +136,7 @@ def _end(session: Session, model_id: str, **values: Any) -> bool:
     return ended is not None
 
 
-def to_purge(session: Session) -> Model | None:
-    """A deleted model, locked for this transaction. No unfinished job names it, and the others need it no more."""
-    return session.scalar(
-        select(Model)
-        .where(Model.deleted_at.is_not(None), purgeable(Model))
-        .order_by(Model.deleted_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-
-
 def purge(session: Session, model: Model) -> None:
     """Delete what is left of a deleted model."""
-    shards.purge(session, _SHARDS, model_id=model.id)
+    shards.purge(session, Owner(OwnerKind.MODEL, model.id), _SHARDS)
     session.delete(model)

@@ -1,35 +1,48 @@
-"""What owns a shard: a job, the dataset that is being ingested, or the model that is being checked."""
+"""What owns shards, whichever it is: a job, the dataset that is ingested, or the model that is checked; and how long
+its shards are kept."""
 
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import update
-from sqlalchemy.orm import Session
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from store import datasets, jobs, models, uploads
-from store.shards import Claim, Vanished
-from store.tables import Dataset, Job
+from store import datasets, jobs, models, shards, uploads
+from store.phases import Owner, OwnerKind
+from store.tables import Dataset, Job, Model, Shard
+
+_TABLES: dict[type[Dataset | Model | Job], InstrumentedAttribute[str | None]] = {
+    Dataset: Shard.dataset_id,
+    Model: Shard.model_id,
+    Job: Shard.job_id,
+}
+_LOCK = {OwnerKind.DATASET: datasets.lock, OwnerKind.MODEL: models.lock, OwnerKind.JOB: jobs.lock}
 
 
-def fail(session: Session, owned: Claim | Vanished, error: dict[str, Any]) -> None:
-    """End the owner of a shard with a reason; its other shards are dropped."""
-    if owned.job_id is not None:
-        job = jobs.lock(session, owned.job_id)
+def lock(session: Session, owner: Owner) -> Dataset | Model | Job | None:
+    """The owner's row, held for the rest of the transaction: whoever holds its shards' rows too takes it first."""
+    return _LOCK[owner.kind](session, owner.id)
+
+
+def fail(session: Session, owner: Owner, error: dict[str, Any]) -> None:
+    """End an owner with a reason; its open shards are dropped."""
+    if owner.kind is OwnerKind.DATASET:
+        datasets.fail_ingest(session, owner.id, error)
+    elif owner.kind is OwnerKind.MODEL:
+        models.fail(session, owner.id, error)
+    else:
+        job = jobs.lock(session, owner.id)
         if job is not None:
             jobs.fail(session, job, error)
-    elif owned.dataset_id is not None:
-        datasets.fail_ingest(session, owned.dataset_id, error)
-    elif owned.model_id is not None:
-        models.fail(session, owned.model_id, error)
 
 
-def keep(session: Session, owned: Claim, size: int) -> None:
+def count_bytes(session: Session, owner: Owner, size: int) -> None:
     """Count bytes that a phase has left in blobs of its owner, whose row the caller holds. Those of a model are its
     checkpoint, counted as it came."""
-    if size and owned.job_id is not None:
-        session.execute(update(Job).where(Job.id == owned.job_id).values(kept_bytes=Job.kept_bytes + size))
-    elif size and owned.dataset_id is not None:
-        mine = Dataset.id == owned.dataset_id
-        session.execute(update(Dataset).where(mine).values(kept_bytes=Dataset.kept_bytes + size))
+    if size and owner.kind is OwnerKind.JOB:
+        session.execute(update(Job).where(Job.id == owner.id).values(kept_bytes=Job.kept_bytes + size))
+    elif size and owner.kind is OwnerKind.DATASET:
+        session.execute(update(Dataset).where(Dataset.id == owner.id).values(kept_bytes=Dataset.kept_bytes + size))
 
 
 def stored_bytes(session: Session) -> int:
@@ -37,3 +50,27 @@ def stored_bytes(session: Session) -> int:
     results; and of what may still be uploaded."""
     noun_by_noun = (datasets.stored_bytes, models.stored_bytes, jobs.stored_bytes, uploads.promised_bytes)
     return sum(count(session) for count in noun_by_noun)
+
+
+def prune_shards(session: Session, kept_seconds: float, owners: int, most: int) -> bool:
+    """Delete up to `most` shards of some owners of each kind whose work ended longer ago; true when there may be more.
+
+    What a user may still ask for of an ended job is in its own row; the shards of the phase in which it failed stay,
+    because they say how far it came.
+    """
+    more = False
+    for kind, owner in _TABLES.items():
+        ids = session.scalars(
+            select(kind.id)
+            .where(kind.finished_at < func.now() - timedelta(seconds=kept_seconds), ~kind.shards_pruned)
+            .order_by(kind.finished_at)
+            .limit(owners)
+            .with_for_update(skip_locked=True)
+        ).all()
+        if not ids:
+            continue
+        ended_in = select(Job.id).where(Job.id == Shard.job_id, Job.phase == Shard.phase).exists()
+        if shards.delete_some(session, owner.in_(ids) & ~ended_in, most):
+            session.execute(update(kind).where(kind.id.in_(ids)).values(shards_pruned=True))
+        more = True
+    return more

@@ -8,7 +8,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import ARRAY, Text, any_, cast, delete, func, insert, literal, select
 from sqlalchemy.orm import Session, load_only
 
-from store.copying import copy_rows
+from store.database import copy_rows
 from store.errors import NotFoundError
 from store.tables import Pair
 
@@ -117,6 +117,19 @@ def page(session: Session, dataset: int, *, limit: int, after: int | None, rejec
     if rejected is not None:
         query = query.where(Pair.error.is_not(None) if rejected else Pair.error.is_(None))
     return session.scalars(query.order_by(Pair.position).limit(limit)).all()
+
+
+def accepted(session: Session, dataset: int) -> list[Pair]:
+    """All accepted pairs, in the order of their rows."""
+    mine = (Pair.dataset == dataset, Pair.error.is_(None))
+    return list(session.scalars(select(Pair).where(*mine).order_by(Pair.row)))
+
+
+def accepted_positions(session: Session, dataset: int) -> list[int]:
+    """Where each accepted row stood in the upload, in order."""
+    mine = (Pair.dataset == dataset, Pair.error.is_(None))
+    query = select(Pair.position).where(*mine).order_by(Pair.position).execution_options(yield_per=10_000)
+    return list(session.scalars(query))
 
 
 def images_of_part(session: Session, dataset: int, part: int, first: int, count: int) -> Sequence[Pair]:

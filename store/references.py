@@ -1,17 +1,18 @@
 """Datasets by reference: which addresses this service may be asked to fetch from (docs/decisions/0014-by-reference.md).
 
 Only the text is judged here. Whether a name leads to a public address is found out when it is resolved, by whoever
-connects: `worker/fetching/public.py`.
-"""
+connects: `worker/outbound/addresses.py`."""
 
 import re
 from collections.abc import Sequence
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from store.braces import expanded
+from braceexpand import alphabet, braceexpand, char_range_re, int_range_re  # type: ignore[attr-defined]
+
 from store.errors import InvalidError
 from store.settings import Settings
 from store.sources import Source, leads_elsewhere
+from store.specification import Notify
 
 BUCKETS = ("s3", "gs")
 _FETCHED = "a dataset is fetched from"
@@ -112,3 +113,74 @@ def _schemes(settings: Settings) -> tuple[str, ...]:
 
 def _refused(message: str, code: str = "invalid_uri", param: str = "uri") -> InvalidError:
     return InvalidError(code, message, param)
+
+
+MOST_FILES = 10_000
+_DEEPEST = 10
+
+
+def expanded(uri: str) -> list[str]:
+    """The addresses that `uri` stands for, in its order; itself where it has no braces.
+
+    Raises:
+        InvalidError: its braces do not match, or stand for more than `MOST_FILES`.
+    """
+    if (count := _count(uri)) > MOST_FILES:
+        shown = f"{count:,}" if count < 10**18 else "far more"
+        raise InvalidError("too_many_files", f"the URI names {shown} files; {MOST_FILES:,} is the most", "uri")
+    return list(braceexpand(uri, escape=False))
+
+
+def _count(uri: str) -> int:
+    """How many addresses there will be."""
+    inside: list[tuple[int, int, int]] = []
+    alternatives, product, begin = 0, 1, 0
+    for at, letter in enumerate(uri):
+        if letter == "{":
+            inside.append((alternatives, product, begin))
+            alternatives, product, begin = 0, 1, at + 1
+            if len(inside) > _DEEPEST:
+                raise InvalidError("invalid_uri", f"its braces are more than {_DEEPEST} deep", "uri")
+        elif letter == "," and inside:
+            alternatives, product = alternatives + product, 1
+        elif letter == "}":
+            if not inside:
+                raise _unbalanced()
+            count = _range(uri[begin:at]) or alternatives + product
+            alternatives, product, begin = inside.pop()
+            product *= count
+    if inside:
+        raise _unbalanced()
+    return product
+
+
+def _range(inner: str) -> int | None:
+    """How many there are in `00..99`, `a..f` or `0..90..10`."""
+    if match := int_range_re.match(inner):
+        first, last = int(match[1]), int(match[2])
+    elif match := char_range_re.match(inner):
+        first, last = alphabet.index(match[1]), alphabet.index(match[2])
+    else:
+        return None
+    return abs(last - first) // (int(match[3] or 1) or 1) + 1
+
+
+def _unbalanced() -> InvalidError:
+    return InvalidError(
+        "invalid_uri", "its braces do not match; one that is part of a name is written %7B or %7D", "uri"
+    )
+
+
+def check_receiver(notify: Notify | None, settings: Settings) -> None:
+    """Refuse what will not be told.
+
+    Raises:
+        InvalidError: what is wrong with the URL; `param` is "notify.url".
+    """
+    if notify is None:
+        return
+    if settings.ecif_private_receivers:
+        address_parts(notify.url, ("https", "http"), "a notice is sent by", "notify.url")
+    else:
+        use = "without ECIF_PRIVATE_RECEIVERS a notice is sent by"
+        address_parts(notify.url, ("https",), use, "notify.url")

@@ -1,5 +1,8 @@
 """Settings: one frozen object, read once from the environment and passed in."""
 
+import ctypes
+import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Self
@@ -7,9 +10,24 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from store.private_memory import keep_memory_private
+from store.phases import Lane
 from store.sources import Source
-from store.states import Lane
+
+_SET_DUMPABLE = 4  # prctl(2)
+
+
+def keep_memory_private() -> None:
+    """From now on `/proc/PID/environ` and `/proc/PID/mem` of this process are for root alone, no debugger of the same
+    user attaches, and no core is dumped. A program that it becomes by exec begins anew. Linux only; nothing elsewhere.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
 
 KiB = 1024
 MiB = 1024 * KiB

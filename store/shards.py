@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,8 +24,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import LostLeaseError, WorkCancelledError
+from store.phases import PHASE_VERSIONS, Lane, Owner, OwnerKind, Phase
 from store.specification import SPECIFICATION_VERSION
-from store.states import PHASE_VERSIONS, DatasetStatus, JobStatus, Lane, Phase, Setback, ShardState, lane_of
+from store.states import DatasetStatus, JobStatus, Setback, ShardState
 from store.tables import Dataset, Job, Model, Shard
 
 _KEEPS_ITS_PLACE = 3  # losses
@@ -56,13 +57,7 @@ class Claim:
     index: int
     payload: dict[str, Any]
     checkpoint: dict[str, Any] | None
-    dataset_id: str | None
-    job_id: str | None
-    model_id: str | None
-
-    @property
-    def owner(self) -> str:
-        return self.job_id or self.dataset_id or self.model_id or ""
+    owner: Owner
 
 
 @dataclass(frozen=True)
@@ -84,22 +79,8 @@ class Vanished:
     index: int
     times: int
     exhausted: int
-    dataset_id: str | None
-    job_id: str | None
-    model_id: str | None
-    lane: str
-
-    @property
-    def owner(self) -> str:
-        return self.job_id or self.dataset_id or self.model_id or ""
-
-
-@dataclass(frozen=True)
-class Stalled:
-    """An owner all of whose shards are done, and which has not gone on."""
-
-    job_id: str | None
-    dataset_id: str | None
+    owner: Owner
+    lane: Lane
 
 
 @dataclass(frozen=True)
@@ -108,58 +89,46 @@ class Progress:
     total: int
 
 
-@dataclass
-class _Owner:
-    dataset_id: str | None = None
-    job_id: str | None = None
-    model_id: str | None = None
-    condition: ColumnElement[bool] = field(init=False)
-
-    def __post_init__(self) -> None:
-        if self.job_id is not None:
-            self.condition = Shard.job_id == self.job_id
-        elif self.model_id is not None:
-            self.condition = Shard.model_id == self.model_id
-        else:
-            self.condition = Shard.dataset_id == self.dataset_id
+_COLUMNS: dict[OwnerKind, InstrumentedAttribute[str | None]] = {
+    OwnerKind.DATASET: Shard.dataset_id,
+    OwnerKind.MODEL: Shard.model_id,
+    OwnerKind.JOB: Shard.job_id,
+}
 
 
-def open_phase(
-    session: Session,
-    phase: Phase,
-    planned: Sequence[Planned],
-    *,
-    dataset_id: str | None = None,
-    job_id: str | None = None,
-    model_id: str | None = None,
-    round_: int = 0,
-) -> None:
+def _of(owner: Owner) -> ColumnElement[bool]:
+    return _COLUMNS[owner.kind] == owner.id
+
+
+def _owner(dataset_id: str | None, model_id: str | None, job_id: str | None) -> Owner:
+    """The owner that the three columns name, of which one is filled."""
+    named = zip(OwnerKind, (dataset_id, model_id, job_id), strict=True)
+    return next(Owner(kind, id_) for kind, id_ in named if id_ is not None)
+
+
+def open_phase(session: Session, owner: Owner, phase: Phase, planned: Sequence[Planned], *, round_: int = 0) -> None:
     """Queue the shards of a phase. Opening the same round of it twice is an error of the caller: the index is unique.
 
     Their turns begin where those of their tenant stand in their lane, so that its owners share its workers shard by
     shard, however many shards each has and however often it opens a phase.
     """
-    if job_id is not None:
-        owner = select(Job.tenant, Job.spec_version).where(Job.id == job_id)
-    elif dataset_id is not None:
-        owner = select(Dataset.tenant, literal(1)).where(Dataset.id == dataset_id)
-    else:
-        owner = select(Model.tenant, literal(1)).where(Model.id == model_id)
-    tenant, spec_version = session.execute(owner).one()
-    lane = lane_of(phase)
-    first = _next_turn(session, lane, tenant)
+    row = {
+        OwnerKind.JOB: select(Job.tenant, Job.spec_version).where(Job.id == owner.id),
+        OwnerKind.DATASET: select(Dataset.tenant, literal(1)).where(Dataset.id == owner.id),
+        OwnerKind.MODEL: select(Model.tenant, literal(1)).where(Model.id == owner.id),
+    }[owner.kind]
+    tenant, spec_version = session.execute(row).one()
+    first = _next_turn(session, phase.lane, tenant)
     session.execute(
         insert(Shard),
         [
             {
-                "dataset_id": dataset_id,
-                "job_id": job_id,
-                "model_id": model_id,
+                _COLUMNS[owner.kind].key: owner.id,
                 "tenant": tenant,
-                "lane": lane,
+                "lane": phase.lane,
                 "turn": first + index,
                 "phase": phase,
-                "version": PHASE_VERSIONS[phase],
+                "version": phase.version,
                 "spec_version": spec_version,
                 "round": round_,
                 "index": index,
@@ -170,7 +139,7 @@ def open_phase(
             for index, shard in enumerate(planned)
         ],
     )
-    session.info.setdefault(_OPENED, Counter())[lane] += len(planned)
+    session.info.setdefault(_OPENED, Counter())[phase.lane] += len(planned)
 
 
 def _next_turn(session: Session, lane: Lane, tenant: str) -> int:
@@ -304,9 +273,7 @@ def _claim_of(session: Session, lane: str, tenant: str, *, worker: str, lease_se
         index=shard.index,
         payload=shard.payload,
         checkpoint=shard.checkpoint,
-        dataset_id=shard.dataset_id,
-        job_id=shard.job_id,
-        model_id=shard.model_id,
+        owner=_owner(shard.dataset_id, shard.model_id, shard.job_id),
     )
 
 
@@ -333,10 +300,10 @@ def renew(session: Session, held: Claim, *, lease_seconds: float, done: int, tot
     ).first()
     if alive is None:
         raise LostLeaseError(f"shard {held.shard_id} attempt {held.attempt}")
-    if held.job_id is not None:
-        status = session.scalar(select(Job.status).where(Job.id == held.job_id))
+    if held.owner.kind is OwnerKind.JOB:
+        status = session.scalar(select(Job.status).where(Job.id == held.owner.id))
         if status == JobStatus.CANCELLING:
-            raise WorkCancelledError(held.job_id)
+            raise WorkCancelledError(held.owner.id)
 
 
 def fence(session: Session, held: Claim) -> None:
@@ -370,9 +337,8 @@ def is_last(session: Session, held: Claim) -> bool:
     session.execute(
         text("SELECT pg_advisory_xact_lock(:kind, hashtext(:phase))"), {"kind": _ENDS_OF_PHASES, "phase": phase}
     )
-    owner = _Owner(held.dataset_id, held.job_id, held.model_id)
     others = select(Shard.id).where(
-        owner.condition,
+        _of(held.owner),
         Shard.phase == held.phase,
         Shard.round == held.round,
         Shard.state != ShardState.DONE,
@@ -407,8 +373,7 @@ def complete(session: Session, held: Claim, output: dict[str, Any], *, units: in
 
 def kept_bytes(session: Session, held: Claim) -> int:
     """How many bytes all shards of the claim's phase have left in blobs of their owner."""
-    owner = _Owner(held.dataset_id, held.job_id, held.model_id)
-    of_phase = (owner.condition, Shard.phase == held.phase, Shard.round == held.round)
+    of_phase = (_of(held.owner), Shard.phase == held.phase, Shard.round == held.round)
     return int(session.scalar(select(func.sum(Shard.kept_bytes)).where(*of_phase)) or 0)
 
 
@@ -514,22 +479,23 @@ def _take_back(session: Session, of_whom: ColumnElement[bool], *, exhausted: boo
             Shard.index,
             Shard.vanished,
             Shard.exhausted,
-            Shard.dataset_id,
-            Shard.job_id,
-            Shard.model_id,
             Shard.lane,
+            *_COLUMNS.values(),
         )
     )
-    return [Vanished(*row) for row in rows]
+    return [
+        Vanished(id_, phase, index, times, killed, _owner(*owner), Lane(lane))
+        for id_, phase, index, times, killed, lane, *owner in rows
+    ]
 
 
 def waiting(session: Session, most: int) -> Counter[Lane]:
     """How many shards wait for a worker now, by lane, counted no further than to `most` in each."""
-    found: Counter[Lane] = Counter()
+    counts: Counter[Lane] = Counter()
     for lane in Lane:
         some = select(Shard.id).where(*_claimable(), Shard.lane == lane).limit(most)
-        found[lane] = session.scalar(select(func.count()).select_from(some.subquery())) or 0
-    return found
+        counts[lane] = session.scalar(select(func.count()).select_from(some.subquery())) or 0
+    return counts
 
 
 def drop(session: Session, held: Claim) -> None:
@@ -539,19 +505,12 @@ def drop(session: Session, held: Claim) -> None:
     )
 
 
-def drop_open(
-    session: Session,
-    *,
-    dataset_id: str | None = None,
-    job_id: str | None = None,
-    model_id: str | None = None,
-    running: bool = True,
-) -> None:
+def drop_open(session: Session, owner: Owner, *, running: bool = True) -> None:
     """Drop what is queued and, unless told not to, what runs: those attempts lose their lease."""
     states = [ShardState.QUEUED, ShardState.RUNNING] if running else [ShardState.QUEUED]
     session.execute(
         update(Shard)
-        .where(_Owner(dataset_id, job_id, model_id).condition, Shard.state.in_(states))
+        .where(_of(owner), Shard.state.in_(states))
         .values(state=ShardState.DROPPED, lease_until=None, finished_at=func.now())
     )
 
@@ -564,13 +523,10 @@ def any_running(session: Session, *, job_id: str) -> bool:
     )
 
 
-def outputs(
-    session: Session, phase: Phase, *, job_id: str | None = None, dataset_id: str | None = None, round_: int = 0
-) -> list[dict[str, Any]]:
+def outputs(session: Session, owner: Owner, phase: Phase, *, round_: int = 0) -> list[dict[str, Any]]:
     """The outputs of a finished round of a phase in shard order."""
-    owned = _Owner(dataset_id, job_id).condition
     rows = session.scalars(
-        select(Shard.output).where(owned, Shard.phase == phase, Shard.round == round_).order_by(Shard.index)
+        select(Shard.output).where(_of(owner), Shard.phase == phase, Shard.round == round_).order_by(Shard.index)
     )
     return [row or {} for row in rows]
 
@@ -605,16 +561,9 @@ def phase_reports(session: Session, *, job_id: str) -> list[PhaseReport]:
     return [PhaseReport(name, n, float(seconds or 0), int(units or 0)) for name, n, seconds, units in rows]
 
 
-def purge(
-    session: Session,
-    most: int,
-    *,
-    dataset_id: str | None = None,
-    job_id: str | None = None,
-    model_id: str | None = None,
-) -> bool:
+def purge(session: Session, owner: Owner, most: int) -> bool:
     """Delete up to `most` shards of an owner; true when none is left."""
-    return delete_some(session, _Owner(dataset_id, job_id, model_id).condition, most)
+    return delete_some(session, _of(owner), most)
 
 
 def delete_some(session: Session, which: ColumnElement[bool], most: int) -> bool:
@@ -624,7 +573,7 @@ def delete_some(session: Session, which: ColumnElement[bool], most: int) -> bool
     return bool(gone.rowcount < most)  # type: ignore[attr-defined]
 
 
-def stalled(session: Session) -> Sequence[Stalled]:
+def stalled(session: Session) -> list[Owner]:
     """Owners that have begun and not ended, all of whose shards have. The end of a phase opens the next in its own
     transaction, so there are none, unless workers of different releases did not see each other's ends."""
     unended = or_(
@@ -637,12 +586,12 @@ def stalled(session: Session) -> Sequence[Stalled]:
         .group_by(Shard.job_id, Shard.dataset_id)
         .having(func.bool_and(Shard.state == ShardState.DONE))
     )
-    return [Stalled(*row) for row in rows]
+    return [_owner(dataset_id, None, job_id) for job_id, dataset_id in rows]
 
 
-def last_phase(session: Session, *, dataset_id: str | None = None, job_id: str | None = None) -> Phase | None:
+def last_phase(session: Session, owner: Owner) -> Phase | None:
     """The phase that an owner opened last, if all its shards are done."""
-    mine = _Owner(dataset_id, job_id).condition
+    mine = _of(owner)
     open_ = select(Shard.id).where(mine, Shard.state != ShardState.DONE)
     if session.scalar(select(open_.exists())):
         return None

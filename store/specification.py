@@ -1,11 +1,13 @@
 """What a job is asked to do: every field, its default and its bounds. Unknown fields are errors.
 
-Of a list the first wrong item is the only error (`fail_fast`): half a million of them would take a gigabyte.
-"""
+Of a list the first wrong item is the only error (`fail_fast`): half a million of them would take a gigabyte."""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from store.errors import InvalidError
+from store.tables import Dataset
 
 SPECIFICATION_VERSION = 2
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
@@ -227,3 +229,41 @@ class JobSpec(JobSettings):
     """The whole specification of a job, as `POST /jobs` takes it in JSON."""
 
     dataset: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+DEFAULT_EMBEDDING_TEMPERATURE = 0.01
+
+
+def fill_for_kind(spec: JobSpec, dataset: Dataset, validation: Dataset | None) -> JobSpec:
+    """The specification with these defaults filled in; unchanged while a dataset is not yet ingested.
+
+    Raises:
+        InvalidError: the model or the validation dataset does not fit; `param` names the field.
+    """
+    kind = dataset.kind
+    if validation is not None and kind is not None and validation.kind is not None:
+        if kind != validation.kind:
+            raise InvalidError(
+                "validation_mismatch",
+                f"the validation dataset holds {validation.kind}, the dataset {kind}",
+                "validation.dataset",
+            )
+        if dataset.width != validation.width:
+            raise InvalidError(
+                "validation_mismatch",
+                f"the validation embeddings are {validation.width} wide, those of the dataset {dataset.width}",
+                "validation.dataset",
+            )
+    if kind == "images" and spec.model is None:
+        model = Model(architecture=DEFAULT_ARCHITECTURE, pretrained=DEFAULT_PRETRAINED)
+        return spec.model_copy(update={"model": model})
+    if kind == "embeddings":
+        if spec.model is not None:
+            raise InvalidError("model_not_used", "a dataset of embeddings takes no model: leave it out", "model")
+        if spec.objective.scope == "lora":
+            reason = "scope lora adapts the layers of a model, and a dataset of embeddings has none: use heads"
+            raise InvalidError("model_not_used", reason, "objective.scope")
+        if spec.objective.temperature is None:
+            objective = spec.objective.model_copy(update={"temperature": DEFAULT_EMBEDDING_TEMPERATURE})
+            return spec.model_copy(update={"objective": objective})
+    return spec

@@ -21,7 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from store.states import DatasetStatus, DeliveryStatus, JobStatus, Lane, ModelStatus, ShardState
+from store.phases import Lane
+from store.states import DatasetStatus, DeliveryStatus, JobStatus, ModelStatus, ShardState
 
 Json = dict[str, Any]
 

@@ -10,10 +10,10 @@ from datetime import timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from store.database import tenant_of
 from store.errors import ConflictError, InvalidError, NotFoundError
-from store.ids import new_id
+from store.nouns import new_id
 from store.tables import Upload
-from store.tenancy import tenant_of
 
 
 def blob_of(upload: Upload) -> str:
@@ -21,7 +21,7 @@ def blob_of(upload: Upload) -> str:
     return f"datasets/{upload.dataset_id}/upload"
 
 
-def create(session: Session, *, length: int, metadata_header: str | None, kept: timedelta) -> Upload:
+def create(session: Session, *, length: int, metadata_header: str | None, lifetime: timedelta) -> Upload:
     """Promise to keep `length` bytes that will come."""
     upload = Upload(
         id=new_id("up"),
@@ -29,7 +29,7 @@ def create(session: Session, *, length: int, metadata_header: str | None, kept: 
         dataset_id=new_id("ds"),
         length=length,
         metadata_header=metadata_header,
-        expires_at=func.now() + kept,
+        expires_at=func.now() + lifetime,
     )
     session.add(upload)
     session.flush()
@@ -78,10 +78,17 @@ def locked_for(session: Session, upload_id: str, writer: str) -> Upload:
     return upload
 
 
-def acknowledge(upload: Upload, received: int, kept: timedelta) -> None:
+def acknowledge(upload: Upload, received: int, lifetime: timedelta) -> None:
     """Say that so many of its bytes are kept."""
     upload.received = received
-    upload.expires_at = func.now() + kept
+    upload.expires_at = func.now() + lifetime
+
+
+def refreshed(session: Session, upload: Upload) -> Upload:
+    """The row with what the database makes of its changes: times are its own."""
+    session.flush()
+    session.refresh(upload)
+    return upload
 
 
 def whole(session: Session, upload_id: str, *, lock: bool = False) -> Upload:
@@ -131,6 +138,11 @@ def expired(session: Session) -> Upload | None:
     return session.scalar(
         select(Upload).where(Upload.expires_at <= func.now()).limit(1).with_for_update(skip_locked=True)
     )
+
+
+def purge(session: Session, upload: Upload) -> None:
+    """Forget an upload whose bytes are gone, or belong to a dataset."""
+    session.delete(upload)
 
 
 def _refuse_used(upload: Upload) -> None:

@@ -15,7 +15,7 @@ from service.app import create_app
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import logging
 from datetime import timedelta
 
-from store import datasets, jobs, models, pending
+from store import blob_owners, datasets, jobs, models
 from store.blobs import Blobs
 from store.database import Database
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 _AGE = timedelta(hours=6)
 """From its bytes to its row an upload takes moments; the rest is for clocks that differ."""
 
-_EXISTS = {"datasets": datasets.exists, "jobs": jobs.row_exists, "models": models.exists}
+_EXISTS = {"datasets": datasets.exists, "jobs": jobs.exists, "models": models.exists}
 
 
 def remove(database: Database, blobs: Blobs, age: timedelta = _AGE) -> None:
@@ -21,13 +21,13 @@ def remove(database: Database, blobs: Blobs, age: timedelta = _AGE) -> None:
     Raises:
         SQLAlchemyError, OSError: the rest is left for the next time.
     """
-    for owner in pending.longer_than(blobs, age):
+    for owner in blob_owners.longer_than(blobs, age):
         kind, _, id_ = owner.partition("/")
         with database.transaction() as session:
             owned = _EXISTS[kind](session, id_)
         if owned:
-            pending.settle(blobs, owner)
+            blob_owners.settle(blobs, owner)
         else:
             logger.info("%s: no row names it, its bytes are deleted", owner)
-            pending.forget(blobs, owner)
+            blob_owners.forget(blobs, owner)
     blobs.clear_staging(age)

@@ -18,8 +18,8 @@ from doorbell.bell import Bell
 from store.database import Database
 from store.settings import get_settings
 from store.shards import NAME_LENGTH
-from worker import presence, vanished
-from worker.stop import Stop, ask_children
+from worker.attempts import follow_up, presence
+from worker.attempts.stop import Stop, ask_children
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ def _database() -> Database:
 @cache
 def _place() -> Any:
     from store.blobs import Blobs
-    from worker.devices import compute_in_float32
-    from worker.work import Workplace
+    from worker.analysis.devices import compute_in_float32
+    from worker.attempts.attempt import Workplace
 
     compute_in_float32()
     settings = get_settings()
@@ -74,7 +74,7 @@ def _end(**_: object) -> None:
 
 def _take_over() -> None:
     try:
-        taken_back = vanished.take_over(_lock_files(), _database(), get_settings())
+        taken_back = follow_up.take_over(_lock_files(), _database(), get_settings())
     except (SQLAlchemyError, OSError) as error:
         logger.warning("leases of dead processes are left to run out: %s", error)
     else:
@@ -87,7 +87,7 @@ def work() -> None:
 
     Whoever is at work needs no bell to go on, so that a broker that is away holds up only those who are idle.
     """
-    from worker.work import work_once
+    from worker.attempts.attempt import work_once
 
     ends_at = time.monotonic() + SESSION_SECONDS
     while (opened := work_once(_place())) is not None:

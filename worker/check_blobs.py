@@ -7,7 +7,7 @@ owner without a row are left over, and may be deleted.
 import sys
 from collections import Counter
 
-from store import named_blobs
+from store import blob_owners
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import get_settings
@@ -22,15 +22,15 @@ def check(database: Database, blobs: Blobs) -> tuple[list[str], dict[str, int]]:
     """
     begun = {owner.partition("pending/")[2] for owner, _ in blobs.list("pending")}
     with database.transaction() as session:
-        wanted, owned = set(named_blobs.names(session)), named_blobs.owners(session)
+        wanted, owned = set(blob_owners.names(session)), blob_owners.owners(session)
     present, left_over = set(), Counter[str]()
     for kind in _KINDS:
         for name, _ in blobs.list(kind):
             present.add(name.partition(".pieces/")[0])
             left_over["/".join(name.split("/")[:2])] += 1
     with database.transaction() as session:
-        missing = (wanted - present) & set(named_blobs.names(session))
-        owned |= named_blobs.owners(session)
+        missing = (wanted - present) & set(blob_owners.names(session))
+        owned |= blob_owners.owners(session)
     return sorted(missing), {owner: left_over[owner] for owner in sorted(left_over) if owner not in owned | begun}
 
 

@@ -15,12 +15,14 @@ from sqlalchemy.orm import Session
 
 from doorbell.application import celery_application
 from doorbell.bell import MOST_AT_ONCE, Bell
-from store import datasets, features, idempotency, jobs, models, pending, retention, shards, uploads
+from store import blob_owners, datasets, features, idempotency, jobs, models, nouns, owners, shards, uploads
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
-from worker import abandoned, successors, vanished
-from worker.courier import Courier
+from store.tables import Dataset, Job, Model
+from worker import abandoned
+from worker.attempts import follow_up
+from worker.outbound.webhooks import NoticeSender
 
 logger = logging.getLogger("worker.sweeper")
 
@@ -33,7 +35,7 @@ _TRIM_PARTS = 16
 _LOOK_SECONDS = 3600.0
 """Between looks for abandoned uploads: what lists a store is not done every few seconds."""
 
-Owner = TypeVar("Owner", bound=retention.Owner)
+Row = TypeVar("Row", Dataset, Model, Job)
 
 _OF_THE_SYSTEM = (SQLAlchemyError, BlobStoreError, OSError)
 
@@ -41,7 +43,7 @@ _OF_THE_SYSTEM = (SQLAlchemyError, BlobStoreError, OSError)
 def sweep(database: Database, blobs: Blobs, bell: Bell, settings: Settings) -> None:
     """One round. Each part is its own transaction, and may be repeated or interrupted anywhere."""
     _take_back(database, settings)
-    successors.begin_waiting(database)
+    follow_up.begin_waiting(database)
     _go_on(database)
     _end_overdue(database)
     _end_cancelled(database)
@@ -56,14 +58,14 @@ def _take_back(database: Database, settings: Settings) -> None:
             logger.warning("%s: silent for longer than a lease, its connections are ended", name)
     with database.transaction() as session:
         expired = shards.take_back_expired(session)
-    vanished.judge(database, settings, expired)
+    follow_up.judge(database, settings, expired)
 
 
 def _go_on(database: Database) -> None:
     with database.transaction() as session:
         stalled = shards.stalled(session)
     for owner in stalled:
-        successors.go_on(database, owner)
+        follow_up.go_on(database, owner)
 
 
 def _end_overdue(database: Database) -> None:
@@ -82,7 +84,7 @@ def _end_cancelled(database: Database) -> None:
             job = jobs.lock(session, job_id)
             if job is not None:
                 # What a vanished worker left behind was queued again a moment ago: nobody wants it now.
-                shards.drop_open(session, job_id=job_id, running=False)
+                shards.drop_open(session, jobs.owner_of(job), running=False)
                 jobs.finish_cancel(session, job)
 
 
@@ -123,8 +125,8 @@ def _purge_owner(
     database: Database,
     blobs: Blobs,
     kind: str,
-    next_: Callable[[Session], Owner | None],
-    purge: Callable[[Session, Owner], object],
+    next_: Callable[[Session], Row | None],
+    purge: Callable[[Session, Row], object],
 ) -> bool:
     with database.transaction() as session:
         owner = next_(session)
@@ -136,13 +138,13 @@ def _purge_owner(
                 purge(session, owner)
         except _OF_THE_SYSTEM as error:
             logger.warning("%s/%s: purge put off: %s", kind, owner.id, error)
-            retention.put_off(session, owner, _PUT_OFF_SECONDS)
+            nouns.put_off(session, owner, _PUT_OFF_SECONDS)
     return True
 
 
 def _delete_blobs(blobs: Blobs, owner: str) -> None:
     """A worker that has lost its lease may not know it yet, and write once more: the note has it looked at again."""
-    pending.note(blobs, owner)
+    blob_owners.note(blobs, owner)
     blobs.delete_prefix(owner)
 
 
@@ -153,7 +155,7 @@ def _delete_expired(database: Database) -> bool:
 
 def _prune_shards(database: Database, settings: Settings) -> bool:
     with database.transaction() as session:
-        return retention.prune_shards(session, settings.ecif_shards_kept_seconds, _PRUNED_AT_ONCE, _PURGE_ROWS)
+        return owners.prune_shards(session, settings.ecif_shards_kept_seconds, _PRUNED_AT_ONCE, _PURGE_ROWS)
 
 
 def _trim_encoded(database: Database, blobs: Blobs, settings: Settings) -> bool:
@@ -172,7 +174,7 @@ def _purge_upload(database: Database, blobs: Blobs) -> bool:
             return False
         if upload.used_at is None:
             blobs.delete_prefix(f"datasets/{upload.dataset_id}")
-        session.delete(upload)
+        uploads.purge(session, upload)
     return True
 
 
@@ -188,7 +190,7 @@ def main() -> None:
     database = Database.from_settings(settings)
     bell = Bell(celery_application(settings))
     blobs = Blobs.from_settings(settings)
-    courier = Courier(database, settings)
+    notices = NoticeSender(database, settings)
     stop = threading.Event()
 
     def on_signal(_signal: int, _frame: FrameType | None) -> None:
@@ -206,7 +208,7 @@ def main() -> None:
                 look_at = time.monotonic() + _LOOK_SECONDS
         except _OF_THE_SYSTEM as error:
             logger.warning("sweep not finished: %s", error)
-    courier.close()
+    notices.close()
     bell.close()
     database.close()
 

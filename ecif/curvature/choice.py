@@ -101,7 +101,7 @@ def from_products(
 
 @dataclass(frozen=True)
 class Probes:
-    """Random directions whose covariance is H⁻¹ once they are solved for.
+    """Random directions whose covariance is H⁻¹ after they are solved for.
 
     Attributes:
         rows: (k, P).

@@ -69,7 +69,7 @@ def choose_damping(
     largest_condition: float = math.inf,
     seed: int = 0,
 ) -> DampingChoice:
-    """Resolve a setting: a number is kept, "auto" follows the rule above.
+    """Resolve a setting: a number stands, "auto" follows the rule above.
 
     Raises:
         ValueError: a negative or non-finite number, or another word.

@@ -80,18 +80,22 @@ class Ekfac:
         Raises:
             ValueError: N(δ + λ) is 0.
         """
-        found = bases(merge(factors(objective, params, b, i, draws, seed) for i, b in enumerate(batches())))
+        eigenbases = bases(merge(factors(objective, params, b, i, draws, seed) for i, b in enumerate(batches())))
         # Other labels than those that chose the bases: along their own principal axes they would look too large.
-        along = merge(curvatures(objective, params, b, i, found, draws, seed + 1) for i, b in enumerate(batches()))
-        return cls.finish(objective, params, found, along, damping=damping)
+        along = merge(curvatures(objective, params, b, i, eigenbases, draws, seed + 1) for i, b in enumerate(batches()))
+        return cls.finish(objective, params, eigenbases, along, damping=damping)
 
     @classmethod
-    def finish(cls, objective: Objective, params: Params, found: Bases, along: Sums, *, damping: float = 0.0) -> Ekfac:
+    def finish(
+        cls, objective: Objective, params: Params, eigenbases: Bases, along: Sums, *, damping: float = 0.0
+    ) -> Ekfac:
         """From the bases and the merged `curvatures` of all batches."""
         ridge = objective.ridge(damping)
         if not ridge > 0:
             raise ValueError("ekfac needs l2 or damping above 0")
-        return cls(found, flatten(along) / objective.partitions + ridge, {n: t.detach() for n, t in params.items()})
+        return cls(
+            eigenbases, flatten(along) / objective.partitions + ridge, {n: t.detach() for n, t in params.items()}
+        )
 
     def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:
         """The approximation's inverse times rhs (k, P), in float64."""
@@ -124,11 +128,11 @@ def factors(objective: Objective, params: Params, batch: Batch, place: int, draw
 
 
 def curvatures(
-    objective: Objective, params: Params, batch: Batch, place: int, found: Bases, draws: int, seed: int
+    objective: Objective, params: Params, batch: Batch, place: int, eigenbases: Bases, draws: int, seed: int
 ) -> Sums:
     """E[G²] in the eigenbases, for one batch: the corrected eigenvalues, shaped as the parameters."""
     return merge(
-        {name: G.square().sum(0) / draws for name, G in found.rotate(gradients).items()}
+        {name: G.square().sum(0) / draws for name, G in eigenbases.rotate(gradients).items()}
         for gradients in _pseudo_gradients(objective, params, batch, place, draws, seed)
     )
 

@@ -1,4 +1,4 @@
-"""Gauss-Newton inside a random subspace: small, explicit, and with rows per pair that are kept (`docs/design.md`, 4).
+"""Gauss-Newton inside a random subspace: small, explicit, and with stored rows per pair (`docs/design.md`, 4).
 
     M = Π [ (1/R) Σ Jᵀ(∇²_S L)J ] Πᵀ + N(δ + λ)·I,      rows_n = Π [∇Pos_n, ∇Neg_n]  (2, K)
 

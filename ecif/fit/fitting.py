@@ -2,7 +2,7 @@
 
 Influence is a statement about a minimum. Mini-batch Adam comes near one where there are many batches; full-batch
 L-BFGS then reaches it, every evaluation counting as an epoch (`settings` says who gets how many). Stationarity is
-told in units of the summed loss: the Newton decrement ½·gᵀH⁻¹g is at most ½‖g‖²/(N·δ) where the loss is convex, as
+stated in units of the summed loss: the Newton decrement ½·gᵀH⁻¹g is at most ½‖g‖²/(N·δ) where the loss is convex, as
 H ⪰ N·δ·I there.
 """
 
@@ -80,9 +80,9 @@ class _Fitting:
         value, gradient = self.objective.value_and_gradient(self.params, counted())
         if not abs(value) < float("inf"):
             raise ValueError(f"the objective is {value} at the starting parameters")
-        kept = theta.new_zeros(0, theta.numel())
+        checkpoints = theta.new_zeros(0, theta.numel())
         adam_epochs = self.settings.adam_epochs(count)
-        return FitState(theta, value, gradient, kept, Adam.start(theta), torch.zeros_like(gradient), adam_epochs)
+        return FitState(theta, value, gradient, checkpoints, Adam.start(theta), torch.zeros_like(gradient), adam_epochs)
 
     def ended(self, now: FitState) -> bool:
         if now.search is None and now.adam.steps:  # amid Adam: no full gradient to judge by
@@ -99,7 +99,7 @@ class _Fitting:
 
     def result(self, now: FitState) -> FitResult:
         theta, value, gradient = self._judged(now)
-        kept = now.checkpoints if now.checkpoints.shape[0] else theta[None]
+        checkpoints = now.checkpoints if now.checkpoints.shape[0] else theta[None]
         return FitResult(
             params=unflatten(theta, self.params),
             epochs_done=now.epoch,
@@ -107,7 +107,7 @@ class _Fitting:
             gradient_norm=float(gradient.norm()),
             decrement_bound=self._decrement_bound(gradient),
             stationary=self._stationary(now),
-            checkpoints=[unflatten(copy, self.params) for copy in kept],
+            checkpoints=[unflatten(copy, self.params) for copy in checkpoints],
         )
 
     def _adam_epoch(self, now: FitState) -> Iterator[FitState]:
@@ -132,13 +132,13 @@ class _Fitting:
             now = replace(now, adam=adam, batches=place + 1, pairs=pairs, seen=now.seen + gradient)
             if now.batches % self.settings.state_every == 0:
                 yield now
-        kept, epoch = now.checkpoints, now.epoch + 1
+        checkpoints, epoch = now.checkpoints, now.epoch + 1
         done = self._small(now.seen / self.objective.partitions, now)
         if done or self.settings.keeps(epoch, now.adam_epochs):
-            kept = torch.cat([kept, now.theta[None]])
+            checkpoints = torch.cat([checkpoints, now.theta[None]])
         yield replace(
             now,
-            checkpoints=kept,
+            checkpoints=checkpoints,
             epoch=epoch,
             batches=0,
             pairs=0,

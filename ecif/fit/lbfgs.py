@@ -101,9 +101,9 @@ class Lbfgs:
         move, turn = theta - self.theta, (gradient - self.gradient).to(theta)
         moves, turns = self.moves, self.turns
         if _dot(move, turn) > 1e-10 * float(move.norm()) * float(turn.norm()):
-            kept = min(20, max(8, _MEMORY // theta.numel()))
-            moves = torch.cat([moves, move[None]])[-kept:]
-            turns = torch.cat([turns, turn[None]])[-kept:]
+            most = min(20, max(8, _MEMORY // theta.numel()))
+            moves = torch.cat([moves, move[None]])[-most:]
+            turns = torch.cat([turns, turn[None]])[-most:]
         if moves.shape[0] == 0:
             return Lbfgs.start(theta, value, gradient, 2 * float(move.norm()))
         direction = _two_loops(gradient.to(theta), moves, turns)

@@ -1,4 +1,4 @@
-"""What a fit is asked to do, and what it answers.
+"""The settings of a fit, and its result.
 
 How many of the epochs Adam gets (`FitSettings.adam_epochs`): a pass is M mini-batch steps for Adam and one step for
 L-BFGS, so Adam wins by having many batches, and L-BFGS by ending at stationarity where Adam only circles it.
@@ -47,7 +47,7 @@ class FitSettings:
         tolerance: stop at ½‖g‖²/(N·δ) ≤ tolerance in units of the summed loss; with δ = 0 at a gradient
             norm of tolerance times that of the starting point.
         adam_precision: of the model in Adam's epochs; what judges them, and L-BFGS, is as wide as the parameters.
-        keep_checkpoints: parameter copies kept, evenly spaced over Adam's epochs.
+        keep_checkpoints: how many copies of the parameters, evenly spaced over Adam's epochs.
         state_every: Adam steps between two states handed out.
 
     Raises:
@@ -81,9 +81,9 @@ class FitSettings:
         return max(0, min(wanted, self.epochs - 1))
 
     def keeps(self, epoch: int, adam_epochs: int) -> bool:
-        """Whether the parameters at the end of this Adam epoch (from 1) are kept."""
-        kept = min(self.keep_checkpoints, adam_epochs)
-        return epoch in {round(adam_epochs * (i + 1) / kept) for i in range(kept)}
+        """Whether the parameters at the end of this Adam epoch (from 1) are a checkpoint."""
+        count = min(self.keep_checkpoints, adam_epochs)
+        return epoch in {round(adam_epochs * (i + 1) / count) for i in range(count)}
 
 
 @dataclass(frozen=True)

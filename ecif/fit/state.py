@@ -19,11 +19,11 @@ class FitState:
 
     Attributes:
         start, start_value, start_gradient: the opening point (P,), the objective and its gradient there.
-        checkpoints: (c, P), Adam's kept ends of epochs, oldest first.
+        checkpoints: (c, P), the ends of some of Adam's epochs, oldest first.
         adam: Adam's state while its epochs last, and its end thereafter.
-        search: L-BFGS's state once its epochs have begun.
+        search: L-BFGS's state, as soon as its epochs have begun.
         epoch: passes made, the opening evaluation aside.
-        adam_epochs: how many epochs are Adam's; the number made, once it has ended early.
+        adam_epochs: how many epochs are Adam's; the number made, if it has ended early.
         batches, pairs: of the Adam epoch under way, already stepped through.
         seen: (P,) float64, the sum of that epoch's gradients so far, each where Adam then stood.
     """

@@ -48,7 +48,7 @@ class NegativeCurvature(ArithmeticError):  # noqa: N818 (it is a finding, not a 
 
 
 class NotConverged(ArithmeticError):  # noqa: N818
-    """An iterative solve ended above its tolerance and the caller asked for strictness."""
+    """An iterative solve ended above its tolerance and the caller wanted strictness."""
 
     def __init__(self, iterations: int, residual: float, tolerance: float) -> None:
         self.residual = residual

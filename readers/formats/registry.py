@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import StrEnum, unique
 from pathlib import Path
 from typing import IO, Self
 
@@ -31,6 +31,7 @@ _NESTED = frozenset({".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".zst", ".bz2
 _PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin"})
 
 
+@unique
 class Format(StrEnum):
     """Every format that is read, by its name in the API, in the order in which they are listed there."""
 

@@ -18,11 +18,11 @@ from service.limits import UNLIMITED
 from service.multipart import UploadedFile
 from service.resumable import protocol
 from service.resumable.digests import digest_of
-from store import datasets, pending, shards, uploads
+from store import blob_owners, datasets, shards, uploads
 from store.blobs import Blobs
 from store.database import storable_text
 from store.errors import InvalidError
-from store.ids import new_id
+from store.nouns import new_id
 from store.references import check_references, filename_of
 from store.tables import Dataset
 
@@ -42,8 +42,8 @@ class StoredUpload:
     upload: UploadedFile
 
     def forgotten_on_error(self, blobs: Blobs) -> AbstractContextManager[None]:
-        """For the block that commits its row (`store/pending.py`)."""
-        return pending.forgotten_on_error(blobs, f"datasets/{self.dataset_id}")
+        """For the block that commits its row (`store/blob_owners.py`)."""
+        return blob_owners.forgotten_on_error(blobs, f"datasets/{self.dataset_id}")
 
 
 def store_upload(
@@ -74,7 +74,7 @@ def store_upload(
     filename = storable_text(upload.filename)[:1000] if upload.filename else None
     dataset_id = new_id("ds")
     blob = f"datasets/{dataset_id}/upload"
-    pending.note(blobs, f"datasets/{dataset_id}")
+    blob_owners.note(blobs, f"datasets/{dataset_id}")
     blobs.adopt(upload.path, blob)
     return StoredUpload(
         dataset_id=dataset_id,

@@ -22,7 +22,7 @@ from service.pagination import LINKED, Cursor, Limit, Page, link_next, newest_fi
 from store import jobs, shards
 from store.errors import InvalidError
 from store.idempotency import Answer
-from store.receivers import check_receiver
+from store.references import check_receiver
 from store.specification import JobSettings, JobSpec
 
 router = APIRouter(tags=["jobs"])

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from service.datasets.schemas import ErrorOut
 from store import shards
-from store.states import JobStatus, Phase, progress_unit
+from store.phases import Phase, progress_unit
+from store.states import JobStatus
 from store.tables import Job
 
 

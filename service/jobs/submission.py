@@ -3,13 +3,11 @@
 from sqlalchemy.orm import Session
 
 from store import datasets, jobs, models
-from store.catalogue import check_model, check_size
+from store.catalogue import HubRules, check_model, check_size
 from store.errors import InvalidError, NotFoundError
-from store.hub import HubRules
-from store.ids import new_id
+from store.nouns import new_id
 from store.settings import Settings
-from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, ValidationDataset
-from store.specification_defaults import fill_for_kind
+from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, ValidationDataset, fill_for_kind
 from store.states import JobStatus
 from store.tables import Dataset, Job
 from store.version import CODE_VERSION

@@ -56,9 +56,7 @@ class _Patch:
         with self.service.database.transaction() as session:
             upload = uploads.locked_for(session, self.upload.id, self.upload.writer or "")
             self._acknowledge(upload)
-            session.flush()
-            session.refresh(upload)
-            return upload
+            return uploads.refreshed(session, upload)
 
     def _acknowledge(self, upload: Upload) -> None:
         uploads.acknowledge(upload, self.written, timedelta(seconds=self.service.settings.ecif_upload_kept_seconds))

@@ -278,23 +278,23 @@ class TestProjected(CurvatureSuite):
 
 
 class SampledSuite(CurvatureSuite):
-    """Built from sampled labels: it solves with what it found, and that has the trace of Gauss-Newton."""
+    """Built from sampled labels: it solves with what it represents, and that has the trace of Gauss-Newton."""
 
-    def found(self, built: Any, world: Trained) -> Tensor:
+    def represented(self, built: Any, world: Trained) -> Tensor:
         """(P, P) float64 on the CPU, written out from its parts."""
         raise NotImplementedError
 
     def inverse(self, truth: Truth, built: Any, world: Trained) -> Tensor:
-        found = self.found(built, world)
-        assert float(found.trace()) == pytest.approx(float(self.damped(truth.gauss_newton).trace()), rel=0.1)
-        return torch.linalg.inv(found)
+        represented = self.represented(built, world)
+        assert float(represented.trace()) == pytest.approx(float(self.damped(truth.gauss_newton).trace()), rel=0.1)
+        return torch.linalg.inv(represented)
 
 
 class TestEkfac(SampledSuite):
     def build(self, world: Trained, precision: Precision) -> Ekfac:
         return Ekfac.of(world.objective, world.params, world.batches, damping=self.damping, draws=32)
 
-    def found(self, built: Any, world: Trained) -> Tensor:
+    def represented(self, built: Any, world: Trained) -> Tensor:
         """One block (Q_E ⊗ Q_D) diag(Λ) (Q_E ⊗ Q_D)ᵀ for every linear map, a diagonal for the rest."""
         blocks = []
         for name, part in unflatten(
@@ -313,7 +313,7 @@ class TestDiagonal(SampledSuite):
     def build(self, world: Trained, precision: Precision) -> Diagonal:
         return Diagonal.of(world.objective, world.params, world.batches, damping=self.damping, probes=32)
 
-    def found(self, built: Any, world: Trained) -> Tensor:
+    def represented(self, built: Any, world: Trained) -> Tensor:
         return torch.diag(built.diagonal.cpu())
 
 

@@ -30,9 +30,9 @@ def test_p_values_count_the_calibration_pairs_at_least_as_suspicious():
 
 
 def test_benjamini_hochberg_by_hand():
-    found = benjamini_hochberg(torch.tensor([0.04, 0.01, 0.9, 0.03]), 0.06)
-    assert found.q_value.tolist() == pytest.approx([0.16 / 3, 0.04, 0.9, 0.16 / 3])
-    assert found.flagged.tolist() == [True, True, False, True]
+    answer = benjamini_hochberg(torch.tensor([0.04, 0.01, 0.9, 0.03]), 0.06)
+    assert answer.q_value.tolist() == pytest.approx([0.16 / 3, 0.04, 0.9, 0.16 / 3])
+    assert answer.flagged.tolist() == [True, True, False, True]
     assert benjamini_hochberg(torch.zeros(0), 0.1).flagged.shape == (0,)
     for p, rate in (([0.1], 1.5), ([1.2], 0.1), ([math.nan], 0.1)):
         with pytest.raises(ValueError, match=r"rate|p-values|NaN"):
@@ -71,24 +71,24 @@ def test_the_noise_rate_of_a_clear_mixture(true_rate):
     g = torch.Generator().manual_seed(0)
     scores = torch.randn(2000, generator=g)
     scores[: int(2000 * true_rate)] += 5
-    found = estimate_noise_rate(scores)
-    assert found.rate == pytest.approx(true_rate, abs=0.03)
+    answer = estimate_noise_rate(scores)
+    assert answer.rate == pytest.approx(true_rate, abs=0.03)
     order = scores.argsort()
-    assert bool((found.posterior[order].diff() >= 0).all())
+    assert bool((answer.posterior[order].diff() >= 0).all())
 
 
 def test_one_population_and_degenerate_scores_look_clean():
     g = torch.Generator().manual_seed(0)
     assert estimate_noise_rate(torch.randn(3000, generator=g)).rate == 0
     for scores in (torch.zeros(0), torch.ones(1), torch.ones(50), torch.full((20,), math.nan)):
-        found = estimate_noise_rate(scores)
-        assert found.rate == 0
-        assert not bool(found.flagged.any())
+        answer = estimate_noise_rate(scores)
+        assert answer.rate == 0
+        assert not bool(answer.flagged.any())
     odd = torch.randn(100, generator=g)
     odd[0], odd[1], odd[2] = math.nan, math.inf, -math.inf
-    found = estimate_noise_rate(odd)
-    assert 0 <= found.rate <= 1
-    assert not bool(found.flagged[0])
+    answer = estimate_noise_rate(odd)
+    assert 0 <= answer.rate <= 1
+    assert not bool(answer.flagged[0])
     two = torch.cat([torch.zeros(60), torch.ones(40)])
     assert 0 <= estimate_noise_rate(two).rate <= 1
 

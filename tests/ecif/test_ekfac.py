@@ -7,10 +7,10 @@ from ecif.curvature.ekfac import Ekfac, bases, curvatures, factors, merge
 def test_it_is_closer_to_gauss_newton_than_a_diagonal_is(make_world):
     world = make_world(l2=1.0, partitions=2)
     given = (world.objective, world.params, world.batches)
-    found = torch.linalg.inv(Ekfac.of(*given, damping=0.5, draws=200).solve(torch.eye(220, dtype=torch.float64)).x)
+    matrix = torch.linalg.inv(Ekfac.of(*given, damping=0.5, draws=200).solve(torch.eye(220, dtype=torch.float64)).x)
     truth = dense_matrix(GaussNewton(*given, damping=0.5))
-    assert float((found - truth).norm()) < float((torch.diag(truth.diagonal()) - truth).norm())
-    assert float(torch.linalg.eigvalsh(found)[0]) >= world.objective.ridge(0.5) * (1 - 1e-9)
+    assert float((matrix - truth).norm()) < float((torch.diag(truth.diagonal()) - truth).norm())
+    assert float(torch.linalg.eigvalsh(matrix)[0]) >= world.objective.ridge(0.5) * (1 - 1e-9)
 
 
 def test_shards_in_any_grouping_make_the_same(make_world):
@@ -19,9 +19,9 @@ def test_shards_in_any_grouping_make_the_same(make_world):
     batches = list(enumerate(world.batches()))
 
     def sharded(groups):
-        found = bases(merge(merge(factors(objective, params, b, i, 4, 7) for i, b in g) for g in groups))
-        along = merge(merge(curvatures(objective, params, b, i, found, 4, 8) for i, b in g) for g in groups)
-        return Ekfac.finish(objective, params, found, along)
+        eigenbases = bases(merge(merge(factors(objective, params, b, i, 4, 7) for i, b in g) for g in groups))
+        along = merge(merge(curvatures(objective, params, b, i, eigenbases, 4, 8) for i, b in g) for g in groups)
+        return Ekfac.finish(objective, params, eigenbases, along)
 
     rhs = torch.randn(2, 220, dtype=torch.float64)
     whole = Ekfac.of(objective, params, world.batches, draws=4, seed=7).solve(rhs).x

@@ -37,8 +37,8 @@ def test_ekfac_influence_is_the_positive_part(make_world):
     curvature = Ekfac.of(world.objective, world.params, world.batches)
     batch, g = world.batches()[0], torch.randn(220, dtype=torch.float64)
     w = curvature.solve(g[None]).x
-    found = ekfac_influence(world.objective, world.params, batch, curvature, g)
-    torch.testing.assert_close(found, score_batch(world.objective, world.params, batch, w).positive[0])
+    scores = ekfac_influence(world.objective, world.params, batch, curvature, g)
+    torch.testing.assert_close(scores, score_batch(world.objective, world.params, batch, w).positive[0])
 
 
 def test_trak_is_the_positive_role_through_its_margins(make_world):

@@ -14,8 +14,8 @@ def test_coordinates_are_projections_of_the_gradients(make_world, side):
     assert projection.size == 3 * side * side
     torch.testing.assert_close(projection.rows @ projection.rows.T, torch.eye(projection.size).double())
     gradients = role_gradients(world.objective, world.params, batch)
-    found = project_batch(world.objective, world.params, batch, projection)
-    torch.testing.assert_close(found.rows, projection.down(gradients))
+    projected = project_batch(world.objective, world.params, batch, projection)
+    torch.testing.assert_close(projected.rows, projection.down(gradients))
     vectors = torch.randn(2, projection.size, dtype=torch.float64)
     torch.testing.assert_close(projection.down(projection.up(vectors)), vectors)
 

@@ -12,8 +12,8 @@ def loss(S):
     return -(S.log_softmax(1) + S.log_softmax(0)).diagonal().sum()
 
 
-def keep(S, kept):
-    return S[kept][:, kept]
+def keep(S, places):
+    return S[places][:, places]
 
 
 def draw(B, spread=3.0, seed=0, dtype=torch.float64):

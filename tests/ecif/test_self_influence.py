@@ -21,9 +21,9 @@ def test_exact_self_influence_is_the_quadratic_form(make_world):
     g = pair_gradients(world.objective, world.params, batch)
     truth = torch.einsum("np,pq,nq->n", g, inverse, g)
     for curvature in (matrix, Dense.of(matrix)):
-        found = exact_self_influence(world.objective, world.params, batch, curvature)
-        torch.testing.assert_close(found.value, truth, rtol=1e-5, atol=1e-8)
-        assert found.relative_standard_error == 0
+        answer = exact_self_influence(world.objective, world.params, batch, curvature)
+        torch.testing.assert_close(answer.value, truth, rtol=1e-5, atol=1e-8)
+        assert answer.relative_standard_error == 0
 
 
 @pytest.mark.parametrize("partitions", [1, 3])

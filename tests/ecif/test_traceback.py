@@ -40,10 +40,10 @@ def brute_force(columns, g):
 
 def test_it_is_the_most_a_move_in_the_span_can_do():
     spans, g = draw(12, 2, 7), draw(7, seed=1)
-    found = relative_influence(spans, g)
+    answer = relative_influence(spans, g)
     for n in range(12):
         sign = torch.sign(-(spans[n].sum(0) @ g))
-        assert float(found[n]) == pytest.approx(float(sign * brute_force(spans[n], g)), abs=1e-6)
+        assert float(answer[n]) == pytest.approx(float(sign * brute_force(spans[n], g)), abs=1e-6)
 
 
 def test_lengths_do_not_matter_and_parallel_columns_are_one():
@@ -71,17 +71,17 @@ def test_many_gradients_share_the_products(make_world):
     gradients = role_gradients(world.objective, world.params, batch)
     influences = -curvature.solve(gradients.flatten(0, 1)).x.unflatten(0, (batch.size, 2))
     queries = draw(3, 220)
-    found = relative_influence(influences, queries)
-    assert found.shape == (3, batch.size)
-    assert float(found.abs().max()) <= 1
+    answer = relative_influence(influences, queries)
+    assert answer.shape == (3, batch.size)
+    assert float(answer.abs().max()) <= 1
     for k in range(3):
-        torch.testing.assert_close(found[k], relative_influence(influences, queries[k]))
+        torch.testing.assert_close(answer[k], relative_influence(influences, queries[k]))
         moves = curvature.solve(gradients.sum(1)).x  # Δθ_n
-        assert torch.equal(found[k].sign(), (moves @ queries[k]).sign())
+        assert torch.equal(answer[k].sign(), (moves @ queries[k]).sign())
     gram = influences @ influences.mT
     products = torch.einsum("brp,kp->kbr", influences, queries)
     again = relative_influence_from_products(gram, products, queries.norm(dim=1))
-    torch.testing.assert_close(again, found)
+    torch.testing.assert_close(again, answer)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 import encoders.loading
 from encoders.architectures import TINY_CONFIG
 from encoders.construction import build
-from encoders.loaded_model import LoadedModel, model_digest
+from encoders.digest import model_digest
+from encoders.loaded_model import LoadedModel
 from encoders.loading import load_model
 from encoders.model_spec import Checkpoint, ModelRefused, ModelSpec
 

@@ -21,7 +21,7 @@ store.settings.keep_memory_private = lambda: None  # tests measure it, be they r
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import get_settings
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
 settings = get_settings()
 place = Workplace(settings, Database.from_settings(settings), Blobs.from_settings(settings))
 for _ in sys.stdin:

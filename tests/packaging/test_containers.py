@@ -27,8 +27,8 @@ from service.app import create_app
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
+from worker.attempts.attempt import Workplace, work_once
 from worker.sweeper import sweep
-from worker.work import Workplace, work_once
 
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent

@@ -9,19 +9,18 @@ import numpy as np
 import pytest
 
 from readers.formats.registry import Format
-from readers.upload import detect_format
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_a_format_is_a_name(tarred):
-    found = detect_format(tarred({"a.jpg": b"A", "a.txt": b"a"}), "x.tar")
-    assert (found, str(found)) == ("webdataset", "webdataset")
+def test_a_format_is_a_name(tarred, read):
+    format_ = read(tarred({"a.jpg": b"A", "a.txt": b"a"}), filename="x.tar").format
+    assert (format_, str(format_)) == ("webdataset", "webdataset")
 
 
-def test_the_name_of_a_file_decides_nothing(zipped):
-    assert detect_format(zipped({"metadata.csv": b"file_name,caption\n"}), "upload.tar.gz") is Format.FOLDER
-    assert detect_format(zipped({"metadata.csv": b"file_name,caption\n"}), "blob.bin") is Format.FOLDER
+def test_the_name_of_a_file_decides_nothing(zipped, read):
+    for name in ("upload.tar.gz", "blob.bin"):
+        assert read(zipped({"metadata.csv": b"file_name,caption\n"}), filename=name).format is Format.FOLDER
 
 
 def test_a_client_may_choose_where_two_fit(tarred, read):

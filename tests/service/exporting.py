@@ -12,7 +12,7 @@ from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
 from tests.service_fixtures import picture
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
 
 UIDS = [f"{7919 * (n + 1):016x}{n:016x}" for n in range(12)]
 

@@ -5,9 +5,8 @@ import time
 import pytest
 from webdataset.shardlists import expand_urls
 
-from store.braces import MOST_FILES, expanded
 from store.errors import InvalidError
-from store.references import check_reference, check_references
+from store.references import MOST_FILES, check_reference, check_references, expanded
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy import select, text, update
 
 from store import datasets, jobs, shards
-from store.ids import new_id
-from store.states import Lane, Phase, ShardState
+from store.nouns import new_id
+from store.phases import Lane, Owner, OwnerKind, Phase
+from store.states import ShardState
 from store.tables import Job, Shard
 
 
@@ -56,10 +57,10 @@ def test_one_shard_of_another_tenant_does_not_wait_behind_thousands(database, qu
     order = []
     for _ in range(4):
         claim = take(database)
-        order.append("light" if claim.job_id == few else "heavy")
+        order.append("light" if claim.owner.id == few else "heavy")
         do(database, claim)
     assert order == ["light", "heavy", "light", "heavy"]
-    assert take(database).job_id == many
+    assert take(database).owner.id == many
 
 
 def test_a_thousand_small_owners_of_one_tenant_take_the_turns_of_one(database, queue):
@@ -69,7 +70,7 @@ def test_a_thousand_small_owners_of_one_tenant_take_the_turns_of_one(database, q
     served = Counter()
     for _ in range(20):
         claim = take(database)
-        served[claim.job_id == other] += 1
+        served[claim.owner.id == other] += 1
         do(database, claim)
     assert served == {True: 10, False: 10}
 
@@ -82,7 +83,7 @@ def test_owners_of_one_tenant_share_its_turns_shard_by_shard(database, queue):
     first_six = []
     for _ in range(6):
         claim = take(database)
-        first_six.append(claim.job_id == later)
+        first_six.append(claim.owner.id == later)
         do(database, claim)
     assert sum(first_six) == 3
 
@@ -93,11 +94,11 @@ def test_a_large_job_is_not_held_up_by_small_ones_that_open_phase_after_phase(da
     served = Counter()
     for _ in range(60):
         claim = take(database)
-        served[claim.job_id] += 1
+        served[claim.owner.id] += 1
         do(database, claim)
-        if claim.job_id in small:
+        if claim.owner.id in small:
             with database.transaction() as session:
-                job = jobs.lock(session, claim.job_id)
+                job = jobs.lock(session, claim.owner.id)
                 jobs.open_phase(session, job, Phase.SCORE, [shards.Planned({})], round_=claim.round + 1)
     assert served[large] >= 8  # of six owners it has its sixth
 
@@ -107,7 +108,7 @@ def test_who_holds_fewer_workers_comes_first(database, queue):
     held = [take(database) for _ in range(3)]
     other = queue("other", 10)
     claims = [take(database) for _ in range(3)]
-    assert [claim.job_id == other for claim in claims] == [True, True, True]
+    assert [claim.owner.id == other for claim in claims] == [True, True, True]
     assert held
 
 
@@ -115,7 +116,7 @@ def test_a_tenant_holds_no_more_than_its_cap_and_nobody_waits_for_it(database, q
     queue("capped", 10)
     assert [take(database, most_of_a_tenant=2) is not None for _ in range(3)] == [True, True, False]
     other = queue("other", 1)
-    assert take(database, most_of_a_tenant=2).job_id == other
+    assert take(database, most_of_a_tenant=2).owner.id == other
 
 
 def test_a_worker_takes_from_its_own_lanes_only(database, queue):
@@ -131,9 +132,9 @@ def test_a_worker_takes_from_its_own_lanes_only(database, queue):
             source="https://example.org/x.zip",
         )
     assert take(database, lanes=[Lane.INGEST]) is None
-    assert take(database, lanes=[Lane.COMPUTE]).job_id == job
+    assert take(database, lanes=[Lane.COMPUTE]).owner.id == job
     assert take(database, lanes=[Lane.COMPUTE, Lane.INGEST]) is None
-    assert take(database, lanes=[Lane.FETCH]).dataset_id == "ds_fetched"
+    assert take(database, lanes=[Lane.FETCH]).owner.id == "ds_fetched"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_what_a_newer_release_queued_is_left_to_it_and_blocks_nobody(database, q
     with database.transaction() as session:
         session.execute(update(Shard).where(Shard.job_id == theirs).values(newer))
     ours = queue("one", 1)
-    assert take(database).job_id == ours
+    assert take(database).owner.id == ours
     assert take(database) is None
     with database.transaction() as session:
         left = session.execute(select(Shard.state, Shard.attempt).where(Shard.job_id == theirs)).all()
@@ -179,8 +180,10 @@ def test_a_phase_may_be_opened_again_and_its_rounds_are_apart(database, queue):
         assert not shards.is_last(session, first)
         shards.complete(session, first, {"of": "the second round"}, units=1)
         assert shards.is_last(session, second)
-        assert shards.outputs(session, Phase.SCORE, job_id=job_id) == [{}, {}]
-        assert shards.outputs(session, Phase.SCORE, job_id=job_id, round_=1)[0] == {"of": "the second round"}
+        assert shards.outputs(session, Owner(OwnerKind.JOB, job_id), Phase.SCORE) == [{}, {}]
+        assert shards.outputs(session, Owner(OwnerKind.JOB, job_id), Phase.SCORE, round_=1)[0] == {
+            "of": "the second round"
+        }
 
 
 def test_a_renewal_touches_no_index(database, queue):
@@ -205,8 +208,8 @@ def test_an_owner_whose_last_two_shards_did_not_see_each_other_is_found(database
     for claim in (take(database), take(database)):
         with database.transaction() as session:
             jobs.started(session, job_id)
-            assert job_id not in [owner.job_id for owner in shards.stalled(session)]
+            assert job_id not in [owner.id for owner in shards.stalled(session)]
             shards.complete(session, claim, {}, units=1)
     with database.transaction() as session:
-        assert shards.Stalled(job_id, None) in shards.stalled(session)
-        assert shards.last_phase(session, job_id=job_id) is Phase.SCORE
+        assert Owner(OwnerKind.JOB, job_id) in shards.stalled(session)
+        assert shards.last_phase(session, Owner(OwnerKind.JOB, job_id)) is Phase.SCORE

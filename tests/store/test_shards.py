@@ -7,7 +7,8 @@ from sqlalchemy import update
 
 from store import datasets, jobs, shards
 from store.errors import LostLeaseError, WorkCancelledError
-from store.states import JobStatus, Phase, Setback, ShardState
+from store.phases import Owner, OwnerKind, Phase
+from store.states import JobStatus, Setback, ShardState
 from store.tables import Shard
 
 
@@ -88,7 +89,7 @@ def test_the_last_shard_of_a_phase_knows_that_it_is_the_last(database, queued):
             shards.complete(session, claim, {"n": claim.index}, units=10)
     assert last == [False, True]
     with database.transaction() as session:
-        assert shards.outputs(session, Phase.SCORE, job_id=queued) == [{"n": 0}, {"n": 1}]
+        assert shards.outputs(session, Owner(OwnerKind.JOB, queued), Phase.SCORE) == [{"n": 0}, {"n": 1}]
         assert shards.progress(session, [(queued, Phase.SCORE)]) == {(queued, Phase.SCORE): shards.Progress(20, 20)}
 
 

@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from worker.attempts.attempt import Workplace, work_once
 from worker.sweeper import sweep
-from worker.work import Workplace, work_once
 
 
 class Files(BaseHTTPRequestHandler):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from worker import batch_ranges, curvatures
-from worker.steps import curvature as curvature_step
+from worker.analysis import curvature as curvature_step
+from worker.analysis import curvatures
+from worker.analysis import problem as batch_ranges
 
 CURVATURES = ["gauss_newton", "hessian", "ekfac", "projected", "identity"]
 COLUMNS = ("influence", "positive_influence", "negative_influence", "self_influence")

@@ -5,7 +5,7 @@ import torch
 from billiard import get_context
 
 from store.settings import Settings
-from worker import devices
+from worker.analysis import devices
 
 
 def device(asked: str, gpus: int) -> torch.device:
@@ -34,7 +34,7 @@ def test_the_processes_of_a_host_take_its_gpus_in_turn(monkeypatch, asked, gpus,
 
 def test_a_process_knows_its_place_in_the_pool():
     """As billiard's pool, which is Celery's, starts its eighth process: `index` is set, and then it is spawned."""
-    code = "import sys; from worker.devices import place_in_pool; sys.exit(place_in_pool())"
+    code = "import sys; from worker.analysis.devices import place_in_pool; sys.exit(place_in_pool())"
     process = get_context("spawn").Process(target=exec, args=(code, {}))
     process.index = 7
     process.start()

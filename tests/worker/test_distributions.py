@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from worker.distributions import describe
+from worker.analysis.summary import describe
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from sqlalchemy import select
 
 from doorbell.application import SESSION_SECONDS, SHARD_HARD_LIMIT_SECONDS, celery_application
 from store.tables import Shard
-from worker.lease import Lease
-from worker.stop import Stop
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
+from worker.attempts.lease import Lease
+from worker.attempts.stop import Stop
 
 VALUATION = {
     "task": "valuation",

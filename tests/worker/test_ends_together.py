@@ -12,8 +12,7 @@ from sqlalchemy import select
 
 from store import datasets
 from store.tables import Shard
-from worker import dataset_phases
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
 
 _FREEZES = """
 import time
@@ -21,7 +20,7 @@ from store import results
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
 
 settings = Settings()
 copy = results.load
@@ -54,7 +53,7 @@ def test_two_datasets_of_one_job_that_end_at_once_do_not_wait_for_each_other(
         session.flush()
         together.wait(10)  # both hold the row of their dataset now
 
-    monkeypatch.setattr(dataset_phases.datasets, "finish_ingest", at_once)
+    monkeypatch.setattr(datasets, "finish_ingest", at_once)
 
     def work():
         while True:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.states import DuplicateKind
-from worker.equals import Fingerprints, find_equal
+from worker.ingest.duplicates import Fingerprints, find_equal
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(-3, 3)), max_size=40))

@@ -13,9 +13,9 @@ from encoders.loaded_model import LoadedModel
 from store import api_keys
 from store.tables import EncodedPart, Feature
 from tests.service_fixtures import picture
-from worker.feature_cache import Keys
+from worker.analysis.features import Keys
+from worker.attempts.attempt import Workplace, work_once
 from worker.sweeper import sweep
-from worker.work import Workplace, work_once
 
 SPEC = {"task": "misalignment", "fit": None, "methods": ["clip_score"], "model": {"architecture": "tiny"}}
 

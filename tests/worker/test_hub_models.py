@@ -17,7 +17,7 @@ from encoders.hub import HubLimits, from_hub
 from encoders.model_spec import ModelRefused
 from service.app import create_app
 from store import api_keys
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
 
 REPOSITORY = "somebody/tiny-clip"
 SPEC = {"task": "misalignment", "fit": None, "methods": ["clip_score"]}

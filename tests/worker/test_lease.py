@@ -11,9 +11,9 @@ from store import shards
 from store.database import Database
 from store.errors import LostLeaseError
 from store.tables import Shard
-from worker.lease import Lease
-from worker.steps import plan
-from worker.work import Workplace, work_once
+from worker.analysis import plan
+from worker.attempts.attempt import Workplace, work_once
+from worker.attempts.lease import Lease
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def test_a_database_that_goes_away_is_not_the_fault_of_the_shard(
                 session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
         return real(task)
 
-    monkeypatch.setattr("worker.pipeline._RUN", {"plan": disconnected})
-    monkeypatch.setattr("worker.setbacks.pause_seconds", lambda times: 0.0)
+    monkeypatch.setattr("worker.analysis.plan.run", disconnected)
+    monkeypatch.setattr("worker.attempts.setbacks.pause_seconds", lambda times: 0.0)
     while client.get(f"/jobs/{job['id']}").json()["phase"] in ("plan", None):
         assert work_once(Workplace(settings, database, blobs)) is not None
     with database.transaction() as session:

@@ -9,8 +9,8 @@ from sqlalchemy import func, select
 from store import results, shards
 from store.database import Database
 from store.tables import Result, Shard
-from worker.steps import load
-from worker.work import Workplace, work_once
+from worker.analysis import load
+from worker.attempts.attempt import Workplace, work_once
 
 _WORKERS = 16
 # Sixteen who wait for each other wait longer than that; who is starved by other tests on the same cores does not.

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from worker.content_hash import row_hashes
-from worker.equals import find_equal
-from worker.near_equals import NEAR_COSINE, codes, find_near
+from worker.analysis.records import row_hashes
+from worker.ingest.duplicates import NEAR_COSINE, codes, find_equal, find_near
 
 
 def found_in(rows, positions=None):

@@ -3,7 +3,7 @@
 import pytest
 
 from store.errors import InvalidError
-from worker.fetching.pinned import Pinned
+from worker.outbound.addresses import Pinned
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from worker.fetching.pinned import Pinned
 )
 def test_by_its_address_under_its_own_name(monkeypatch, url, goes_to, host):
     monkeypatch.setattr(
-        "worker.fetching.public.socket.getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("192.0.2.1", 443))]
+        "worker.outbound.addresses.socket.getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("192.0.2.1", 443))]
     )
     pinned = Pinned(url, private_too=True)
     assert (str(pinned.url), pinned.headers["Host"]) == (goes_to, host)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from worker import batch_ranges
-from worker.steps import load
+from worker.analysis import load
+from worker.analysis import problem as batch_ranges
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def columns(rows):
 def test_the_answer_does_not_depend_on_how_the_work_is_cut(
     client, upload, embedding_zip, work, run, settings, database, blobs, monkeypatch, shard_pairs
 ):
-    from worker.work import Workplace, work_once
+    from worker.attempts.attempt import Workplace, work_once
 
     spec = {
         "task": "misalignment",

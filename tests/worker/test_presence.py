@@ -9,15 +9,15 @@ import pytest
 
 from store import shards
 from store.errors import LostLeaseError
+from store.phases import Lane
 from store.settings import Settings
-from store.states import Lane
-from worker.presence import appear, departed
-from worker.vanished import judge, take_over
+from worker.attempts.follow_up import judge, take_over
+from worker.attempts.presence import appear, departed
 
 _PROCESS = """
 import sys
 from pathlib import Path
-from worker.presence import appear
+from worker.attempts.presence import appear
 print(appear(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
@@ -97,7 +97,7 @@ def test_the_shard_of_a_killed_process_waits_again_at_once_and_that_of_a_live_on
 def test_a_process_that_was_killed_for_memory_is_known_by_the_kernels_count(folder, another, tmp_path, monkeypatch):
     counts = tmp_path / "vmstat"
     counts.write_text("nr_free_pages 1\noom_kill 3\n")
-    monkeypatch.setattr("worker.presence._KERNEL_COUNTS", counts)
+    monkeypatch.setattr("worker.attempts.presence._KERNEL_COUNTS", counts)
     (folder / another.name).write_bytes(b"3")
     kill(another)
     counts.write_text("nr_free_pages 1\noom_kill 4\n")

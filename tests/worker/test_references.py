@@ -12,9 +12,10 @@ from service.app import create_app
 from store.errors import InvalidError
 from store.references import check_reference, shown
 from store.settings import Settings
-from worker.fetching import Pace, fetch
-from worker.fetching.public import is_public
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
+from worker.outbound.addresses import is_public
+from worker.outbound.bounds import Pace
+from worker.outbound.copying import fetch
 
 
 def test_a_dataset_is_fetched_and_ingested(server, post, image_zip):
@@ -28,7 +29,7 @@ def test_a_dataset_is_fetched_and_ingested(server, post, image_zip):
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(server, post, image_zip, monkeypatch):
-    monkeypatch.setattr("worker.fetching.web._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("worker.outbound.web._PAUSE_SECONDS", 0.01)
     made, files, asked, cut = server
     files["/train.zip"] = image_zip(5)
     cut += [True, True]
@@ -92,7 +93,7 @@ def test_the_name_is_checked_and_the_address_is_kept(server, tmp_path, monkeypat
         resolved.append(host)
         return really("127.0.0.1" if host.endswith("example.org") else host, port, *given, **named)
 
-    monkeypatch.setattr("worker.fetching.public.socket.getaddrinfo", resolve)
+    monkeypatch.setattr("worker.outbound.addresses.socket.getaddrinfo", resolve)
 
     def copy(host):
         uri = f"https://{host}:{made.server_port}/file"
@@ -101,7 +102,7 @@ def test_the_name_is_checked_and_the_address_is_kept(server, tmp_path, monkeypat
     assert copy("data.example.org").size_bytes == 7
     assert resolved.count("data.example.org") == 1
     assert asked[0]["Host"] == f"data.example.org:{made.server_port}"
-    monkeypatch.setattr("worker.fetching.web._TRIES", 1)
+    monkeypatch.setattr("worker.outbound.web._TRIES", 1)
     with pytest.raises(Exception, match=r"(?i)hostname mismatch"):
         copy("other.example.org")
 
@@ -164,7 +165,7 @@ def test_buckets_of_a_service_with_keys_are_listed_first(settings):
 def test_addresses_that_are_not_public(address, tmp_path, monkeypatch):
     assert not is_public(ip_address(address))
     entries = [(0, 0, 0, "", ("93.184.215.14", 443)), (0, 0, 0, "", (address, 443))]
-    monkeypatch.setattr("worker.fetching.public.socket.getaddrinfo", lambda *_, **__: entries)
+    monkeypatch.setattr("worker.outbound.addresses.socket.getaddrinfo", lambda *_, **__: entries)
     with pytest.raises(InvalidError, match="public"):
         fetch(
             "https://rebound.example.org/x",

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from store import datasets, jobs, models
-from store.states import DeliveryStatus, Phase
+from store.states import DeliveryStatus
 from store.tables import Dataset, Delivery, Job, Model, Result, Shard
 from worker import pipeline
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_what_a_failed_job_has_left_counts_and_how_far_it_came_stays(
     def poisoned(_task):
         raise ValueError("poison")
 
-    monkeypatch.setitem(pipeline._RUN, Phase.RANK, poisoned)
-    monkeypatch.setattr("worker.work._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.analysis.rank.run", poisoned)
+    monkeypatch.setattr("worker.attempts.attempt._RETRY_SECONDS", 0.0)
     while work_once(Workplace(settings, database, blobs)) is not None:
         pass
     failed = client.get(f"/jobs/{job}").json()

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from store import shards
 from store.specification import SPECIFICATION_VERSION
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
 
 
 def test_a_worker_that_lacks_a_phase_leaves_it_to_a_newer_one(

@@ -11,11 +11,11 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
 from store import results
-from store.states import Phase, Setback
+from store.states import Setback
 from store.tables import Shard
-from worker import pipeline, setbacks
-from worker.steps import load
-from worker.work import Workplace, work_once
+from worker.analysis import load
+from worker.attempts import setbacks
+from worker.attempts.attempt import Workplace, work_once
 
 
 def of_database(code):
@@ -97,7 +97,7 @@ def test_a_full_disk_is_waited_for_but_not_for_ever(client, job, settings, datab
     def full(_task):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("worker.pipeline._RUN", {"plan": full})
+    monkeypatch.setattr("worker.analysis.plan.run", full)
     monkeypatch.setattr(setbacks, "pause_seconds", lambda _: 0.0)
     few = settings.model_copy(update={"ecif_max_hindered": 6})
     while work_once(Workplace(few, database, blobs)) is not None:
@@ -115,8 +115,8 @@ def test_what_runs_out_of_memory_is_tried_twice_and_told_without_an_allocator(cl
         attempts.append(True)
         torch.empty(10**15)
 
-    monkeypatch.setattr("worker.pipeline._RUN", {"plan": large})
-    monkeypatch.setattr("worker.work._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.analysis.plan.run", large)
+    monkeypatch.setattr("worker.attempts.attempt._RETRY_SECONDS", 0.0)
     work()
     failed = client.get(f"/jobs/{job}").json()
     assert failed["error"]["code"] == "out_of_memory"
@@ -164,7 +164,7 @@ def test_rows_of_an_attempt_that_died_before_its_end_are_written_once(client, jo
             raise of_database("57P01")
         return done
 
-    monkeypatch.setitem(pipeline._RUN, Phase.LOAD, dies_at_its_end)
+    monkeypatch.setattr(load, "run", dies_at_its_end)
     monkeypatch.setattr(setbacks, "pause_seconds", lambda _: 0.0)
     work()
     assert died

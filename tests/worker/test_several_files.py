@@ -13,8 +13,10 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from store.errors import InvalidError, WorkCancelledError
 from tests.readers.writers import img2dataset_tar, jpeg, stats, webdataset_shard
-from worker.fetching import Pace, fetch, several
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
+from worker.outbound import several
+from worker.outbound.bounds import Pace
+from worker.outbound.copying import fetch
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_parquet_files_by_braces(server, post, captions):
 
 
 def test_a_shard_that_breaks_off_is_taken_up(server, post, shards, monkeypatch):
-    monkeypatch.setattr("worker.fetching.web._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("worker.outbound.web._PAUSE_SECONDS", 0.01)
     made, files, asked, cut = server
     files |= {f"/{n}.tar": shards[n] for n in range(3)}
     cut += [True, True]
@@ -141,8 +143,8 @@ def test_each_address_is_checked(server, tmp_path, monkeypatch):
         address = {"a.example.org": "127.0.0.1", "b.example.org": "169.254.169.254"}.get(host, host)
         return really(address, *rest, **how)
 
-    monkeypatch.setattr("worker.fetching.public.socket.getaddrinfo", resolve)
-    monkeypatch.setattr("worker.fetching.public.is_public", lambda address: not address.is_link_local)
+    monkeypatch.setattr("worker.outbound.addresses.socket.getaddrinfo", resolve)
+    monkeypatch.setattr("worker.outbound.addresses.is_public", lambda address: not address.is_link_local)
     with pytest.raises(InvalidError, match=rf"http://b\.example\.org:{made.server_port}/x: .*public"):
         copy(f"http://{{a,b}}.example.org:{made.server_port}/x", tmp_path / "x", private_too=False)
     assert [each["Host"] for each in asked] == [f"a.example.org:{made.server_port}"]
@@ -235,7 +237,7 @@ def test_a_folder_has_its_bound(s3_bucket, tmp_path, monkeypatch):
 
 
 def test_what_breaks_off_too_often_is_named_for_the_next_attempt(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("worker.fetching.web._TRIES", 1)
+    monkeypatch.setattr("worker.outbound.web._TRIES", 1)
     made, files, _, cut = server
     files |= {"/0": b"00", "/1": b"11"}
     cut += [True]

@@ -12,7 +12,7 @@ from PIL import Image
 from store.states import DuplicateKind
 from tests.readers.conftest import tar_bytes
 from worker import pipeline
-from worker.work import Workplace, work_once
+from worker.attempts.attempt import Workplace, work_once
 
 
 def picture(seed: int) -> bytes:

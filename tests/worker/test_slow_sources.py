@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import pytest
 
 from store.errors import InvalidError
-from worker.fetching import Pace, fetch, pace
+from worker.outbound import bounds
+from worker.outbound.bounds import Pace
+from worker.outbound.copying import fetch
 
 
 @contextmanager
@@ -52,7 +54,7 @@ def test_who_drips_is_given_up_at_the_deadline(tmp_path, opening):
 
 
 def test_who_sends_too_little_in_a_minute_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(pace, "_WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr(bounds, "_WINDOW_SECONDS", 0.5)
     with dripping(BODY) as uri, pytest.raises(InvalidError, match="less than 1,000 a second") as refused:
         fetch(uri, tmp_path / "x", most=10**9, pace=Pace(60.0, 1000), private_too=True, progress=lambda *_: None)
     assert refused.value.code == "fetch_too_slow"

@@ -5,8 +5,8 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from store import api_keys
-from worker.steps import load
-from worker.work import Workplace, work_once
+from worker.analysis import load
+from worker.attempts.attempt import Workplace, work_once
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from store import shards
-from store.states import Lane
+from store.phases import Lane
 from store.tables import Dataset, Job, Pair, Result, Shard
 from worker import abandoned
-from worker.steps import fit
+from worker.analysis import fit
+from worker.attempts.attempt import Workplace, work_once
 from worker.sweeper import sweep
-from worker.work import Workplace, work_once
 
 
 class Rings:
@@ -61,7 +61,7 @@ def test_a_poisoned_shard_ends_its_own_job_only(
         return real(objective, *args, **kwargs)
 
     monkeypatch.setattr(fit, "fit", poisoned)
-    monkeypatch.setattr("worker.work._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("worker.attempts.attempt._RETRY_SECONDS", 0.0)
     spec = {"task": "misalignment", "dataset": dataset["id"]}
     bad = client.post("/jobs", json={**spec, "objective": {"l2": 0.666}}).json()["id"]
     good = client.post("/jobs", json=spec).json()["id"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from worker.tensors import get_elements, get_tensors, put_tensors
+from worker.analysis.tensors import get_elements, get_tensors, put_tensors
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 5), (2, 4), (4, 5), (0, 1)])

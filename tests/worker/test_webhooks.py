@@ -24,8 +24,8 @@ from store.deliveries import PAUSES_SECONDS
 from store.shared_secrets import webhook_secrets
 from store.tables import Delivery, Job, WebhookSecret
 from tests.receiving import receiver as a_receiver
-from worker import courier, sending
-from worker.courier import Courier
+from worker.outbound import webhooks
+from worker.outbound.webhooks import NoticeSender
 from worker.sweeper import sweep
 
 GUIDE = Path(__file__).parents[2] / "docs" / "webhooks.md"
@@ -83,8 +83,8 @@ def deliver(database, settings):
 
     def all_of_it():
         count = 0
-        while (claimed := courier.claim(database, [])) is not None:
-            courier.deliver(database, settings, claimed)
+        while (claimed := webhooks.claim(database, [])) is not None:
+            webhooks.deliver(database, settings, claimed)
             count += 1
         return count
 
@@ -210,7 +210,7 @@ def test_two_secrets_at_most_are_active_and_one_may_end_at_once(client, secret):
 
 
 def test_a_resolver_that_hangs_ends_with_the_delivery(ended, deliver, delivery, monkeypatch):
-    monkeypatch.setattr(sending, "_SECONDS", 0.4)
+    monkeypatch.setattr(webhooks, "_SECONDS", 0.4)
     over, resolved = threading.Event(), threading.Event()
 
     def hang(*_, **__):
@@ -218,7 +218,7 @@ def test_a_resolver_that_hangs_ends_with_the_delivery(ended, deliver, delivery, 
         resolved.set()
         raise OSError("no answer from the name server")
 
-    monkeypatch.setattr("worker.fetching.public.socket.getaddrinfo", hang)
+    monkeypatch.setattr("worker.outbound.addresses.socket.getaddrinfo", hang)
     job = ended("https://hooks.example.org/x")
     began = time.monotonic()
     deliver()
@@ -316,7 +316,7 @@ def test_redirects_are_not_followed(ended, deliver, delivery, receiver):
 @pytest.mark.parametrize("trickle", [None, b"H"])
 def test_a_receiver_that_hangs_is_given_up_in_time(ended, deliver, delivery, monkeypatch, trickle):
     """Also one that sends a byte now and then."""
-    monkeypatch.setattr(sending, "_SECONDS", 0.4)
+    monkeypatch.setattr(webhooks, "_SECONDS", 0.4)
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -376,7 +376,7 @@ def test_a_crash_between_sending_and_recording_sends_it_again(ended, deliver, de
 
     job = ended(receiver.url)
     with monkeypatch.context() as patched:
-        patched.setattr(courier.deliveries, "record", killed)
+        patched.setattr(webhooks.deliveries, "record", killed)
         with pytest.raises(KilledError):
             deliver()
     assert delivery(job)["status"] == "waiting"
@@ -391,7 +391,7 @@ def test_a_crash_between_sending_and_recording_sends_it_again(ended, deliver, de
 def test_private_addresses_are_refused_by_default(ended, deliver, delivery, database, settings, receiver):
     job = ended(receiver.url)
     closed = settings.model_copy(update={"ecif_private_receivers": False})
-    courier.deliver(database, closed, courier.claim(database, []))
+    webhooks.deliver(database, closed, webhooks.claim(database, []))
     assert receiver.received == []
     (attempt,) = delivery(job)["attempts"]
     assert attempt["error"] == "127.0.0.1 is not at a public address"
@@ -399,7 +399,7 @@ def test_private_addresses_are_refused_by_default(ended, deliver, delivery, data
 
 def test_http_is_for_private_addresses_only(ended, deliver, delivery, monkeypatch):
     entries = [(0, 0, 0, "", ("93.184.215.14", 80))]
-    monkeypatch.setattr("worker.fetching.public.socket.getaddrinfo", lambda *_, **__: entries)
+    monkeypatch.setattr("worker.outbound.addresses.socket.getaddrinfo", lambda *_, **__: entries)
     job = ended("http://hooks.example.org/x")
     deliver()
     assert "https only" in delivery(job)["attempts"][0]["error"]
@@ -429,7 +429,7 @@ def test_a_receiver_that_hangs_delays_no_other(ended, delivery, database, settin
         hanging.meanwhile = lambda: over.wait(20)
         jobs = [ended(hanging.url) for _ in range(5)]
         other = ended(receiver.url)
-        made = Courier(database, settings)
+        made = NoticeSender(database, settings)
         try:
             _until(lambda: receiver.received and len(hanging.received) == 4)
             began = time.monotonic()
@@ -458,7 +458,7 @@ def test_a_tenant_whose_receivers_all_hang_delays_no_other_tenant(ended, deliver
         with database.transaction() as session:
             session.execute(update(Job).where(Job.id == other).values(tenant="other"))
             session.execute(update(Delivery).where(Delivery.job_id == other).values(tenant="other"))
-        made = Courier(database, settings)
+        made = NoticeSender(database, settings)
         try:
             _until(lambda: receiver.received)
             _until(lambda: sum(len(each.received) for each in hanging) == 8)
@@ -472,7 +472,7 @@ def test_a_tenant_whose_receivers_all_hang_delays_no_other_tenant(ended, deliver
 
 def test_claims_go_to_the_tenant_with_fewest_under_way(database):
     def claimed_with(*under_way):
-        claimed = courier.claim(database, [_under_way(*each) for each in under_way])
+        claimed = webhooks.claim(database, [_under_way(*each) for each in under_way])
         return claimed and (claimed.tenant, claimed.receiver)
 
     with database.transaction() as session:

@@ -1,0 +1,128 @@
+"""Curvature: one block solve turns the validation gradient, and probes that stand for all pairs, into directions."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ecif import Curvature, Dense, OnState, Projected, Solution, State
+from ecif.parameters import row_dot, size
+from store.shards import Planned
+from worker.analysis.curvatures import damping_of, draw_probes, effort, is_used, per_pair, prepare, refused_curvature
+from worker.analysis.problem import Problem, open_problem, set_gradient
+from worker.analysis.tensors import put_tensors
+from worker.attempts.checkpoints import keeper, resumed
+from worker.attempts.task import Done, Task
+from worker.outputs import CurvatureOutput, FitOutput, SelfInfluenceMethod
+from worker.pipeline import Planning
+
+_PROBES = {"probes": 16, "diagonal": 8}
+_SPAN_PROBES = 32
+
+
+def cut(planning: Planning) -> list[Planned]:
+    """One shard, or none where no method needs the curvature."""
+    return [Planned({}, effort(planning.spec).max_passes)] if is_used(planning.spec) else []
+
+
+@dataclass
+class _Sides:
+    """Right-hand sides by what they are, (k, P) each, solved together."""
+
+    rows: dict[str, Tensor] = field(default_factory=dict)
+
+    def stacked(self, like: Tensor) -> Tensor:
+        return torch.cat([like.new_zeros(0, like.shape[1]), *(rows.to(like) for rows in self.rows.values())])
+
+    def split(self, x: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.rows, torch.split(x, [len(rows) for rows in self.rows.values()]), strict=True))
+
+
+def run(task: Task) -> Done[CurvatureOutput]:
+    """Solve for every direction that the phases after this one push forward.
+
+    Raises:
+        InvalidError: the curvature cannot be inverted here.
+    """
+    with open_problem(task) as problem:
+        damping = damping_of(problem)
+        curvature = prepare(problem, damping.value)
+        method, count = per_pair(problem), 0
+        sides, facts = _sides(problem, damping.value)
+        ready: dict[str, Tensor] = {}
+        if isinstance(curvature, Dense | Projected):
+            ready["factor"] = curvature.factor
+        elif problem.view.spec.task == "traceback" and method != "exact":
+            sides.rows["spans"] = _normal(problem)
+        elif method in _PROBES:
+            count = _PROBES[method]
+            drawn = draw_probes(problem, curvature, damping.value, count)
+            (ready if drawn.solved else sides.rows)["probes"] = drawn.rows
+        like = torch.zeros(0, size(problem.params), dtype=torch.float64, device=problem.device)
+        rhs = sides.stacked(like)
+        with refused_curvature(problem.view.spec.influence.curvature):
+            solution = _solve(curvature, rhs, task)
+        solved = sides.split(solution.x)
+        step = solved.pop("gradient", None)
+        ready |= {name: rows.double() if name == "edit" else rows.float() for name, rows in solved.items()}
+        if step is not None:
+            facts["newton_decrement"] = 0.5 * float(row_dot(sides.rows["gradient"], step.to(like.dtype))[0])
+        residual = solution.relative_residual
+        output = CurvatureOutput(
+            solved=put_tensors(task.blobs, task.blob_name("kept.safetensors"), ready),
+            self_influence=SelfInfluenceMethod(method, count),
+            parameters=size(problem.params),
+            curvature=problem.view.spec.influence.curvature,
+            damping=damping.value,
+            damping_reason=damping.reason,
+            iterations=solution.iterations,
+            relative_residual=float(residual.max()) if len(residual) else 0.0,
+            converged=solution.converged,
+            eigenvalue_range=list(solution.eigenvalue_range) if solution.eigenvalue_range else None,
+            **facts,
+        )
+    return Done(output, solution.iterations)
+
+
+def _sides(problem: Problem, damping: float) -> tuple[_Sides, dict[str, float | None]]:
+    """What is to be solved, and what was learned of the objective on the way, as the fields of `CurvatureOutput`."""
+    sides = _Sides()
+    facts: dict[str, float | None] = {}
+    task = problem.view.spec.task
+    if problem.roster.n_validation and task != "traceback":
+        facts["validation_loss"], gradient = problem.objective.validation_value_and_gradient(
+            problem.params, problem.validation_batches(), problem.roster.n_validation
+        )
+        sides.rows["validation"] = gradient[None]
+    fitted = problem.view.output(FitOutput)
+    if fitted is None or not fitted.stationary:
+        value, gradient = problem.objective.value_and_gradient(problem.params, problem.training_batches())
+        norm = float(gradient.norm())
+        facts |= {"objective": value, "gradient_norm": norm, "decrement_bound": _bound(problem, damping, norm)}
+        if not effort(problem.view.spec).by_diagonal:  # else the bound must do: a second solve costs as much again
+            sides.rows["gradient"] = gradient[None]
+    if task == "removal":
+        sides.rows["edit"] = set_gradient(problem)[None]
+    return sides, facts
+
+
+def _normal(problem: Problem) -> Tensor:
+    """z (k, P) of covariance I: along H⁻¹z the squares of the pairs' influence functions can be estimated."""
+    generator = torch.Generator().manual_seed(problem.view.spec.objective.seed)
+    return torch.randn(_SPAN_PROBES, size(problem.params), dtype=torch.float64, generator=generator)
+
+
+def _bound(problem: Problem, damping: float, gradient_norm: float) -> float | None:
+    """½‖g‖²/(N(δ+λ)), which no Newton decrement exceeds; `None` where nothing bounds it."""
+    ridge = problem.objective.ridge(damping)
+    return 0.5 * gradient_norm**2 / ridge if ridge else None
+
+
+def _solve(curvature: Curvature, rhs: Tensor, task: Task) -> Solution:
+    keep: OnState = keeper(task)
+
+    def on_state(state: State) -> None:
+        task.lease.progress(int(state["iteration"]))
+        keep(state)
+
+    return curvature.solve(rhs, state=resumed(task), on_state=on_state)

@@ -1,0 +1,226 @@
+"""The curvature that a job asked for, ready to invert: how far a solve goes, its damping, and what it is built from."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ecif import (
+    Curvature,
+    DampingChoice,
+    Dense,
+    Diagonal,
+    Ekfac,
+    GaussNewton,
+    Hessian,
+    Identity,
+    NegativeCurvature,
+    Projected,
+    Projection,
+    choose_damping,
+    probe_rhs,
+)
+from ecif.curvature.dense import LARGEST as LARGEST_DENSE
+from ecif.curvature.ekfac import Bases
+from ecif.parameters import size
+from store.errors import InvalidError
+from store.specification import JobSpec
+from worker.analysis.problem import Problem
+from worker.analysis.tensors import get_tensors
+from worker.outputs import BasesOutput, CurvatureOutput, EigenvaluesOutput, ProjectOutput
+
+PerPair = Literal["exact", "projected", "probes", "diagonal"]
+"""How answers that need a solve for every pair are had: exactly where the model is small, else estimated."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How far a solve goes. A pass over cached features is cheap; one through whole towers is not.
+
+    tolerance: relative residual; scores are less sensitive than this to the last digits of a direction.
+    largest_condition: what `damping: "auto"` keeps the condition number under, and so the number of passes.
+    by_diagonal: self-influence through the curvature's diagonal instead of a solve for every probe.
+    """
+
+    tolerance: float
+    max_passes: int
+    largest_condition: float
+    by_diagonal: bool
+
+
+_EFFORT = {
+    "heads": Effort(1e-3, 500, math.inf, by_diagonal=False),
+    "lora": Effort(1e-2, 100, 300.0, by_diagonal=True),
+    "all": Effort(1e-2, 100, 300.0, by_diagonal=True),
+}
+
+
+def effort(spec: JobSpec) -> Effort:
+    """How far solves go for a job."""
+    return _EFFORT[spec.objective.scope]
+
+
+def is_used(spec: JobSpec) -> bool:
+    """Whether a job inverts the curvature that `influence` names."""
+    return "ecif" in spec.methods or spec.task in ("removal", "traceback")
+
+
+def needs_ekfac(spec: JobSpec) -> bool:
+    """Whether a job needs the Kronecker factors, for its own curvature or for a baseline's."""
+    baseline = "ekfac_if" in spec.methods and spec.task != "traceback"
+    return baseline or (is_used(spec) and spec.influence.curvature == "ekfac")
+
+
+def needs_projection(spec: JobSpec) -> bool:
+    """Whether a job keeps every pair's projected gradients."""
+    return is_used(spec) and spec.influence.curvature == "projected"
+
+
+@contextmanager
+def refused_curvature(curvature: str) -> Iterator[None]:
+    """Tell a curvature that cannot be inverted as what it is: a setting that does not fit these data.
+
+    Raises:
+        InvalidError: instead of NegativeCurvature.
+    """
+    try:
+        yield
+    except NegativeCurvature as error:
+        if curvature == "hessian":
+            raise InvalidError("negative_curvature", str(error), "influence.curvature") from error
+        message = f"the {curvature} matrix is singular to rounding: raise objective.l2 or influence.damping"
+        raise InvalidError("singular_curvature", message, "influence.damping") from error
+
+
+def damping_of(problem: Problem) -> DampingChoice:
+    """λ of a job, as set or chosen; a pass over the data where it has to be chosen."""
+    return choose_damping(
+        problem.view.spec.influence.damping,
+        problem.objective,
+        problem.params,
+        problem.training_batches,
+        largest_condition=effort(problem.view.spec).largest_condition,
+        seed=problem.view.spec.objective.seed,
+    )
+
+
+def prepare(problem: Problem, damping: float) -> Curvature:
+    """The curvature that a job asked for, built from the sums of the phases before or from passes over the data.
+
+    Raises:
+        InvalidError: it cannot be inverted here.
+    """
+    wanted = problem.view.spec.influence.curvature
+    if wanted == "identity":
+        return Identity()
+    if wanted == "ekfac":
+        return ekfac(problem, damping)
+    if wanted == "projected":
+        return _projected(problem, damping)
+    matrix = _matrix(problem, damping)
+    if size(problem.params) > LARGEST_DENSE:
+        return matrix
+    with refused_curvature(wanted):
+        return Dense.of(matrix)
+
+
+def solved_curvature(problem: Problem) -> Curvature:
+    """What the curvature phase prepared, for a phase after it."""
+    solved = problem.view.output(CurvatureOutput)
+    assert solved is not None  # noqa: S101  asked for only where there was one
+    factor = directions(problem).get("factor")
+    if factor is None:
+        return prepare(problem, solved.damping)
+    factor = factor.to(problem.device)
+    if problem.view.spec.influence.curvature == "projected":
+        return Projected(projection_of(problem), factor)
+    return Dense(factor @ factor.mT, factor)
+
+
+def directions(problem: Problem) -> dict[str, Tensor]:
+    """The tensors that the curvature phase left; none where there was no such phase."""
+    solved = problem.view.output(CurvatureOutput)
+    return get_tensors(problem.task.blobs, solved.solved) if solved is not None else {}
+
+
+def per_pair(problem: Problem) -> PerPair:
+    """How this job has what would need a solve for every pair."""
+    curvature = problem.view.spec.influence.curvature
+    if curvature == "projected":
+        return "projected"
+    if size(problem.params) <= LARGEST_DENSE:
+        return "exact"
+    iterative = curvature in ("gauss_newton", "hessian")
+    return "diagonal" if iterative and effort(problem.view.spec).by_diagonal else "probes"
+
+
+def ekfac(problem: Problem, damping: float) -> Ekfac:
+    """From the sums that the phases before have made."""
+    eigenbases = bases(problem)
+    along: dict[str, Tensor] = {}
+    for output in problem.view.outputs(EigenvaluesOutput):
+        part = get_tensors(problem.task.blobs, output.sums)
+        along = {name: along[name] + part[name] for name in part} if along else part
+    on_device = {name: along[name].to(problem.device) for name in problem.params}
+    return Ekfac.finish(problem.objective, problem.params, eigenbases, on_device, damping=damping)
+
+
+def _projected(problem: Problem, damping: float) -> Projected:
+    parts = (get_tensors(problem.task.blobs, out.curvature)["M"] for out in problem.view.outputs(ProjectOutput))
+    on_device = (part.to(problem.device) for part in parts)
+    return Projected.finish(problem.objective, projection_of(problem), on_device, damping)
+
+
+def _matrix(problem: Problem, damping: float) -> GaussNewton | Hessian:
+    kind = Hessian if problem.view.spec.influence.curvature == "hessian" else GaussNewton
+    return kind(
+        problem.objective,
+        problem.params,
+        problem.training_batches,
+        damping=damping,
+        tolerance=effort(problem.view.spec).tolerance,
+        max_iterations=effort(problem.view.spec).max_passes,
+    )
+
+
+def bases(problem: Problem) -> Bases:
+    """The eigenbases that the bases phase found."""
+    output = problem.view.output(BasesOutput)
+    assert output is not None  # noqa: S101  asked for only where there was one
+    tensors = get_tensors(problem.task.blobs, output.bases)
+    side = {
+        which: {name[len(which) :]: Q.to(problem.device) for name, Q in tensors.items() if name.startswith(which)}
+        for which in ("left.", "right.")
+    }
+    return Bases(side["left."], side["right."])
+
+
+def projection_of(problem: Problem) -> Projection:
+    """The random projection of a job: drawn again wherever it is needed, from the seed."""
+    return Projection.of_size(problem.params, problem.view.spec.objective.seed)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Right-hand sides (k, P) whose solutions have the covariance H⁻¹; `solved` where no solve is needed any more."""
+
+    rows: Tensor
+    solved: bool
+
+
+def draw_probes(problem: Problem, curvature: Curvature, damping: float, count: int) -> Probes:
+    """Random directions that self-influence is estimated along."""
+    seed = problem.view.spec.objective.seed
+    if isinstance(curvature, Identity):
+        generator = torch.Generator().manual_seed(seed)
+        return Probes(torch.randn(count, size(problem.params), dtype=torch.float64, generator=generator), solved=True)
+    if isinstance(curvature, Ekfac):
+        return Probes(curvature.probes(count, seed), solved=True)
+    given = (problem.objective, problem.params, problem.training_batches)
+    if per_pair(problem) == "diagonal":
+        return Probes(Diagonal.of(*given, damping=damping, seed=seed).probes(count, seed), solved=True)
+    return Probes(probe_rhs(*given, count, seed, damping), solved=False)

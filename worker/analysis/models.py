@@ -1,0 +1,127 @@
+"""From a specification to a model and the function that embeds its batches."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from encoders import Checkpoint, Embedder, ModelRefused, ModelSpec, square_heads
+from store import models
+from store.catalogue import HUB_PREFIX, HubRules, check_architecture, check_size
+from store.errors import InvalidError
+from store.specification import JobSpec
+from store.tables import Model
+from worker.attempts.task import Task
+
+if TYPE_CHECKING:
+    from encoders import LoadedModel
+
+_FIELDS = {"architecture": "model.architecture", "pretrained": "model.pretrained", "scope": "objective.scope"}
+"""The field of a job for each part of a model that `encoders` may refuse."""
+
+SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
+
+
+def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | None:
+    """The model of a job; `None` for a dataset of embeddings.
+
+    Raises:
+        InvalidError: it cannot be built or its weights cannot be had; `param` names the field.
+    """
+    if spec.model is None:
+        return None
+    if spec.model.id is not None:
+        with task.database.transaction() as session:
+            model = models.get(session, spec.model.id)
+        return kept_model(task, model, device)
+    architecture, pretrained = spec.model.architecture, spec.model.pretrained
+    assert architecture is not None  # noqa: S101  a model is named one way or the other
+    from encoders import hub, load_model  # not before the first job that needs it
+
+    rules = _hub_rules(task)
+    try:
+        checkpoint = None
+        if isinstance(architecture, str) and architecture.startswith(HUB_PREFIX):
+            repository = architecture.removeprefix(HUB_PREFIX)
+            rules.check(architecture, "model.architecture")
+            limits = hub.HubLimits(task.settings.ecif_hub_model_bytes, task.settings.ecif_hub_cache_bytes)
+            architecture, checkpoint = hub.from_hub(repository, limits)
+        if isinstance(architecture, dict):
+            check_architecture(architecture)  # a repository's is a stranger's, and the row may be older than a rule
+            check_size(architecture, task.settings.ecif_max_model_bytes)
+            rules.check(architecture, "model.architecture")
+        # The seed draws weights where none are given: elsewhere it would only load the same model anew.
+        seed = spec.objective.seed if starts_from_nothing(spec) else 0
+        return load_model(ModelSpec(architecture, pretrained, seed), device, checkpoint=checkpoint)
+    except ModelRefused as refused:
+        raise _invalid(refused) from refused
+
+
+def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
+    """A model that a user brought.
+
+    Raises:
+        InvalidError: its checkpoint does not fit its architecture; `param` names the field of `POST /models`.
+    """
+    architecture = model.architecture
+    assert architecture is not None  # noqa: S101  known once the file is there
+    check_architecture(architecture, "architecture")
+    check_size(architecture, task.settings.ecif_max_model_bytes, "architecture")
+    rules = _hub_rules(task)
+    if isinstance(architecture, dict):
+        rules.check(architecture, "architecture")
+    checkpoint = Checkpoint(model.digest or "", partial(task.blobs.local_path, models.blob_of(model)))
+    from encoders import load_model
+
+    try:
+        return load_model(ModelSpec(architecture), device, checkpoint=checkpoint)
+    except ModelRefused as refused:
+        param = "file" if refused.code == "weights_mismatch" else "architecture"
+        raise InvalidError(refused.code, refused.message, param) from refused
+
+
+def _invalid(refused: ModelRefused) -> InvalidError:
+    """A refusal as the error of the job's field that names what was refused."""
+    field = _FIELDS[refused.part]
+    return InvalidError(refused.code, refused.message, f"{field}.{refused.path}" if refused.path else field)
+
+
+def _hub_rules(task: Task) -> HubRules:
+    """The rules of now. They hold for the token in this process, too."""
+    from encoders import hub
+
+    with task.database.transaction() as session:
+        rules = HubRules.of(session, task.settings)
+    hub.use_token(task.settings.ecif_hub_token or not rules.with_keys)
+    return rules
+
+
+def job_embedder(spec: JobSpec, model: LoadedModel | None, width: int | None, device: torch.device) -> Embedder:
+    """What maps the encoded inputs of this job's scope to embeddings; its parameters are on `device`.
+
+    Raises:
+        InvalidError: the scope does not fit the model; `param` names the field.
+    """
+    if model is None:
+        heads = square_heads(cast("int", width), cast("int", width))
+        return Embedder(
+            {name: weight.to(device) for name, weight in heads.parameters.items()}, heads.temperature, heads.embed
+        )
+    if spec.objective.scope == "lora":
+        lora = spec.objective.lora
+        assert lora is not None  # noqa: S101  filled in with the specification
+        try:
+            return model.lora(lora.rank, lora.alpha, spec.objective.seed)
+        except ModelRefused as refused:
+            raise _invalid(refused) from refused
+    return model.heads() if spec.objective.scope == "heads" else model.full()
+
+
+def starts_from_nothing(spec: JobSpec) -> bool:
+    """Whether the model is drawn at random, so that it knows something only once it is fitted."""
+    model = spec.model
+    if model is None or model.id is not None or model.pretrained is not None:
+        return False
+    return not (isinstance(model.architecture, str) and model.architecture.startswith(HUB_PREFIX))

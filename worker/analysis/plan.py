@@ -1,0 +1,84 @@
+"""Plan: settle the defaults that depend on the data, draw the seeded roster and fix batch membership."""
+
+import torch
+
+from ecif import plan_batches
+from store import datasets, jobs
+from store.errors import InvalidError
+from store.specification import JobSpec, fill_for_kind
+from worker.analysis.job_view import JobView
+from worker.analysis.roster import DATASET, VALIDATION, Roster, put_removed, resolve
+from worker.attempts.task import Done, Task
+from worker.outputs import PlanOutput
+
+_VALIDATION_SEED = 1_000_003  # so that splits and training batches are drawn independently
+
+
+def run(task: Task) -> Done[PlanOutput]:
+    """Draw the roster of a job.
+
+    Raises:
+        InvalidError: the datasets do not fit the specification, or leave nothing to work on.
+    """
+    view = JobView.of(task)
+    spec = _settled(task, view)
+    roster = draw(view, spec)
+    removed = resolve(task, view, spec, roster) if spec.task == "removal" else None
+    output = PlanOutput(
+        roster=roster.save(task.blobs, task.blob_name("roster.safetensors")),
+        pairs=roster.n_pairs,
+        scored=roster.scored,
+        calibration=roster.n_pairs - roster.scored,
+        validation=roster.n_validation,
+        batches=len(roster.batches(0)),
+        removed=int(removed.sum()) if removed is not None else None,
+        removed_blob=put_removed(task, removed) if removed is not None else None,
+    )
+    return Done(output, roster.n_pairs, lambda session: jobs.set_spec(session, view.id, spec.model_dump(mode="json")))
+
+
+def _settled(task: Task, view: JobView) -> JobSpec:
+    with task.database.transaction() as session:
+        dataset = datasets.get_including_deleted(session, view.dataset.id)
+        validation = datasets.get_including_deleted(session, view.validation.id) if view.validation else None
+        return fill_for_kind(view.spec, dataset, validation)
+
+
+def draw(view: JobView, spec: JobSpec) -> Roster:
+    """The roster of a job: a pure function of its specification and its datasets' sizes.
+
+    Raises:
+        InvalidError: no pair is left to score, or none to validate on.
+    """
+    objective = spec.objective
+    generator = torch.Generator().manual_seed(objective.seed + _VALIDATION_SEED & 0x7FFF_FFFF_FFFF_FFFF)
+    rows = torch.arange(view.dataset.pair_count)
+    calibration = rows.new_empty(0)
+    validation, validation_source = rows.new_empty(0), VALIDATION
+    if view.validation is not None:
+        shuffled = torch.randperm(view.validation.pair_count, generator=generator)
+        # Only `misalignment` calibrates; half of a clean set then stands among the scored pairs.
+        cut = len(shuffled) // 2 if spec.task == "misalignment" else 0
+        calibration, validation = shuffled[:cut].sort().values, shuffled[cut:]
+    elif view.held_out:
+        shuffled = torch.randperm(view.dataset.pair_count, generator=generator)
+        held = max(1, round(view.held_out * len(shuffled)))
+        rows, validation, validation_source = shuffled[held:].sort().values, shuffled[:held], DATASET
+        if not len(rows):
+            raise InvalidError(
+                "nothing_to_score",
+                f"a fraction of {view.held_out:g} leaves none of {len(shuffled)} pairs to score",
+                "validation.fraction",
+            )
+    if (view.validation is not None or view.held_out) and not len(validation):
+        raise InvalidError("nothing_to_validate", "the validation set holds no pair", "validation")
+    n = len(rows) + len(calibration)
+    return Roster(
+        source=torch.cat([torch.full_like(rows, DATASET), torch.full_like(calibration, VALIDATION)]),
+        row=torch.cat([rows, calibration]),
+        scored=len(rows),
+        partitions=plan_batches(n, objective.batch_size, objective.partitions, objective.seed),
+        validation_source=torch.full_like(validation, validation_source),
+        validation_row=validation,
+        batch_size=objective.batch_size,
+    )

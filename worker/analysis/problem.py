@@ -1,0 +1,197 @@
+"""The training problem of a job, ready to compute on: objective, starting weights, streams of batches, and how passes
+over the training pairs are cut into shards."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
+from ecif.objective import LOGIT_SCALE, starting_logit_scale
+from ecif.parameters import Params
+from store.shards import Planned
+from worker.analysis.devices import device_of
+from worker.analysis.job_view import DatasetView, JobView
+from worker.analysis.models import SMALLEST_TEMPERATURE, job_embedder, job_model, starts_from_nothing
+from worker.analysis.records import PartBlob, RecordTable
+from worker.analysis.roster import QUERIES, Roster, get_removed
+from worker.analysis.tensors import get_tensors
+from worker.attempts.task import Task
+from worker.outputs import BatchRange, EncodeOutput, FitOutput, PlanOutput
+from worker.pipeline import Planning
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One job's objective over its own data.
+
+    `initial` are the weights that it starts from, `params` those after `fit` (the same where nothing was fitted).
+    """
+
+    view: JobView
+    roster: Roster
+    objective: Objective
+    initial: Params
+    params: Params
+    device: torch.device
+    tables: tuple[RecordTable | None, ...]
+    task: Task
+
+    @property
+    def as_given(self) -> Params:
+        """The weights that embeddings are compared by: those the user brought, before a fit on wrong pairs drew those
+        together; the fitted ones where the model started from random weights and knew nothing before."""
+        return self.params if starts_from_nothing(self.view.spec) else self.initial
+
+    def batch(self, places: Tensor) -> Batch:
+        """The training pairs at these places of the roster."""
+        return self._read(self.roster.source[places], self.roster.row[places])
+
+    def training_batches(self) -> Iterator[Batch]:
+        """One pass: all batches of all partitions, in order."""
+        for partition in range(len(self.roster.partitions)):
+            for places in self.roster.batches(partition):
+                self.task.lease.check()
+                yield self.batch(places)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """One pass over the pairs that define the validation loss."""
+        for places in cut_batches(torch.arange(self.roster.n_validation), self.roster.batch_size):
+            self.task.lease.check()
+            yield self._read(self.roster.validation_source[places], self.roster.validation_row[places])
+
+    def queries(self, rows: Tensor) -> Batch:
+        """The queries of a traceback at these rows of their dataset."""
+        return self._read(torch.full_like(rows, QUERIES), rows)
+
+    def _read(self, source: Tensor, row: Tensor) -> Batch:
+        sources, rows = source.numpy(), row.numpy()
+        records: npt.NDArray[Any] | None = None
+        for which, table in enumerate(self.tables):
+            mine = sources == which
+            if table is None or not mine.any():
+                continue
+            rows_ = table.rows(rows[mine])
+            if mine.all():
+                records = rows_
+                break
+            if records is None:
+                records = np.empty(len(rows), dtype=rows_.dtype)
+            records[mine] = rows_
+        assert records is not None  # noqa: S101  a batch is never empty
+        return Batch(
+            images=self._tensor(records["image"]),
+            texts=self._tensor(records["text"]),
+            caption_group=self._tensor(records["caption"]),
+            image_group=self._tensor(records["image_hash"]),
+        )
+
+    def _tensor(self, column: npt.NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(column))
+        if tensor.dtype == torch.int32:
+            tensor = tensor.long()  # token ids; embedding tables want int64
+        return tensor.to(self.device)
+
+
+@contextmanager
+def open_problem(task: Task) -> Iterator[Problem]:
+    """The problem of the job that a shard belongs to; its files close with the block."""
+    view = JobView.of(task)
+    device = device_of(task.settings)
+    model = job_model(task, view.spec, device)
+    embedder = job_embedder(view.spec, model, view.dataset.width, device)
+    roster = Roster.load(task.blobs, view.plan.roster)
+    wanted = view.spec.objective
+    temperature = wanted.temperature or max(embedder.temperature, SMALLEST_TEMPERATURE)
+    scale = min(1 / temperature, 1 / SMALLEST_TEMPERATURE)
+    initial = dict(embedder.parameters)
+    if wanted.train_temperature:
+        initial[LOGIT_SCALE] = torch.tensor(starting_logit_scale(scale), device=device)
+    objective = Objective(
+        embed=embedder,
+        scale=scale,
+        l2=wanted.l2,
+        prior=initial,
+        n_pairs=roster.n_pairs,
+        partitions=wanted.partitions,
+        mask_duplicates=wanted.mask_duplicates,
+    )
+    fitted = view.output(FitOutput) if FitOutput in view.read else None
+    params = initial
+    if fitted is not None:
+        stored = get_tensors(task.blobs, fitted.params)
+        params = {name: stored[name].to(device) for name in initial}
+    tables = (
+        _table(task, view, view.dataset, model is not None),
+        _table(task, view, view.validation, model is not None) if view.validation else None,
+        _table(task, view, view.queries, model is not None) if view.queries else None,
+    )
+    try:
+        yield Problem(view, roster, objective, initial, params, device, tables, task)
+    finally:
+        for table in tables:
+            if table is not None:
+                table.close()
+
+
+def set_gradient(problem: Problem) -> Tensor:
+    """∇(Σ_R Pos + Neg_R), (P,) float64, of the pairs that a removal takes out, averaged over the partitions."""
+    removed = get_removed(problem.task, problem.view.plan)
+    total = torch.zeros_like(flatten(problem.params), dtype=torch.float64)
+    for partition in range(len(problem.roster.partitions)):
+        for places in problem.roster.batches(partition):
+            if bool(removed[places].any()):
+                problem.task.lease.check()
+                leaving = removed[places].to(problem.device)
+                total += removal_gradient(problem.objective, problem.params, problem.batch(places), leaving)
+    return total / len(problem.roster.partitions)
+
+
+def _table(task: Task, view: JobView, dataset: DatasetView, encoded: bool) -> RecordTable:
+    parts: Iterable[PartBlob] = dataset.parts
+    if encoded:
+        mine = [output for output in view.outputs(EncodeOutput) if output.dataset == dataset.id]
+        parts = [PartBlob(output.blob, output.first_row, output.count) for output in mine]
+    return RecordTable(task.blobs, sorted(parts, key=lambda part: part.first_row))
+
+
+_PAIRS_A_SHARD = 16_384
+
+
+def batch_ranges(planning: Planning) -> list[Planned]:
+    """About as many pairs in each shard, whatever the number of workers: the sums are grouped alike every time."""
+    plan, size = planning.output(PlanOutput), planning.spec.objective.batch_size
+    step = max(1, _PAIRS_A_SHARD // size)
+    planned = []
+    for partition in range(planning.spec.objective.partitions):
+        for first in range(0, plan.batches, step):
+            last = min(first + step, plan.batches)
+            payload = BatchRange(partition, first, last).as_json()
+            planned.append(Planned(payload, min(last * size, plan.pairs) - first * size))
+    return planned
+
+
+def places_of(problem: Problem) -> list[Tensor]:
+    """The batches of this shard, as places in the roster."""
+    mine = BatchRange.from_json(problem.task.claim.payload)
+    return problem.roster.batches(mine.partition)[mine.first : mine.last]
+
+
+def pairs_of(problem: Problem) -> int:
+    """How many pairs stand in the batches of this shard."""
+    return sum(len(places) for places in places_of(problem))
+
+
+def batches_of(problem: Problem) -> Iterator[tuple[int, Batch]]:
+    """The batches of this shard, each with its index in a whole pass; progress is told on the way."""
+    mine, done = BatchRange.from_json(problem.task.claim.payload), 0
+    before = mine.partition * len(problem.roster.batches(mine.partition)) + mine.first
+    for index, places in enumerate(places_of(problem), before):
+        problem.task.lease.progress(done)
+        yield index, problem.batch(places)
+        done += len(places)

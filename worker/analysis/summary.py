@@ -1,0 +1,193 @@
+"""The summary of a job: counts, what the model, the fit and the solver were, how the scores are spread, and what to be
+warned of."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ecif.self_influence import probed_relative_standard_error
+from store.phases import Phase
+from store.shards import PhaseReport
+from worker.analysis.job_view import JobView
+from worker.analysis.models import starts_from_nothing
+from worker.outputs import CurvatureOutput, EditOutput, EncodeOutput, FitOutput, Json, SelfInfluenceMethod, TraceOutput
+
+_NOT_STATIONARY = 1e-2  # Newton decrement in units of the summed loss: a hundredth of what one pair weighs
+
+
+def counts(view: JobView, flagged: int | None) -> Json:
+    """How many pairs did what."""
+    plan = view.plan
+    return {
+        "pairs": view.dataset.pair_count,
+        "rejected": view.dataset.rejected_count,
+        "scored": plan.scored,
+        "held_out": view.dataset.pair_count - plan.scored,
+        "validation": plan.validation,
+        "calibration": plan.calibration,
+        "batches": plan.batches,
+        "flagged": flagged,
+        "truncated_captions": truncated_captions(view),
+    }
+
+
+def truncated_captions(view: JobView) -> int | None:
+    """Captions whose end the model does not read, over all datasets of the job; `None` without a model."""
+    if view.spec.model is None:
+        return None
+    return sum(output.truncated for output in view.outputs(EncodeOutput))
+
+
+def methods(view: JobView) -> Json:
+    """What the model, its encoding, the fit, the curvature and the self-influence were."""
+    # A dataset of embeddings was made by a model that nobody named here: its digest is null.
+    report: Json = {"model": {"digest": None}, "encoding": None, "fit": None, "curvature": None, "self_influence": None}
+    encoded = view.outputs(EncodeOutput)
+    if encoded:
+        report["model"] = {"digest": encoded[0].model_digest, "encoder": encoded[0].encoder}
+        report["encoding"] = _encoding(encoded)
+    fitted = view.output(FitOutput)
+    if fitted is not None:
+        report["fit"] = _without(fitted.as_json(), "params", "losses", "checkpoints", "last_look", "look_weight")
+    solved = view.output(CurvatureOutput)
+    if solved is not None:
+        report["curvature"] = _curvature(solved) | _traced(view)
+        report["self_influence"] = None if view.spec.task == "traceback" else _self_influence(solved.self_influence)
+    return report
+
+
+def _curvature(solved: CurvatureOutput) -> Json:
+    report = _without(solved.as_json(), "kept", "self_influence")
+    objective = ("objective", "gradient_norm", "decrement_bound")
+    if solved.gradient_norm is None:  # a fit has made it stationary
+        report = _without(report, *objective)
+    return {
+        name: value
+        for name, value in report.items()
+        if value is not None or name not in ("validation_loss", "newton_decrement")
+    }
+
+
+def _encoding(encoded: list[EncodeOutput]) -> Json:
+    """How many images and captions, over all datasets of the job, went through the model; the rest of the pairs' were
+    there already, from earlier jobs or from an equal one."""
+    pairs = sum(output.count for output in encoded)
+    through = {
+        "images": sum(output.encoded.images for output in encoded),
+        "captions": sum(output.encoded.captions for output in encoded),
+    }
+    return {side: {"encoded": number, "reused": pairs - number} for side, number in through.items()}
+
+
+def removal(view: JobView) -> Json | None:
+    """What taking pairs out did; `None` for other tasks."""
+    edited = view.output(EditOutput)
+    return edited.report if edited is not None else None
+
+
+def _traced(view: JobView) -> Json:
+    """How far the solves for the queries of a traceback went, the worst of them."""
+    traced = view.outputs(TraceOutput)
+    if not traced:
+        return {}
+    solves = [output.solve for output in traced if output.solve is not None]
+    report: Json = {"spans": traced[0].spans}
+    if solves:
+        report["iterations"] = max(solve.iterations for solve in solves)
+        report["relative_residual"] = max(solve.relative_residual for solve in solves)
+        report["converged"] = all(solve.converged for solve in solves)
+    return report
+
+
+_SELF_INFLUENCE = {
+    "exact": "exact",
+    "projected": "exact inside the projection",
+    "probes": "random probes",
+    "diagonal": "random probes through the curvature's diagonal",
+}
+
+
+def _self_influence(had: SelfInfluenceMethod) -> Json:
+    error = probed_relative_standard_error(had.probes) if had.probes else 0.0
+    return {"method": _SELF_INFLUENCE[had.method], "probes": had.probes, "relative_standard_error": error}
+
+
+def _without(report: Json, *names: str) -> Json:
+    return {name: value for name, value in report.items() if name not in names}
+
+
+def warnings(view: JobView) -> list[str]:
+    """What a careful reader of the result should know."""
+    messages: list[str] = []
+    messages += _stationarity(view)
+    curvature = methods(view)["curvature"]
+    if curvature is not None and not curvature["converged"]:
+        messages.append(
+            f"curvature not inverted to its tolerance: relative residual {curvature['relative_residual']:.2g} "
+            f"after {curvature['iterations']} passes; raise influence.damping or objective.l2"
+        )
+    truncated = truncated_captions(view)
+    if truncated:
+        messages.append(f"{truncated} captions are longer than the model reads and were cut")
+    plan, size = view.plan, view.spec.objective.batch_size
+    if plan.pairs < size:
+        messages.append(f"batch_size {size} is more than the {plan.pairs} pairs: one batch holds them all")
+    elif plan.pairs % size == 1:
+        messages.append("the last batch holds a single pair: it has no negatives, and its scores are 0")
+    if plan.pairs == 1:
+        messages.append("a single pair has no negatives: every score of it is 0")
+    if starts_from_nothing(view.spec) and view.spec.fit is None:
+        messages.append("the model is random and was not fitted: its scores mean nothing")
+    if view.dataset.rejected_count:
+        messages.append(f"{view.dataset.rejected_count} pairs were turned away: see /datasets/{view.dataset.id}/pairs")
+    return messages
+
+
+def _stationarity(view: JobView) -> list[str]:
+    fitted, solved = view.output(FitOutput), view.output(CurvatureOutput)
+    if solved is None or (fitted is not None and fitted.stationary):
+        return []
+    decrement, least = solved.newton_decrement, ""
+    if decrement is None:
+        decrement, least = solved.decrement_bound, "at most "
+    if decrement is not None and decrement < _NOT_STATIONARY:
+        return []
+    says = f", Newton decrement {least}{decrement:.3g} in units of the summed loss" if decrement is not None else ""
+    advice = "raise fit.epochs" if view.spec.fit is not None else "let `fit` minimise the objective first"
+    return [
+        f"not stationary: gradient norm {solved.gradient_norm:.3g}{says}; "
+        f"influences describe a model that is not at its minimum; {advice}"
+    ]
+
+
+def phase(report: PhaseReport, pairs: int) -> Json:
+    """How long a phase took and how fast it was. A pass or an epoch goes over every pair."""
+    handled = report.units * pairs if report.phase in (Phase.FIT, Phase.CURVATURE) else report.units
+    return {
+        "phase": report.phase,
+        "version": Phase(report.phase).version,
+        "shards": report.shards,
+        "seconds": round(report.seconds, 3),
+        "pairs": handled,
+        "pairs_per_second": round(handled / report.seconds, 1) if report.seconds else None,
+    }
+
+
+_QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+_BINS = 40
+
+
+def describe(score: Tensor) -> dict[str, Any]:
+    """Mean, standard deviation, quantiles and a histogram of a score (n,)."""
+    values = score.double().numpy()
+    least, most = float(values.min()), float(values.max())
+    # What differs by rounding only has no bins: it is drawn as numpy draws what does not differ at all.
+    distinct = most - least > _BINS * np.spacing(max(abs(least), abs(most)))
+    counts, edges = np.histogram(values, _BINS, None if distinct else (least - 0.5, most + 0.5))
+    return {
+        "mean": float(values.mean()),
+        "standard_deviation": float(values.std()),
+        "quantiles": {f"{q:g}": float(v) for q, v in zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)},
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+    }

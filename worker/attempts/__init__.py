@@ -1,0 +1,1 @@
+"""One shard from its claim to its end, however that comes."""

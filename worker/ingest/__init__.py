@@ -1,0 +1,1 @@
+"""The phases of a dataset: fetch, index, ingest (`read`), join, register."""

@@ -1,0 +1,388 @@
+"""What each phase leaves for the phases after it, and what its shards are told: the types of the pipeline.
+
+All of it is JSON in the rows of shards. A field that is renamed keeps its name there by an alias: a worker of the
+release before may read it, or have written it. What an older one cannot work with raises the phase's version
+(`store/phases.py`).
+"""
+
+from dataclasses import dataclass, field
+from math import nan
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, TypeAdapter
+
+Json = dict[str, Any]
+
+Number = Annotated[float, BeforeValidator(lambda value: nan if value is None else value)]
+"""A number that was computed. One that is not finite is null in JSON, and NaN when it is read again."""
+
+
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+class Record:
+    """A dataclass that is kept as JSON."""
+
+    def as_json(self) -> Json:
+        """As it stands in a row; numbers may still be NaN."""
+        content: Json = _adapter(type(self)).dump_python(self, mode="json", by_alias=True)
+        return content
+
+    @classmethod
+    def from_json(cls, content: Json) -> Self:
+        """Raises:
+        pydantic.ValidationError: it is not of this type.
+        """
+        record: Self = _adapter(cls).validate_python(content)
+        return record
+
+
+class Output(Record):
+    """What one shard of a phase leaves."""
+
+
+class Payload(Record):
+    """What one shard is told."""
+
+    def as_json(self) -> Json:
+        """Without what is as by default."""
+        content: Json = _adapter(type(self)).dump_python(self, mode="json", by_alias=True, exclude_defaults=True)
+        return content
+
+
+@dataclass(frozen=True)
+class Nothing(Output):
+    """Its work is in the database or in blobs that others name."""
+
+
+# ---- datasets and models
+
+
+@dataclass(frozen=True)
+class FetchOutput(Output):
+    """digest: of the bytes, with its algorithm. bytes: how many they are."""
+
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CheckOutput(Output):
+    """digest: of the model, as `encoders.LoadedModel.digest`."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
+class ReadRange(Payload):
+    """What a shard of `ingest` reads, about `pairs` of them: the rows from `first` to `last`, or what the blob
+    `listing` lists, or the whole upload."""
+
+    pairs: int
+    first: int | None = None
+    last: int | None = None
+    listing: str | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class UploadFacts:
+    """What a reader says of an upload as a whole, once it was read to its end. `about` goes into the summary."""
+
+    format: str
+    kind: str
+    about: Json
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class IndexOutput(UploadFacts, Output):
+    """How an upload is cut for `ingest`."""
+
+    shards: list[ReadRange]
+
+
+@dataclass(frozen=True)
+class WrittenPart:
+    """`items` pairs, good and bad, `count` of them accepted. The blob `blob` holds these; `pairs` is the blob that says
+    what all of them are (`worker/ingest/pairs_of_part.py`)."""
+
+    blob: str | None
+    pairs: Annotated[str, Field(alias="found")]
+    items: int
+    count: int
+
+
+@dataclass(frozen=True)
+class IngestOutput(Output):
+    """What a shard read. `facts` only where it read the upload as a whole, of which it then knows more than the index.
+
+    tally: as `Tally.as_json`. fingerprints: a blob. codes: a blob for each kind of near duplicates.
+    """
+
+    parts: list[WrittenPart]
+    rejected: int
+    first_reason: str | None
+    width: int | None
+    tally: Json
+    fingerprints: str
+    codes: dict[str, str]
+    format: str | None = None
+    kind: str | None = None
+    about: Json | None = None
+    warnings: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class PlacedPart:
+    """A part of `items` pairs, described by the blob `pairs`, whose first pair is at `position` of the upload, and
+    whose first accepted one is `row` of the dataset."""
+
+    pairs: Annotated[str, Field(alias="found")]
+    items: int
+    position: int
+    row: int
+    part: int
+
+
+@dataclass(frozen=True)
+class RegisterRange(Payload):
+    """The parts whose pairs a shard of `register` writes, in order."""
+
+    parts: list[PlacedPart]
+
+
+@dataclass(frozen=True)
+class JoinOutput(Output):
+    """What a dataset turned out to be; `ranges` are what the shards of `register` are told."""
+
+    ranges: list[list[PlacedPart]]
+    pairs: int
+    rejected: int
+    first_reason: str | None
+    format: str
+    kind: str
+    width: int | None
+    warnings: list[str]
+    summary: Json
+
+
+# ---- jobs
+
+
+@dataclass(frozen=True)
+class PlanOutput(Output):
+    """roster: a blob (`Roster`). pairs: N that are trained on, `scored` and `calibration` pairs. validation: V.
+    batches: of a partition. removed: how many pairs a removal takes out, `removed_blob` which."""
+
+    roster: str
+    pairs: int
+    scored: int
+    calibration: int
+    validation: int
+    batches: int
+    removed: int | None
+    removed_blob: str | None
+
+
+@dataclass(frozen=True)
+class PartToEncode(Payload):
+    """Part `part` of dataset `dataset`, whose number is `number`: `count` rows from `first_row`, images in `blob`."""
+
+    dataset: str
+    number: int
+    part: int
+    blob: str
+    first_row: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """How many went through the model; the rest was known."""
+
+    images: int
+    captions: int
+
+
+@dataclass(frozen=True)
+class EncodeOutput(Output):
+    """Where the records of a part are: `count` rows from `first_row` in `blob`. truncated: captions that were cut.
+    encoder: versions of what encoded them, as `encoders.encoder_versions`."""
+
+    dataset: str
+    part: int
+    blob: str
+    first_row: int
+    count: int
+    model_digest: str
+    truncated: int
+    encoded: Encoded
+    encoder: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FitOutput(Output):
+    """How a fit ended. checkpoints, params, losses: blobs. last_look, look_weight: of the losses that were watched.
+    decrement_bound: of the Newton decrement, in units of the summed loss; `None` without a prior."""
+
+    checkpoints: str
+    params: str
+    losses: str
+    last_look: int
+    look_weight: int
+    epochs: int
+    objective: Number
+    gradient_norm: Number
+    decrement_bound: Number | None
+    stationary: bool
+    adam_precision: str
+    temperature: Number
+
+
+@dataclass(frozen=True)
+class BatchRange(Payload):
+    """The batches from `first` to `last` of a partition."""
+
+    partition: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class FactorsOutput(Output):
+    """sums: a blob of the Kronecker factors, summed over the batches of a shard."""
+
+    sums: str
+
+
+@dataclass(frozen=True)
+class BasesOutput(Output):
+    """bases: a blob of the eigenvectors of all factors."""
+
+    bases: str
+
+
+@dataclass(frozen=True)
+class EigenvaluesOutput(Output):
+    """sums: a blob of the curvature along the bases, summed over the batches of a shard."""
+
+    sums: str
+
+
+@dataclass(frozen=True)
+class ProjectOutput(Output):
+    """store: a blob of projected gradients and their places. curvature: a blob of their summed curvature."""
+
+    store: str
+    curvature: str
+
+
+@dataclass(frozen=True)
+class SelfInfluenceMethod:
+    """How self-influence is had, and along how many probes; 0 where exactly."""
+
+    method: str
+    probes: int
+
+
+@dataclass(frozen=True)
+class CurvatureOutput(Output):
+    """What was solved. solved: a blob of the directions by name, and of the factor of a curvature that has one.
+
+    parameters: P. validation_loss: L_val, where it is taken. objective, gradient_norm, decrement_bound,
+    newton_decrement: of the training objective, where no fit has made it stationary; the decrements in units of the
+    summed loss.
+    """
+
+    solved: Annotated[str, Field(alias="kept")]
+    self_influence: SelfInfluenceMethod
+    parameters: int
+    curvature: str
+    damping: Number
+    damping_reason: str
+    iterations: int
+    relative_residual: Number
+    converged: bool
+    eigenvalue_range: list[Number] | None
+    validation_loss: Number | None = None
+    objective: Number | None = None
+    gradient_norm: Number | None = None
+    decrement_bound: Number | None = None
+    newton_decrement: Number | None = None
+
+
+@dataclass(frozen=True)
+class MethodsToPrepare(Payload):
+    """The baselines that were asked for."""
+
+    methods: list[str]
+
+
+@dataclass(frozen=True)
+class BaselinesOutput(Output):
+    """prepared: a blob of what each of `methods` needs for scoring."""
+
+    prepared: str
+    methods: list[str]
+
+
+@dataclass(frozen=True)
+class EditOutput(Output):
+    """checkpoint: a blob of the edited model. report: the removal in the job's summary."""
+
+    checkpoint: str
+    report: Annotated[Json, Field(alias="told")]
+
+
+@dataclass(frozen=True)
+class RowRange(Payload):
+    """The queries, or the ranks, from `first` to `last`."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Solve:
+    """How far the solve for some queries went."""
+
+    iterations: int
+    relative_residual: Number
+    converged: bool
+
+
+@dataclass(frozen=True)
+class TraceOutput(Output):
+    """traced: a blob of the most responsible pairs of each query. queries: what the summary says of each. spans: how
+    the lengths of the pairs' influence were had. solve: `None` where none was needed."""
+
+    traced: str
+    queries: list[Json]
+    spans: str
+    solve: Solve | None
+
+
+@dataclass(frozen=True)
+class ScoreOutput(Output):
+    """scores: a blob of every score of the `pairs` of a shard, and their places."""
+
+    scores: str
+    pairs: int
+
+
+@dataclass(frozen=True)
+class RankOutput(Output):
+    """ranked: a blob of the columns of `results` rows, in order. queries: the keys that the column `query` counts."""
+
+    ranked: str
+    results: int
+    flagged: int | None
+    summary: Json
+    queries: list[str] = field(default_factory=list)
