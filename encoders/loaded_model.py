@@ -19,7 +19,6 @@ from encoders.model_spec import ModelRefused
 from encoders.tokenising import Tokenizer, Tokens, tokenise
 from encoders.towers import Tower, Towers
 
-
 Scope = Literal["heads", "lora", "all"]
 _NOT_TRAINED = frozenset({"logit_scale", "logit_bias"})
 

@@ -14,7 +14,7 @@ from store import api_keys
 from store.errors import InvalidError
 from store.specification import JobSpec
 from store.tables import Model, Shard
-from worker.models import job_embedder
+from worker.analysis.models import job_embedder
 from worker.sweeper import sweep
 
 SPEC = {"task": "misalignment", "fit": None, "methods": ["clip_score"], "objective": {"batch_size": 4}}
