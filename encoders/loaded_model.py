@@ -13,13 +13,11 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from encoders.adapters import DEFAULT_ALPHA, DEFAULT_RANK, Adapters, adapted, adapted_weights
-from encoders.architectures import PARAM
 from encoders.digest import encoding_digest, model_digest
 from encoders.embedder import Embedder, Parameters, linear_heads
 from encoders.model_spec import ModelRefused
 from encoders.tokenising import Tokenizer, Tokens, tokenise
-from encoders.tower import Tower
-from encoders.towers import Towers
+from encoders.towers import Tower, Towers
 
 Scope = Literal["heads", "lora", "all"]
 _NOT_TRAINED = frozenset({"logit_scale", "logit_bias"})
@@ -161,6 +159,6 @@ class LoadedModel:
         text = Tower.text(self._towers, tokens)
         if image.embed_dim != text.embed_dim:
             raise ModelRefused(
-                "unsupported_model", f"images get {image.embed_dim} numbers, texts {text.embed_dim}", PARAM
+                "unsupported_model", f"images get {image.embed_dim} numbers, texts {text.embed_dim}", "architecture"
             )
         return image, text

@@ -1,4 +1,4 @@
-"""Uploads with something wrong in them: what is wrong is named and counted, and the good pairs are kept."""
+"""Uploads with something wrong in them: what is wrong is named and counted, and the good pairs stay."""
 
 import io
 import json
@@ -37,9 +37,9 @@ def ingested(client, upload, work):
     def look(content, filename="data.zip", **fields):
         dataset = upload(content, filename, **fields)
         work()
-        found = client.get(f"/datasets/{dataset['id']}").json()
+        ingested = client.get(f"/datasets/{dataset['id']}").json()
         rejected = client.get(f"/datasets/{dataset['id']}/pairs", params={"rejected": True}).json()["items"]
-        return found, [pair["error"] for pair in rejected]
+        return ingested, [pair["error"] for pair in rejected]
 
     return look
 

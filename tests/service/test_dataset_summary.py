@@ -34,9 +34,9 @@ def ingested(client, upload, work):
     def look(content, filename="data.zip"):
         dataset = upload(content, filename)
         work()
-        found = client.get(f"/datasets/{dataset['id']}").json()
-        assert found["status"] == "ready", found["error"]
-        return found
+        ingested = client.get(f"/datasets/{dataset['id']}").json()
+        assert ingested["status"] == "ready", ingested["error"]
+        return ingested
 
     return look
 
@@ -46,13 +46,13 @@ def duplicates(client):
     """All pages of the duplicates of a kind, two a page: (key, key of the first)."""
 
     def walk(dataset, kind):
-        found, params = [], {"duplicate": kind, "limit": 2}
+        rows, params = [], {"duplicate": kind, "limit": 2}
         while True:
             page = client.get(f"/datasets/{dataset['id']}/pairs", params=params).json()
-            found += [(item["key"], item["duplicate_of"]) for item in page["items"]]
+            rows += [(item["key"], item["duplicate_of"]) for item in page["items"]]
             if page["next_cursor"] is None:
-                assert page["total"] == len(found)
-                return found
+                assert page["total"] == len(rows)
+                return rows
             params["cursor"] = page["next_cursor"]
 
     return walk

@@ -230,8 +230,8 @@ def test_a_commit_whose_answer_was_lost_keeps_its_upload(client, blobs, monkeypa
     assert client.post(path, **request).status_code == 503
     again = client.post(path, **request)
     assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
-    (kept,) = (name for name, _ in blobs.list(f"{path[1:]}/{again.json()['id']}"))
-    assert blobs.get(kept) == content
+    (stored,) = (name for name, _ in blobs.list(f"{path[1:]}/{again.json()['id']}"))
+    assert blobs.get(stored) == content
 
 
 @pytest.mark.parametrize(

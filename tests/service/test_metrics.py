@@ -64,13 +64,13 @@ def test_what_fails_here_is_counted_too(client, monkeypatch):
 
 
 def test_the_database_is_asked_once_in_a_few_seconds():
-    asked, now = [], [0.0]
+    reads, now = [], [0.0]
     nothing = gauges.Gauges({}, {}, 0, 0, 0, 0.0)
-    state = DatabaseGauges(lambda: asked.append(1) or nothing, clock=lambda: now[0])
+    state = DatabaseGauges(lambda: reads.append(1) or nothing, clock=lambda: now[0])
     for moment, times in ((0.0, 1), (4.9, 1), (5.1, 2), (9.0, 2)):
         now[0] = moment
         list(state.collect())
-        assert len(asked) == times
+        assert len(reads) == times
 
 
 def test_three_statements_tell_it_all(database):

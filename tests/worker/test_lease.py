@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
 
-from chaos.link import Link
+from benchmarks.chaos.link import Link
 from store import shards
 from store.database import Database
 from store.errors import LostLeaseError

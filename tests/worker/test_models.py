@@ -7,11 +7,14 @@ import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import save
 
-from encoders import ModelSpec, load_model
-from encoders.tiny import TINY_CONFIG
+from encoders import ModelRefused, ModelSpec, load_model
+from encoders.architectures import TINY_CONFIG
 from service.app import create_app
 from store import api_keys
+from store.errors import InvalidError
+from store.specification import JobSpec
 from store.tables import Model, Shard
+from worker.analysis.models import job_embedder
 from worker.sweeper import sweep
 
 SPEC = {"task": "misalignment", "fit": None, "methods": ["clip_score"], "objective": {"batch_size": 4}}
@@ -215,6 +218,25 @@ def test_a_model_that_a_job_cannot_name(client, upload, image_zip, problem_of, m
     body = {**SPEC, "dataset": upload(image_zip(2))["id"], "model": model}
     problem = problem_of(client.post("/jobs", json=body))
     assert (problem["status"], ".".join(problem["errors"][0]["loc"][1:])) == (422, param)
+
+
+@pytest.mark.parametrize(
+    ("refused", "param"),
+    [
+        (("unsupported_model", "no linear layer", "scope"), "objective.scope"),
+        (("weights_unavailable", "no network", "pretrained"), "model.pretrained"),
+        (("invalid_model_config", "a local file", "architecture", "text_cfg.name"), "model.architecture.text_cfg.name"),
+    ],
+)
+def test_a_refusal_names_the_field_of_the_job(refused, param):
+    class Model:
+        def lora(self, *_):
+            raise ModelRefused(*refused)
+
+    spec = JobSpec.model_validate({**SPEC, "dataset": "ds", "objective": {"scope": "lora", "lora": {}}})
+    with pytest.raises(InvalidError) as error:
+        job_embedder(spec, Model(), None, torch.device("cpu"))
+    assert (error.value.code, error.value.message, error.value.param) == (*refused[:2], param)
 
 
 def test_models_are_paged_repeated_and_counted(client, weights, database, problem_of):

@@ -21,6 +21,12 @@ from worker.attempts.task import Task
 if TYPE_CHECKING:
     from encoders import LoadedModel
 
+_FIELDS = {"architecture": "model.architecture", "pretrained": "model.pretrained", "scope": "objective.scope"}
+"""The field of a job for each part of a model that `encoders` may refuse."""
+
+
+SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
+
 
 def device_of(settings: Settings, gpus: int | None = None) -> torch.device:
     """`ECIF_DEVICE`; where that names no GPU by number, the worker processes of a host take its GPUs in turn.
@@ -56,9 +62,6 @@ def adam_precision(device: torch.device, scope: str) -> Literal["bfloat16", "flo
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
-SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
-
-
 def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | None:
     """The model of a job; `None` for a dataset of embeddings.
 
@@ -91,7 +94,7 @@ def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | 
         seed = spec.objective.seed if starts_from_nothing(spec) else 0
         return load_model(ModelSpec(architecture, pretrained, seed), device, checkpoint=checkpoint)
     except ModelRefused as refused:
-        raise InvalidError(refused.code, refused.message, refused.param) from refused
+        raise _invalid(refused) from refused
 
 
 def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
@@ -115,6 +118,12 @@ def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
     except ModelRefused as refused:
         param = "file" if refused.code == "weights_mismatch" else "architecture"
         raise InvalidError(refused.code, refused.message, param) from refused
+
+
+def _invalid(refused: ModelRefused) -> InvalidError:
+    """A refusal as the error of the job's field that names what was refused."""
+    field = _FIELDS[refused.part]
+    return InvalidError(refused.code, refused.message, f"{field}.{refused.path}" if refused.path else field)
 
 
 def _hub_rules(task: Task) -> HubRules:
@@ -144,7 +153,7 @@ def job_embedder(spec: JobSpec, model: LoadedModel | None, width: int | None, de
         try:
             return model.lora(lora.rank, lora.alpha, spec.objective.seed)
         except ModelRefused as refused:
-            raise InvalidError(refused.code, refused.message, refused.param) from refused
+            raise _invalid(refused) from refused
     return model.heads() if spec.objective.scope == "heads" else model.full()
 
 
