@@ -39,14 +39,14 @@ def revoke(session: Session, id_or_prefix: str) -> ApiKey:
         NotFoundError: there is none of that id, or not exactly one of that prefix.
     """
     named = or_(ApiKey.id == id_or_prefix, ApiKey.prefix == id_or_prefix)
-    found = session.scalars(select(ApiKey).where(named).with_for_update()).all()
-    if len(found) != 1:
-        raise NotFoundError("key_not_found", f"{len(found)} keys are called {id_or_prefix!r}: name one by its id")
+    keys = session.scalars(select(ApiKey).where(named).with_for_update()).all()
+    if len(keys) != 1:
+        raise NotFoundError("key_not_found", f"{len(keys)} keys are called {id_or_prefix!r}: name one by its id")
     session.execute(
-        update(ApiKey).where(ApiKey.id == found[0].id, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now())
+        update(ApiKey).where(ApiKey.id == keys[0].id, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now())
     )
-    session.refresh(found[0])
-    return found[0]
+    session.refresh(keys[0])
+    return keys[0]
 
 
 def every(session: Session) -> Sequence[ApiKey]:

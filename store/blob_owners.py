@@ -71,11 +71,11 @@ _FETCHED = 1000  # rows at a time
 def names(session: Session) -> Iterator[str]:
     """Every blob that has to be there: uploads, parts of ready datasets, checkpoints of models and of jobs, what models
     have encoded."""
-    kept = Dataset.deleted_at.is_(None)
+    visible = Dataset.deleted_at.is_(None)
     queries = (
-        select(Dataset.upload_blob).where(kept, Dataset.status == DatasetStatus.READY),
-        select(Part.blob).join(Dataset, Dataset.id == Part.dataset_id).where(kept),
-        select(EncodedPart.blob).join(Dataset, Dataset.id == EncodedPart.dataset_id).where(kept, EncodedPart.whole),
+        select(Dataset.upload_blob).where(visible, Dataset.status == DatasetStatus.READY),
+        select(Part.blob).join(Dataset, Dataset.id == Part.dataset_id).where(visible),
+        select(EncodedPart.blob).join(Dataset, Dataset.id == EncodedPart.dataset_id).where(visible, EncodedPart.whole),
     )
     for query in queries:
         yield from session.scalars(query.execution_options(yield_per=_FETCHED))

@@ -92,7 +92,7 @@ class Blobs:
             FileNotFoundError: there is none of that name.
         """
         starts, lengths = [start for start, _ in ranges], [length for _, length in ranges]
-        return [bytes(found) for found in obstore.get_ranges(self._store, name, starts=starts, lengths=lengths)]
+        return [bytes(piece) for piece in obstore.get_ranges(self._store, name, starts=starts, lengths=lengths)]
 
     def stream(self, name: str) -> Iterator[bytes]:
         """The blob in pieces of bounded size.
@@ -101,11 +101,11 @@ class Blobs:
             FileNotFoundError: there is none of that name.
         """
         try:
-            found = obstore.get(self._store, name)
+            blob = obstore.get(self._store, name)
         except FileNotFoundError:
             yield from self._pieces(name)
             return
-        for chunk in found.stream(min_chunk_size=1024 * 1024):
+        for chunk in blob.stream(min_chunk_size=1024 * 1024):
             yield bytes(chunk)
 
     @property

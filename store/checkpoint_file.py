@@ -105,10 +105,10 @@ def _parsed(file: IO[bytes], length: int) -> dict[str, Any]:
 
 
 def _no_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(members)
-    if len(found) < len(members):
+    unique = dict(members)
+    if len(unique) < len(members):
         raise ValueError("a name is given twice")
-    return found
+    return unique
 
 
 def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], int, int]:

@@ -122,20 +122,20 @@ def mark_deleted(session: Session, dataset_id: str) -> None:
     shards.drop_open(session, Owner(OwnerKind.DATASET, dataset_id))
 
 
-def finish_ingest(session: Session, dataset_id: str, found: Ingested) -> None:
+def finish_ingest(session: Session, dataset_id: str, ingested: Ingested) -> None:
     """Make a dataset ready. The jobs that waited for it begin in transactions of their own (`jobs.begin`)."""
     session.execute(
         update(Dataset)
         .where(Dataset.id == dataset_id, Dataset.status == DatasetStatus.INGESTING)
         .values(
             status=DatasetStatus.READY,
-            format=found.format,
-            kind=found.kind,
-            width=found.width,
-            pair_count=found.pair_count,
-            rejected_count=found.rejected_count,
-            warnings={"messages": found.warnings} if found.warnings else None,
-            summary=found.summary,
+            format=ingested.format,
+            kind=ingested.kind,
+            width=ingested.width,
+            pair_count=ingested.pair_count,
+            rejected_count=ingested.rejected_count,
+            warnings={"messages": ingested.warnings} if ingested.warnings else None,
+            summary=ingested.summary,
             finished_at=func.now(),
         )
     )

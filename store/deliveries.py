@@ -67,7 +67,7 @@ def announce(session: Session, job: Job) -> None:
         return
     event = f"job.{job.status}"
     assert job.finished_at is not None  # noqa: S101  it ended
-    told = {"type": event, "timestamp": _utc(job.finished_at), "data": _essentials(job)}
+    notice = {"type": event, "timestamp": _utc(job.finished_at), "data": _essentials(job)}
     session.add(
         Delivery(
             id=new_id("msg"),
@@ -76,7 +76,7 @@ def announce(session: Session, job: Job) -> None:
             event=event,
             url=notify["url"],
             receiver=urlsplit(notify["url"]).netloc.lower(),
-            body=json.dumps(told, separators=(",", ":")),
+            body=json.dumps(notice, separators=(",", ":")),
             status=DeliveryStatus.WAITING,
         )
     )
@@ -113,8 +113,10 @@ def tenants_due(session: Session) -> Sequence[str]:
     each = each.union_all(select(following).where(each.c.tenant.is_not(None)))
     due = waiting, Delivery.not_before <= func.now()
     oldest = select(func.min(Delivery.not_before)).where(Delivery.tenant == each.c.tenant, *due).scalar_subquery()
-    found = select(each.c.tenant, oldest.label("oldest")).subquery()
-    return session.scalars(select(found.c.tenant).where(found.c.oldest.is_not(None)).order_by(found.c.oldest)).all()
+    tenants = select(each.c.tenant, oldest.label("oldest")).subquery()
+    return session.scalars(
+        select(tenants.c.tenant).where(tenants.c.oldest.is_not(None)).order_by(tenants.c.oldest)
+    ).all()
 
 
 def claim(session: Session, tenant: str, busy: Collection[str]) -> Claimed | None:
@@ -131,41 +133,41 @@ def claim(session: Session, tenant: str, busy: Collection[str]) -> Claimed | Non
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    found = session.scalar(
+    delivery = session.scalar(
         update(Delivery)
         .where(Delivery.id == due.scalar_subquery())
         .values(turn=Delivery.turn + 1, not_before=func.now() + _SENDING)
         .returning(Delivery)
     )
-    if found is None:
+    if delivery is None:
         return None
-    owner = found.tenant or session.scalar(select(Job.tenant).where(Job.id == found.job_id)) or ""
-    return Claimed(found.id, found.turn, owner, found.job_id, found.url, found.receiver, found.body)
+    owner = delivery.tenant or session.scalar(select(Job.tenant).where(Job.id == delivery.job_id)) or ""
+    return Claimed(delivery.id, delivery.turn, owner, delivery.job_id, delivery.url, delivery.receiver, delivery.body)
 
 
 def record(session: Session, claimed: Claimed, attempt: Attempt) -> None:
     """Note how a sending ended, and what follows from it: nothing, if it was claimed or asked for again since."""
-    found = session.scalar(select(Delivery).where(Delivery.id == claimed.id).with_for_update())
-    if found is None:
+    delivery = session.scalar(select(Delivery).where(Delivery.id == claimed.id).with_for_update())
+    if delivery is None:
         return  # its job was deleted
     noted = {"at": attempt.at, "seconds": attempt.seconds, "status_code": attempt.status_code, "error": attempt.error}
-    found.attempts = [*found.attempts, noted][-_ATTEMPTS_KEPT:]
-    if found.turn == claimed.turn:
-        _go_on(found, attempt)
+    delivery.attempts = [*delivery.attempts, noted][-_ATTEMPTS_KEPT:]
+    if delivery.turn == claimed.turn:
+        _go_on(delivery, attempt)
     session.flush()
 
 
-def _go_on(found: Delivery, attempt: Attempt) -> None:
+def _go_on(delivery: Delivery, attempt: Attempt) -> None:
     if attempt.status_code is not None and 200 <= attempt.status_code < 300:
-        found.status = DeliveryStatus.DELIVERED
+        delivery.status = DeliveryStatus.DELIVERED
         return
-    found.failures += 1
-    if attempt.status_code == _GONE or found.failures > len(PAUSES_SECONDS):
-        found.status = DeliveryStatus.FAILED
+    delivery.failures += 1
+    if attempt.status_code == _GONE or delivery.failures > len(PAUSES_SECONDS):
+        delivery.status = DeliveryStatus.FAILED
         return
-    pause = PAUSES_SECONDS[found.failures - 1] * (1 + random.uniform(0, _JITTER))
+    pause = PAUSES_SECONDS[delivery.failures - 1] * (1 + random.uniform(0, _JITTER))
     pause = max(pause, min(attempt.retry_after, _LONGEST_ASKED_FOR))
-    found.not_before = func.now() + timedelta(seconds=pause)
+    delivery.not_before = func.now() + timedelta(seconds=pause)
 
 
 def of_job(session: Session, job_id: str) -> Sequence[Delivery]:
@@ -179,14 +181,14 @@ def replay(session: Session, job_id: str, delivery_id: str) -> Delivery:
     Raises:
         NotFoundError: the job has no such notice.
     """
-    found = session.scalar(select(Delivery).where(Delivery.id == delivery_id, _of(job_id)).with_for_update())
-    if found is None:
+    delivery = session.scalar(select(Delivery).where(Delivery.id == delivery_id, _of(job_id)).with_for_update())
+    if delivery is None:
         raise NotFoundError("delivery_not_found", f"job {job_id} has no delivery {delivery_id!r}")
-    found.status, found.failures, found.turn = DeliveryStatus.WAITING, 0, found.turn + 1
-    found.not_before = func.now()
+    delivery.status, delivery.failures, delivery.turn = DeliveryStatus.WAITING, 0, delivery.turn + 1
+    delivery.not_before = func.now()
     session.flush()
-    session.refresh(found)
-    return found
+    session.refresh(delivery)
+    return delivery
 
 
 def is_waiting_for(job_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:

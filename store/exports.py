@@ -72,15 +72,15 @@ def piece(session: Session, job: int, dataset: int, *, flagged: bool | None, aft
     Read through a server-side cursor until there is enough, so that rows of any length take bounded memory.
     """
     query = _exported(of(session, job), dataset, flagged).where(Result.rank > after).order_by(Result.rank).limit(_ROWS)
-    found: list[Exported] = []
+    exported: list[Exported] = []
     held = 0
     with session.execute(query.execution_options(yield_per=_FETCHED)) as rows:
         for row in rows:
-            found.append(row)
+            exported.append(row)
             held += len(row.extra or "") + len(row.caption or "")
             if held > _TEXT:
                 break
-    return found
+    return exported
 
 
 def at_ranks(session: Session, job: int, dataset: int, ranks: Sequence[int]) -> Sequence[Exported]:
@@ -138,13 +138,13 @@ def extra_columns(session: Session, dataset: int, positions: range) -> list[Extr
         func.min(each.c.number),
         func.max(each.c.number),
     ).group_by(each.c.name, each.c.kind)
-    found: dict[str, ExtraColumn] = {}
+    columns: dict[str, ExtraColumn] = {}
     for name, seen, whole, least, most in session.execute(query):
-        known = found.get(name, ExtraColumn(name))
+        known = columns.get(name, ExtraColumn(name))
         if seen == "number":
             known = replace(known, whole=whole, least=least, most=most)
-        found[name] = known if seen == "null" else replace(known, kinds=known.kinds | {seen})
-    return list(found.values())
+        columns[name] = known if seen == "null" else replace(known, kinds=known.kinds | {seen})
+    return list(columns.values())
 
 
 def _usable(dataset: int, positions: range) -> tuple[ColumnElement[bool], ...]:
@@ -161,8 +161,8 @@ def uids(session: Session, job: int, dataset: int, *, flagged: bool | None, afte
 
 def part_blobs(session: Session, dataset_id: str) -> dict[int, str]:
     """The blob of each part of a dataset."""
-    found = session.execute(select(Part.part, Part.blob).where(Part.dataset_id == dataset_id))
-    return {row.part: row.blob for row in found}
+    blobs = session.execute(select(Part.part, Part.blob).where(Part.dataset_id == dataset_id))
+    return {row.part: row.blob for row in blobs}
 
 
 def _exported(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> Select[Any]:

@@ -57,13 +57,13 @@ _RECORD = text(
 
 def find(session: Session, keys: Collection[UUID]) -> dict[UUID, Place]:
     """Where the features of these keys are, of those that have any."""
-    asked = bindparam("keys", list(keys), type_=ARRAY(Uuid()))
-    found = session.execute(
+    wanted = bindparam("keys", list(keys), type_=ARRAY(Uuid()))
+    places = session.execute(
         select(Feature.key, EncodedPart.blob, EncodedPart.dataset_id, Feature.row)
         .join(EncodedPart, EncodedPart.id == Feature.part)
-        .where(Feature.key == any_(asked))
+        .where(Feature.key == any_(wanted))
     )
-    return {key: Place(blob, dataset_id, row) for key, blob, dataset_id, row in found}
+    return {key: Place(blob, dataset_id, row) for key, blob, dataset_id, row in places}
 
 
 def kept_bytes(session: Session) -> int:

@@ -156,13 +156,13 @@ def _count(uri: str) -> int:
 
 def _range(inner: str) -> int | None:
     """How many there are in `00..99`, `a..f` or `0..90..10`."""
-    if found := int_range_re.match(inner):
-        first, last = int(found[1]), int(found[2])
-    elif found := char_range_re.match(inner):
-        first, last = alphabet.index(found[1]), alphabet.index(found[2])
+    if match := int_range_re.match(inner):
+        first, last = int(match[1]), int(match[2])
+    elif match := char_range_re.match(inner):
+        first, last = alphabet.index(match[1]), alphabet.index(match[2])
     else:
         return None
-    return abs(last - first) // (int(found[3] or 1) or 1) + 1
+    return abs(last - first) // (int(match[3] or 1) or 1) + 1
 
 
 def _unbalanced() -> InvalidError:

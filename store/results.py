@@ -117,21 +117,21 @@ def page(
         return [ScoredPair(*row) for row in session.execute(ordered.limit(limit))]
 
     column: InstrumentedAttribute[float | None] = getattr(Result, sort)
-    found: list[ScoredPair] = []
+    page: list[ScoredPair] = []
     # Two ranges, each one walk of an index: first the pairs that have the score, then those that do not.
     if after is None or after.score is not None:
         scored = query.where(column.is_not(None))
         if after is not None and after.score is not None:
             scored = scored.where(_beyond(column, after.score, after.rank, descending))
         order = (column.desc(), Result.rank.desc()) if descending else (column, Result.rank)
-        found = [ScoredPair(*row) for row in session.execute(scored.order_by(*order).limit(limit))]
-    if len(found) < limit:
+        page = [ScoredPair(*row) for row in session.execute(scored.order_by(*order).limit(limit))]
+    if len(page) < limit:
         unscored = query.where(column.is_(None))
         if after is not None and after.score is None:
             unscored = unscored.where(Result.rank > after.rank)
-        rest = unscored.order_by(Result.rank).limit(limit - len(found))
-        found += [ScoredPair(*row) for row in session.execute(rest)]
-    return found
+        rest = unscored.order_by(Result.rank).limit(limit - len(page))
+        page += [ScoredPair(*row) for row in session.execute(rest)]
+    return page
 
 
 def count_of(session: Session, job: int, dataset: int, *, key: str | None, traced: str | None) -> int:

@@ -491,11 +491,11 @@ def _take_back(session: Session, of_whom: ColumnElement[bool], *, exhausted: boo
 
 def waiting(session: Session, most: int) -> Counter[Lane]:
     """How many shards wait for a worker now, by lane, counted no further than to `most` in each."""
-    found: Counter[Lane] = Counter()
+    counts: Counter[Lane] = Counter()
     for lane in Lane:
         some = select(Shard.id).where(*_claimable(), Shard.lane == lane).limit(most)
-        found[lane] = session.scalar(select(func.count()).select_from(some.subquery())) or 0
-    return found
+        counts[lane] = session.scalar(select(func.count()).select_from(some.subquery())) or 0
+    return counts
 
 
 def drop(session: Session, held: Claim) -> None:

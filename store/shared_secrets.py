@@ -36,15 +36,15 @@ def webhook_secrets(session: Session, tenant: str) -> list[ActiveSecret]:
     return [ActiveSecret(row.secret, row.expires_at) for row in rows] or [ActiveSecret(_derived(session, tenant), None)]
 
 
-def rotate_webhook_secret(session: Session, tenant: str, kept: timedelta) -> list[ActiveSecret]:
+def rotate_webhook_secret(session: Session, tenant: str, grace: timedelta) -> list[ActiveSecret]:
     """Make a new secret; the one until now stays active for as long as `kept`, and the one before that ends now."""
     one_at_a_time(session, tenant)
     newest, *_ = webhook_secrets(session, tenant)
     mine = WebhookSecret.tenant == tenant
     session.execute(delete(WebhookSecret).where(mine, WebhookSecret.expires_at.is_not(None)))
-    ending = update(WebhookSecret).where(mine).values(expires_at=func.now() + kept).returning(WebhookSecret.id)
+    ending = update(WebhookSecret).where(mine).values(expires_at=func.now() + grace).returning(WebhookSecret.id)
     if session.scalar(ending) is None:  # what is derived gets a row, so that it can end
-        session.add(WebhookSecret(tenant=tenant, secret=newest.secret, expires_at=func.now() + kept))
+        session.add(WebhookSecret(tenant=tenant, secret=newest.secret, expires_at=func.now() + grace))
         session.flush()
     session.add(WebhookSecret(tenant=tenant, secret=_written(secrets.token_bytes(_BYTES))))
     session.flush()

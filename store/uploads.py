@@ -21,7 +21,7 @@ def blob_of(upload: Upload) -> str:
     return f"datasets/{upload.dataset_id}/upload"
 
 
-def create(session: Session, *, length: int, metadata_header: str | None, kept: timedelta) -> Upload:
+def create(session: Session, *, length: int, metadata_header: str | None, lifetime: timedelta) -> Upload:
     """Promise to keep `length` bytes that will come."""
     upload = Upload(
         id=new_id("up"),
@@ -29,7 +29,7 @@ def create(session: Session, *, length: int, metadata_header: str | None, kept: 
         dataset_id=new_id("ds"),
         length=length,
         metadata_header=metadata_header,
-        expires_at=func.now() + kept,
+        expires_at=func.now() + lifetime,
     )
     session.add(upload)
     session.flush()
@@ -78,10 +78,10 @@ def locked_for(session: Session, upload_id: str, writer: str) -> Upload:
     return upload
 
 
-def acknowledge(upload: Upload, received: int, kept: timedelta) -> None:
+def acknowledge(upload: Upload, received: int, lifetime: timedelta) -> None:
     """Say that so many of its bytes are kept."""
     upload.received = received
-    upload.expires_at = func.now() + kept
+    upload.expires_at = func.now() + lifetime
 
 
 def refreshed(session: Session, upload: Upload) -> Upload:

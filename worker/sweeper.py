@@ -22,7 +22,7 @@ from store.settings import Settings, get_settings
 from store.tables import Dataset, Job, Model
 from worker import abandoned
 from worker.attempts import follow_up
-from worker.outbound.webhooks import Courier
+from worker.outbound.webhooks import NoticeSender
 
 logger = logging.getLogger("worker.sweeper")
 
@@ -190,7 +190,7 @@ def main() -> None:
     database = Database.from_settings(settings)
     bell = Bell(celery_application(settings))
     blobs = Blobs.from_settings(settings)
-    courier = Courier(database, settings)
+    notices = NoticeSender(database, settings)
     stop = threading.Event()
 
     def on_signal(_signal: int, _frame: FrameType | None) -> None:
@@ -208,7 +208,7 @@ def main() -> None:
                 look_at = time.monotonic() + _LOOK_SECONDS
         except _OF_THE_SYSTEM as error:
             logger.warning("sweep not finished: %s", error)
-    courier.close()
+    notices.close()
     bell.close()
     database.close()
 

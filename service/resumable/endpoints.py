@@ -78,7 +78,7 @@ def create_upload(
     retention = timedelta(seconds=service.settings.ecif_upload_kept_seconds)
     with service.database.transaction() as session:
         service.limits.room_for_bytes(session, upload_length)
-        upload = uploads.create(session, length=upload_length, metadata_header=upload_metadata, kept=retention)
+        upload = uploads.create(session, length=upload_length, metadata_header=upload_metadata, lifetime=retention)
     headers = {"Location": f"/uploads/{upload.id}", "Upload-Expires": protocol.expires(upload.expires_at)}
     return Response(status_code=201, headers=headers)
 

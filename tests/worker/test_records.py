@@ -11,7 +11,7 @@ def test_embeddings_in_place_are_those_written_out(blobs, dtype):
     generator = np.random.default_rng(0)
     image, text = (generator.standard_normal((20, 6)).astype(dtype) for _ in range(2))
     blobs.put("upload", b"head" + image.tobytes() + b"gap" + text.tobytes())
-    lying = InUpload("upload", (4, dtype), (7 + image.nbytes, dtype))
+    in_upload = InUpload("upload", (4, dtype), (7 + image.nbytes, dtype))
     kept = np.delete(np.arange(20), [3, 4, 11])  # three rows were turned away
     hashes = generator.integers(-9, 9, (2, len(kept)))
     parts = []
@@ -19,11 +19,11 @@ def test_embeddings_in_place_are_those_written_out(blobs, dtype):
         upload_rows = kept[rows]
         floats = (side[upload_rows].astype(np.float32) for side in (image, text))
         blobs.put(f"written/{number}", pack(hashes[0][rows], hashes[1][rows], *floats))
-        blobs.put(f"lying/{number}", pack_rows(hashes[0][rows], hashes[1][rows], upload_rows, 6, lying))
+        blobs.put(f"in_upload/{number}", pack_rows(hashes[0][rows], hashes[1][rows], upload_rows, 6, in_upload))
         parts.append((number, int(rows[0]), len(rows)))
     wanted = generator.permutation(len(kept))
     found = []
-    for how in ("written", "lying"):
+    for how in ("written", "in_upload"):
         table = RecordTable(blobs, [PartBlob(f"{how}/{number}", first, count) for number, first, count in parts])
         found.append(table.rows(wanted))
         table.close()

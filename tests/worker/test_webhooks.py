@@ -25,7 +25,7 @@ from store.shared_secrets import webhook_secrets
 from store.tables import Delivery, Job, WebhookSecret
 from tests.receiving import receiver as a_receiver
 from worker.outbound import webhooks
-from worker.outbound.webhooks import Courier
+from worker.outbound.webhooks import NoticeSender
 from worker.sweeper import sweep
 
 GUIDE = Path(__file__).parents[2] / "docs" / "webhooks.md"
@@ -429,7 +429,7 @@ def test_a_receiver_that_hangs_delays_no_other(ended, delivery, database, settin
         hanging.meanwhile = lambda: over.wait(20)
         jobs = [ended(hanging.url) for _ in range(5)]
         other = ended(receiver.url)
-        made = Courier(database, settings)
+        made = NoticeSender(database, settings)
         try:
             _until(lambda: receiver.received and len(hanging.received) == 4)
             began = time.monotonic()
@@ -458,7 +458,7 @@ def test_a_tenant_whose_receivers_all_hang_delays_no_other_tenant(ended, deliver
         with database.transaction() as session:
             session.execute(update(Job).where(Job.id == other).values(tenant="other"))
             session.execute(update(Delivery).where(Delivery.job_id == other).values(tenant="other"))
-        made = Courier(database, settings)
+        made = NoticeSender(database, settings)
         try:
             _until(lambda: receiver.received)
             _until(lambda: sum(len(each.received) for each in hanging) == 8)

@@ -49,7 +49,7 @@ def needs_projection(spec: JobSpec) -> bool:
 
 
 @contextmanager
-def refused_curvature(asked: str) -> Iterator[None]:
+def refused_curvature(curvature: str) -> Iterator[None]:
     """Tell a curvature that cannot be inverted as what it is: a setting that does not fit these data.
 
     Raises:
@@ -58,9 +58,9 @@ def refused_curvature(asked: str) -> Iterator[None]:
     try:
         yield
     except NegativeCurvature as error:
-        if asked == "hessian":
+        if curvature == "hessian":
             raise InvalidError("negative_curvature", str(error), "influence.curvature") from error
-        message = f"the {asked} matrix is singular to rounding: raise objective.l2 or influence.damping"
+        message = f"the {curvature} matrix is singular to rounding: raise objective.l2 or influence.damping"
         raise InvalidError("singular_curvature", message, "influence.damping") from error
 
 
@@ -127,13 +127,13 @@ def per_pair(problem: Problem) -> PerPair:
 
 def ekfac(problem: Problem, damping: float) -> Ekfac:
     """From the sums that the phases before have made."""
-    found = bases(problem)
+    eigenbases = bases(problem)
     along: dict[str, Tensor] = {}
     for output in problem.view.outputs(EigenvaluesOutput):
         part = get_tensors(problem.task.blobs, output.sums)
         along = {name: along[name] + part[name] for name in part} if along else part
     on_device = {name: along[name].to(problem.device) for name in problem.params}
-    return Ekfac.finish(problem.objective, problem.params, found, on_device, damping=damping)
+    return Ekfac.finish(problem.objective, problem.params, eigenbases, on_device, damping=damping)
 
 
 def _projected(problem: Problem, damping: float) -> Projected:

@@ -80,13 +80,13 @@ class Problem:
             mine = sources == which
             if table is None or not mine.any():
                 continue
-            found = table.rows(rows[mine])
+            rows_ = table.rows(rows[mine])
             if mine.all():
-                records = found
+                records = rows_
                 break
             if records is None:
-                records = np.empty(len(rows), dtype=found.dtype)
-            records[mine] = found
+                records = np.empty(len(rows), dtype=rows_.dtype)
+            records[mine] = rows_
         assert records is not None  # noqa: S101  a batch is never empty
         return Batch(
             images=self._tensor(records["image"]),

@@ -52,11 +52,11 @@ class Layout:
 
     image: Field
     text: Field
-    lying: InUpload | None = None
+    in_upload: InUpload | None = None
 
     def stored(self) -> np.dtype[Any]:
         """What stands in the blob: the record, or the hashes and the row in the upload."""
-        if self.lying is None:
+        if self.in_upload is None:
             return self.dtype()
         return np.dtype([("caption", "<i8"), ("image_hash", "<i8"), ("at", "<i8")])
 
@@ -76,7 +76,7 @@ class Layout:
             {
                 "image": {"dtype": self.image.dtype, "shape": self.image.shape},
                 "text": {"dtype": self.text.dtype, "shape": self.text.shape},
-                "lying": asdict(self.lying) if self.lying else None,
+                "lying": asdict(self.in_upload) if self.in_upload else None,
             }
         ).encode()
         content += b" " * (-(8 + len(content)) % _ALIGNED)
@@ -87,9 +87,11 @@ def _read_layout(file: IO[bytes]) -> tuple[Layout, int]:
     length = int.from_bytes(file.read(8), "little")
     content = json.loads(file.read(length))
     image, text = (Field(content[name]["dtype"], tuple(content[name]["shape"])) for name in ("image", "text"))
-    if (lying := content.get("lying")) is None:
+    if (matrices := content.get("lying")) is None:
         return Layout(image, text), 8 + length
-    return Layout(image, text, InUpload(lying["blob"], tuple(lying["image"]), tuple(lying["text"]))), 8 + length
+    return Layout(
+        image, text, InUpload(matrices["blob"], tuple(matrices["image"]), tuple(matrices["text"]))
+    ), 8 + length
 
 
 def pack(
@@ -114,11 +116,11 @@ def pack_rows(
     image_hashes: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int64],
     width: int,
-    lying: InUpload,
+    in_upload: InUpload,
 ) -> memoryview:
     """A whole blob of n records whose embeddings, of `width`, are these rows of the upload. All three have n rows."""
     floats = Field("<f4", (width,))
-    content, records = _empty(Layout(floats, floats, lying), len(captions))
+    content, records = _empty(Layout(floats, floats, in_upload), len(captions))
     records["caption"], records["image_hash"], records["at"] = captions, image_hashes, rows
     return content
 
@@ -139,8 +141,8 @@ def read_records(blobs: Blobs, blob: str, rows: Sequence[int]) -> npt.NDArray[An
     """
     layout, offset = _read_layout(io.BytesIO(blobs.get_range(blob, 0, _HEADER_BYTES)))
     dtype = layout.dtype()
-    found = blobs.get_ranges(blob, [(offset + row * dtype.itemsize, dtype.itemsize) for row in rows])
-    records: npt.NDArray[Any] = np.frombuffer(b"".join(found), dtype=dtype)
+    pieces = blobs.get_ranges(blob, [(offset + row * dtype.itemsize, dtype.itemsize) for row in rows])
+    records: npt.NDArray[Any] = np.frombuffer(b"".join(pieces), dtype=dtype)
     return records
 
 
@@ -162,8 +164,8 @@ class RecordTable:
         self._files = [self._stack.enter_context(blobs.open(part.blob)) for part in parts]
         self.layout, self._offset = _read_layout(self._files[0])
         self._dtype, self._stored = self.layout.dtype(), self.layout.stored()
-        lying = self.layout.lying
-        self._upload = self._stack.enter_context(blobs.open(lying.blob)) if lying else None
+        in_upload = self.layout.in_upload
+        self._upload = self._stack.enter_context(blobs.open(in_upload.blob)) if in_upload else None
         self.count = sum(part.count for part in parts)
 
     def close(self) -> None:
@@ -171,14 +173,14 @@ class RecordTable:
 
     def rows(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """The records of these rows, (n,) structured, in the order asked for."""
-        found = self._records(wanted)
-        lying = self.layout.lying
-        if lying is None:
-            return found
+        stored = self._records(wanted)
+        in_upload = self.layout.in_upload
+        if in_upload is None:
+            return stored
         out = np.empty(len(wanted), dtype=self._dtype)
-        out["caption"], out["image_hash"] = found["caption"], found["image_hash"]
-        out["image"] = self._in_upload(*lying.image, found["at"])
-        out["text"] = self._in_upload(*lying.text, found["at"])
+        out["caption"], out["image_hash"] = stored["caption"], stored["image_hash"]
+        out["image"] = self._in_upload(*in_upload.image, stored["at"])
+        out["text"] = self._in_upload(*in_upload.text, stored["at"])
         return out
 
     def _in_upload(self, offset: int, dtype: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
@@ -230,5 +232,5 @@ def content_hash(content: bytes | memoryview) -> int:
 
 def row_hashes(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """`content_hash` of the bytes of each row. (n, E), contiguous → (n,)."""
-    found = np.fromiter(map(xxhash.xxh3_64_intdigest, rows), dtype=np.uint64, count=len(rows))
-    return found.view(np.int64)
+    hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, rows), dtype=np.uint64, count=len(rows))
+    return hashes.view(np.int64)

@@ -103,13 +103,13 @@ def resolve(task: Task, view: JobView, spec: JobSpec, roster: Roster) -> Tensor:
 def _rows(task: Task, view: JobView, spec: JobSpec) -> list[int]:
     with task.database.transaction() as session:
         if isinstance(spec.remove, RemoveKeys):
-            found = pairs.rows_of_keys(session, view.dataset.number, spec.remove.keys)
-            missing = [key for key in spec.remove.keys if key not in found]
+            rows = pairs.rows_of_keys(session, view.dataset.number, spec.remove.keys)
+            missing = [key for key in spec.remove.keys if key not in rows]
             if missing:
                 more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
                 names = ", ".join(repr(key if len(key) <= _SHOWN else f"{key[:_SHOWN]}…") for key in missing[:_LISTED])
                 raise InvalidError("unknown_key", f"the dataset has no usable pair {names}{more}", "remove.keys")
-            return list(found.values())
+            return list(rows.values())
         assert spec.remove is not None  # noqa: S101  the specification demands it
         earlier = jobs.get(session, spec.remove.job)
         return results.flagged_rows(session, earlier.number, view.dataset.number)

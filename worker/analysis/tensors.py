@@ -14,8 +14,8 @@ _DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "I64": torch.int64
 
 def put_tensors(blobs: Blobs, name: str, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Keep named tensors in one blob, with what is to be said of them in its header; return its name."""
-    kept = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    blobs.put(name, save(kept, metadata))
+    plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    blobs.put(name, save(plain, metadata))
     return name
 
 
@@ -34,8 +34,8 @@ def get_elements(blobs: Blobs, name: str, first: int, last: int) -> dict[str, Te
         (8 + length + entry["data_offsets"][0] + first * dtypes[key].itemsize, (last - first) * dtypes[key].itemsize)
         for key, entry in entries.items()
     ]
-    found = blobs.get_ranges(name, ranges)
+    pieces = blobs.get_ranges(name, ranges)
     return {
         key: torch.frombuffer(bytearray(raw), dtype=dtype)
-        for (key, dtype), raw in zip(dtypes.items(), found, strict=True)
+        for (key, dtype), raw in zip(dtypes.items(), pieces, strict=True)
     }

@@ -1,4 +1,4 @@
-"""State that outlasts a shard: kept in a blob every few seconds, taken up by whoever does the shard next."""
+"""State that outlasts a shard: saved to a blob every few seconds, and loaded by whoever does the shard next."""
 
 import time
 

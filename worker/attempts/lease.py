@@ -24,10 +24,10 @@ class Lease:
     The work calls `check` at least once a batch; it raises when the shard is no longer this attempt's to do.
     """
 
-    def __init__(self, database: Database, claim: Claim, settings: Settings, asked_to_end: Stop | None = None) -> None:
+    def __init__(self, database: Database, claim: Claim, settings: Settings, stop: Stop | None = None) -> None:
         self._database = database
         self._claim = claim
-        self._asked_to_end = asked_to_end or Stop()
+        self._stop_request = stop or Stop()
         self._lease_seconds = settings.ecif_lease_seconds
         self._every = settings.ecif_heartbeat_seconds
         self._done = 0
@@ -67,7 +67,7 @@ class Lease:
             WorkCancelledError: its job is being cancelled.
             HandedBackError: this process has to end.
         """
-        self._asked_to_end.check()
+        self._stop_request.check()
         if self._stop is not None:
             raise self._stop
         # By the clock, not by the thread: that one may hang in a connection whose other end is gone.

@@ -23,7 +23,7 @@ class Stop:
     """How often this process was asked to end: once, it begins nothing new; twice, it hands back what it is at."""
 
     def __init__(self) -> None:
-        self._asked = 0
+        self._requests = 0
 
     def listen(self) -> None:
         """Hear what `ask_children` says. Only the main thread may call this."""
@@ -31,7 +31,7 @@ class Stop:
 
     @property
     def nothing_new(self) -> bool:
-        return self._asked > 0
+        return self._requests > 0
 
     def check(self) -> None:
         """Return while there is time.
@@ -39,11 +39,11 @@ class Stop:
         Raises:
             HandedBackError: there is none left.
         """
-        if self._asked > 1:
+        if self._requests > 1:
             raise HandedBackError
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked += 1
+        self._requests += 1
 
 
 def ask_children(grace_seconds: float) -> None:

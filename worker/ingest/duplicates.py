@@ -86,14 +86,14 @@ class Fingerprints:
         """The groups of every kind that was told."""
         positions = np.array(self.positions, dtype=np.int64)
         own_image = np.frombuffer(bytes(self.further), dtype=np.uint8) == 0
-        found: dict[DuplicateKind, Equal] = {}
+        groups: dict[DuplicateKind, Equal] = {}
         for kind, values in self.hashes.items():
             hashes = np.array(values, dtype=np.int64)
             if kind is DuplicateKind.CAPTION:
-                found[kind] = find_equal(positions, hashes)
+                groups[kind] = find_equal(positions, hashes)
             else:
-                found[kind] = find_equal(positions[own_image], hashes[own_image])
-        return found
+                groups[kind] = find_equal(positions[own_image], hashes[own_image])
+        return groups
 
 
 NEAR_COSINE = 0.99
@@ -188,13 +188,13 @@ def _from_bit(of: Codes, bit: int) -> npt.NDArray[np.uint64]:
 
 def _are_near(i: npt.NDArray[np.int64], j: npt.NDArray[np.int64], rows: Rows) -> npt.NDArray[np.bool_]:
     """Whether the cosine of two rows is large enough; to a row of zeros nothing is near."""
-    found = np.zeros(len(i), dtype=np.bool_)
+    near = np.zeros(len(i), dtype=np.bool_)
     for start in range(0, len(i), _ROWS):
         some, others = (rows(which[start : start + _ROWS]).astype(np.float64) for which in (i, j))
         lengths = np.linalg.norm(some, axis=1) * np.linalg.norm(others, axis=1)
         products = np.einsum("ne,ne->n", some, others)
-        found[start : start + _ROWS] = (lengths > 0) & (products >= NEAR_COSINE * lengths)
-    return found
+        near[start : start + _ROWS] = (lengths > 0) & (products >= NEAR_COSINE * lengths)
+    return near
 
 
 def _joined(labels: npt.NDArray[np.int64], i: npt.NDArray[np.int64], j: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

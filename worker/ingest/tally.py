@@ -29,8 +29,8 @@ class Tally:
 
     @classmethod
     def from_json(cls, counts: dict[str, Any]) -> "Tally":
-        told = {**counts, "rejected": Counter(counts["rejected"]), "_labels": Counter(counts["_labels"])}
-        return cls(**told)
+        fields = {**counts, "rejected": Counter(counts["rejected"]), "_labels": Counter(counts["_labels"])}
+        return cls(**fields)
 
     def add(self, others: "Tally") -> None:
         """Count what another shard has counted."""

@@ -57,10 +57,10 @@ def public_address(host: str, port: int, *, private_too: bool) -> str:
         InvalidError: the name has no address, or one that is not public.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise InvalidError("unknown_host", f"{host} has no address: {error}", "uri") from None
-    addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries]
     # One private address among public ones is as bad: which of them is used must not be left to chance.
     if not private_too and not all(is_public(address) for address in addresses):
         raise InvalidError("private_address", f"{host} is not at a public address", "uri")

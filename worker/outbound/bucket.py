@@ -32,10 +32,10 @@ class Object:
         if not self.size:  # a folder that was made by hand is listed as an object and is none
             return
         try:
-            found = obstore.get(self._bucket.store, self.path)
+            blob = obstore.get(self._bucket.store, self.path)
         except FileNotFoundError:
             raise self._bucket.lacks(self.path) from None
-        for piece in found.stream(min_chunk_size=_PIECE):
+        for piece in blob.stream(min_chunk_size=_PIECE):
             yield bytes(piece)
 
 

@@ -77,7 +77,7 @@ def _sources(
     buckets = {name: Bucket(uri) for name, uri in {urlsplit(uri).netloc: uri for uri in uris}.items()}
     counter = count(1)  # over all folders: they are listed at the same time
 
-    def found(uri: str) -> list[Object]:
+    def objects_of(uri: str) -> list[Object]:
         with _naming(uri):
             bucket = buckets[urlsplit(uri).netloc]
             if is_folder(uri):
@@ -87,7 +87,7 @@ def _sources(
                 raise empty()
             return [one]
 
-    for objects in pool.map(found, uris):
+    for objects in pool.map(objects_of, uris):
         progress(0, None)
         yield from objects
 

@@ -57,7 +57,7 @@ class Web:
         async with httpx.AsyncClient(timeout=_TIMEOUT, **client_options()) as client:
             while True:
                 try:
-                    async with _asked(client, pinned, at, tag) as answer:
+                    async with _request(client, pinned, at, tag) as answer:
                         tag = answer.headers.get("etag")
                         async for piece in answer.aiter_raw():
                             at += len(piece)
@@ -72,7 +72,9 @@ class Web:
 
 
 @asynccontextmanager
-async def _asked(client: httpx.AsyncClient, pinned: Pinned, at: int, tag: str | None) -> AsyncIterator[httpx.Response]:
+async def _request(
+    client: httpx.AsyncClient, pinned: Pinned, at: int, tag: str | None
+) -> AsyncIterator[httpx.Response]:
     headers = dict(pinned.headers)
     if at:
         headers["Range"] = f"bytes={at}-"

@@ -1,4 +1,5 @@
-"""The courier: sends the notices of ended jobs, from threads of its own. Any number may run."""
+"""Notices of ended jobs: a sender in threads of its own, of which any number may run, and one POST of a notice, signed
+as Standard Webhooks says."""
 
 import asyncio
 import logging
@@ -66,7 +67,7 @@ def deliver(database: Database, settings: Settings, claimed: Claimed) -> None:
         deliveries.record(session, claimed, attempt)
 
 
-class Courier:
+class NoticeSender:
     """Looks for notices that are due, and sends each in a thread of its own: a receiver that is slow or dead delays
     neither whoever started this nor other receivers."""
 
@@ -75,7 +76,7 @@ class Courier:
         self._under_way: list[Claimed] = []
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -93,7 +94,7 @@ class Courier:
             except SQLAlchemyError as error:
                 logger.warning("no notices looked for: %s", error)
             except Exception:
-                logger.exception("the courier goes on")
+                logger.exception("notices go on")
             with self._changed:
                 # Woken too when one has ended: what waited for its place may go.
                 self._changed.wait(_LOOK_SECONDS)
@@ -148,8 +149,8 @@ def send(notice: Claimed, secrets: Sequence[str], *, private_too: bool) -> Attem
         status = answer.status_code
         if answer.is_redirect:
             error = "the receiver answers with a redirect: name the address it leads to"
-        asked = answer.headers.get("retry-after", "")
-        retry_after = int(asked[:9]) if asked.isascii() and asked.isdecimal() else 0
+        retry_header = answer.headers.get("retry-after", "")
+        retry_after = int(retry_header[:9]) if retry_header.isascii() and retry_header.isdecimal() else 0
     return Attempt(now.isoformat(), round(time.monotonic() - began, 3), status, error, retry_after)
 
 
@@ -163,17 +164,17 @@ def _pinned(url: str, private_too: bool) -> Pinned:
 async def _resolved(url: str, private_too: bool) -> Pinned:
     """Its name resolved in a thread that nobody waits for: the system's resolver cannot be interrupted, and one that
     hangs would otherwise hold the delivery's place for as long as it likes."""
-    found: Future[Pinned] = Future()
-    found.set_running_or_notify_cancel()  # from here on it is the thread's
+    pinned: Future[Pinned] = Future()
+    pinned.set_running_or_notify_cancel()  # from here on it is the thread's
 
     def resolve() -> None:
         try:
-            found.set_result(_pinned(url, private_too))
+            pinned.set_result(_pinned(url, private_too))
         except BaseException as error:  # noqa: BLE001  handed to whoever still waits
-            found.set_exception(error)
+            pinned.set_exception(error)
 
     threading.Thread(target=resolve, name="resolver", daemon=True).start()
-    return await asyncio.wrap_future(found)
+    return await asyncio.wrap_future(pinned)
 
 
 def _signed(notice: Claimed, secrets: Sequence[str], now: datetime) -> dict[str, str]:
