@@ -50,7 +50,6 @@ class ShardState(StrEnum):
     QUEUED = "queued"  # any worker may claim it once `not_before` has passed
     RUNNING = "running"  # one attempt holds the lease
     DONE = "done"  # its output is recorded
-    FAILED = "failed"  # it ended its owner
     DROPPED = "dropped"  # its owner ended first
 
 

@@ -257,7 +257,6 @@ class Job(Base):
     queries_dataset_id: Mapped[str | None]
     model_id: Mapped[str | None]  # of a model that a user brought
     dataset_digest: Mapped[str | None]  # null until the dataset is ready
-    outputs: Mapped[Json] = mapped_column(server_default=text("'{}'"))  # unused since 0010; a later release drops it
     result_count: Mapped[int] = mapped_column(server_default=text("0"))
     results_apart: Mapped[int] = mapped_column(server_default=text("0"))  # the partition of its results; 0 is shared
     checkpoint_blob: Mapped[str | None]  # the edited model of a removal

@@ -59,7 +59,8 @@ def _score(problem: Problem, along: Directions | None, batch: Batch) -> dict[str
             columns = {"pair_loss": positive(problem.objective.similarity(problem.params, batch))}
     else:
         columns = along.score(problem.objective, problem.params, batch, problem.view.spec.influence.negative)
-    return columns | {"clip_score": _clip_score(problem, batch)}
+    columns["clip_score"] = _clip_score(problem, batch)
+    return columns
 
 
 def _from_store(problem: Problem, curvature: Projected) -> Tensor:
