@@ -34,10 +34,9 @@ from service.resumable.protocol import TusHeaders
 from store import api_keys
 from store.blobs import Blobs
 from store.database import Database
-from store.settings import Settings, get_settings
+from store.settings import CODE_VERSION, Settings, get_settings
 from store.shared_secrets import cursor_key
 from store.specification import JobSettings, JobSpec
-from store.version import CODE_VERSION
 
 logger = logging.getLogger("uvicorn.error")  # the one that is seen wherever the API runs
 

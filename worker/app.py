@@ -42,7 +42,7 @@ def _database() -> Database:
 @cache
 def _place() -> Any:
     from store.blobs import Blobs
-    from worker.analysis.devices import compute_in_float32
+    from worker.analysis.models import compute_in_float32
     from worker.attempts.attempt import Workplace
 
     compute_in_float32()

@@ -9,10 +9,9 @@ from sqlalchemy import func, select
 from store import shards
 from store.phases import Lane
 from store.tables import Dataset, Job, Pair, Result, Shard
-from worker import abandoned
 from worker.analysis import fit
 from worker.attempts.attempt import Workplace, work_once
-from worker.sweeper import sweep
+from worker.sweeper import remove_abandoned, sweep
 
 
 class Rings:
@@ -91,7 +90,7 @@ def test_what_was_deleted_is_purged(client, upload, embedding_zip, work, databas
     with database.transaction() as session:
         for table in (Dataset, Job, Pair, Result, Shard):
             assert session.scalar(select(func.count()).select_from(table)) == 0
-    abandoned.remove(database, blobs, timedelta(0))  # the notes of what was purged
+    remove_abandoned(database, blobs, timedelta(0))  # the notes of what was purged
     assert [path for path in (settings.ecif_home / "blobs").rglob("*") if path.is_file()] == []
 
 
@@ -117,5 +116,5 @@ def test_what_a_worker_writes_after_the_purge_goes_too(
     monkeypatch.setattr(blobs, "put", put_late)
     work()
     assert blobs.exists(late[0])
-    abandoned.remove(database, blobs, timedelta(0))
+    remove_abandoned(database, blobs, timedelta(0))
     assert not [path for path in (settings.ecif_home / "blobs").rglob("*") if path.is_file()]

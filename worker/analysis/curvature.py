@@ -12,8 +12,7 @@ from ecif.traceback import normal_probes
 from store.shards import Planned
 from worker.analysis.curvatures import damping_of, draw_probes, effort, is_used, per_pair, prepare, refused_curvature
 from worker.analysis.problem import Problem, open_problem, set_gradient
-from worker.analysis.tensors import put_tensors
-from worker.attempts.checkpoints import keeper, resumed
+from worker.analysis.tensors import keeper, put_tensors, resumed
 from worker.attempts.task import Done, Task
 from worker.outputs import CurvatureOutput, FitOutput, SelfInfluenceMethod
 from worker.pipeline import Planning

@@ -8,11 +8,9 @@ from ecif import FitSettings, fit, flatten
 from ecif.fit.watching import WatchedLoss, is_look, pair_losses
 from ecif.parameters import Params
 from store.shards import Planned
-from worker.analysis.devices import adam_precision
-from worker.analysis.models import starts_from_nothing
+from worker.analysis.models import adam_precision, starts_from_nothing
 from worker.analysis.problem import open_problem
-from worker.analysis.tensors import put_tensors
-from worker.attempts.checkpoints import keeper, resumed
+from worker.analysis.tensors import keeper, put_tensors, resumed
 from worker.attempts.task import Done, Task
 from worker.outputs import FitOutput
 from worker.pipeline import Planning

@@ -15,9 +15,8 @@ from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
 from ecif.objective import LOGIT_SCALE, starting_logit_scale
 from ecif.parameters import Params
 from store.shards import Planned
-from worker.analysis.devices import device_of
 from worker.analysis.job_view import DatasetView, JobView
-from worker.analysis.models import SMALLEST_TEMPERATURE, job_embedder, job_model, starts_from_nothing
+from worker.analysis.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model, starts_from_nothing
 from worker.analysis.records import PartBlob, RecordTable
 from worker.analysis.roster import QUERIES, Roster, get_removed
 from worker.analysis.tensors import get_tensors

@@ -19,8 +19,7 @@ from store.specification import Queries
 from worker.analysis.curvatures import directions, per_pair, refused_curvature, solved_curvature
 from worker.analysis.problem import Problem, open_problem
 from worker.analysis.query_texts import QueryBatch, read_queries
-from worker.analysis.tensors import get_tensors, put_tensors
-from worker.attempts.checkpoints import keeper, resumed
+from worker.analysis.tensors import get_tensors, keeper, put_tensors, resumed
 from worker.attempts.task import Done, Task
 from worker.outputs import CurvatureOutput, PlanOutput, ProjectOutput, RowRange, Solve, TraceOutput
 from worker.pipeline import Planning
