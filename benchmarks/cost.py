@@ -23,14 +23,15 @@ from ecif import (
     probed_self_influence,
     score_batch,
 )
+from ecif.curvature.choice import PROBES
 from ecif.parameters import Params
 from ecif.parameters import size as count_of
 from encoders import Embedder, LoadedModel, ModelSpec, load_model
 from encoders.architectures import TINY_NAME
 
 _LARGE: Final = "ViT-B-32"
-_PROBES = 16  # of a job with scope `heads` and more than 4,096 weights (worker/analysis/curvature.py)
-_DIAGONAL_PROBES = 8  # and of one with scope `all`
+_PROBES = PROBES["probes"]  # of a job with scope `heads` and more than 4,096 weights
+_DIAGONAL_PROBES = PROBES["diagonal"]  # and of one with scope `all`
 _TOLERANCE = 1e-3
 _ENCODED_AT_ONCE = 64  # worker/analysis/features.py
 

@@ -31,12 +31,13 @@ from ecif import (
     unflatten,
 )
 from ecif.curvature.base import Matrix
+from ecif.curvature.choice import EFFORT
 from ecif.curvature.projection import SIZE as PROJECTION_SIZE
 from ecif.datamodelling import datamodelling_score
 from ecif.parameters import Params, flatten
 from ecif.parameters import size as count_of
 
-_LARGEST_CONDITION = 300.0  # what a job with scope `all` keeps it under (worker/analysis/curvatures.py)
+_LARGEST_CONDITION = EFFORT["all"].largest_condition  # what a job with scope `all` keeps it under
 _DRAWS = 32
 _PASSES = 4
 

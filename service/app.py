@@ -13,8 +13,7 @@ from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from doorbell.application import celery_application
-from doorbell.bell import Bell
+from doorbell.bell import Bell, celery_application
 from service import checkpoints, deliveries, errors, events, health, metrics, models, results
 from service.access import HOW_TO_MAKE_A_KEY
 from service.concurrency import Heavy, Streams

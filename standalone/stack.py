@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from doorbell.application import celery_application
+from doorbell.bell import celery_application
 from migrations.upgrade import upgrade
 from standalone import ports, postgres, redis_server, services
 from standalone.child import Child, Command, wait_until

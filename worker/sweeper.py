@@ -14,8 +14,7 @@ from obstore.exceptions import BaseError as BlobStoreError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from doorbell.application import celery_application
-from doorbell.bell import MOST_AT_ONCE, Bell
+from doorbell.bell import MOST_AT_ONCE, Bell, celery_application
 from store import blob_owners, datasets, features, idempotency, jobs, models, nouns, owners, shards, uploads
 from store.blobs import Blobs
 from store.database import Database

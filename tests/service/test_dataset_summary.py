@@ -173,8 +173,7 @@ def _blobs(blobs, dataset_id):
 def test_a_deleted_dataset_leaves_no_duplicates(client, ingested, database, blobs, settings):
     from sqlalchemy import func, select
 
-    from doorbell.application import celery_application
-    from doorbell.bell import Bell
+    from doorbell.bell import Bell, celery_application
     from store.tables import Duplicate
     from worker.sweeper import sweep
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from worker.analysis import curvature as curvature_step
-from worker.analysis import curvatures
+from ecif.curvature import choice
 from worker.analysis import problem as batch_ranges
 
 CURVATURES = ["gauss_newton", "hessian", "ekfac", "projected", "identity"]
@@ -81,8 +80,8 @@ def test_a_projection_that_holds_everything_is_gauss_newton(run):
 @pytest.mark.parametrize("curvature", ["gauss_newton", "ekfac", "identity"])
 def test_where_a_model_is_too_large_to_be_exact_self_influence_is_estimated(run, monkeypatch, curvature):
     _, exact = run(curvature)
-    monkeypatch.setattr(curvatures, "LARGEST_DENSE", 0)
-    monkeypatch.setitem(curvature_step._PROBES, "probes", 400)
+    monkeypatch.setattr(choice, "LARGEST", 0)
+    monkeypatch.setitem(choice.PROBES, "probes", 400)
     job, estimated = run(curvature)
     told = job["summary"]["self_influence"]
     assert (told["method"], told["probes"]) == ("random probes", 400)

@@ -7,7 +7,7 @@ import time
 import pytest
 from sqlalchemy import select
 
-from doorbell.application import SESSION_SECONDS, SHARD_HARD_LIMIT_SECONDS, celery_application
+from doorbell.bell import SESSION_SECONDS, SHARD_HARD_LIMIT_SECONDS, celery_application
 from store.tables import Shard
 from worker.attempts.attempt import Workplace, work_once
 from worker.attempts.lease import Lease

@@ -51,12 +51,16 @@ class Problem:
         """The training pairs at these places of the roster."""
         return self._read(self.roster.source[places], self.roster.row[places])
 
-    def training_batches(self) -> Iterator[Batch]:
-        """One pass: all batches of all partitions, in order."""
+    def placed_batches(self) -> Iterator[tuple[Tensor, Batch]]:
+        """One pass: all batches of all partitions, in order, each with the places of its pairs in the roster."""
         for partition in range(len(self.roster.partitions)):
             for places in self.roster.batches(partition):
                 self.task.lease.check()
-                yield self.batch(places)
+                yield places, self.batch(places)
+
+    def training_batches(self) -> Iterator[Batch]:
+        """The batches of `placed_batches` alone."""
+        return (batch for _, batch in self.placed_batches())
 
     def validation_batches(self) -> Iterator[Batch]:
         """One pass over the pairs that define the validation loss."""
