@@ -35,7 +35,7 @@ test: lint  ## Every check there is (ARGS='-k name' for pytest)
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
 chaos: setup  ## 200 jobs while every part is killed and every link fails (ARGS='--seed 7'); nothing may be lost
-	@exec $(BIN)/python -m chaos $(ARGS)
+	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
 
 audit: setup  ## Known vulnerabilities in what requirements/*.txt pin (asks PyPI over the network)
 	$(BIN)/uv tool run pip-audit@2.10.1 --strict --disable-pip --require-hashes -r requirements/dev.txt -r requirements/uv.txt

@@ -10,8 +10,9 @@ from time import perf_counter
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import data, goals, machine, page, plots
-from benchmarks.sections import SECTIONS
+from benchmarks import goals, page, plots
+from benchmarks.measuring import machine_facts
+from benchmarks.sections import HOME, SECTIONS, Measured, read_data, write_data
 
 _MET = {True: "yes", False: "NO", None: ""}
 
@@ -22,12 +23,12 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="section", help=f"any of {', '.join(names)}; default: all")
     parser.add_argument("--toy", action="store_true", help="the smallest sizes, whose figures mean nothing; needs --to")
-    parser.add_argument("--to", type=Path, default=data.HOME, help="folder for data, plots and README.md")
+    parser.add_argument("--to", type=Path, default=HOME, help="folder for data, plots and README.md")
     given = parser.parse_args(arguments)
     unknown = set(given.sections) - set(names)
     if unknown:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    if given.toy and given.to == data.HOME:
+    if given.toy and given.to == HOME:
         parser.error("--toy would overwrite the real figures: name another folder with --to")
     measure(given.sections or names, given.to, toy=given.toy)
     return 0
@@ -40,16 +41,16 @@ def measure(names: list[str], folder: Path, *, toy: bool = False) -> None:
     for section in SECTIONS:
         if section.name not in names:
             continue
-        facts, start = machine.facts(), perf_counter()
+        facts, start = machine_facts(), perf_counter()
         console.print(f"[bold]{section.title}[/bold]")
         results = section.run("toy" if toy else "full", lambda line: _say(console, begin, line))
         minutes = (perf_counter() - start) / 60
-        data.write(folder, section.name, data.Measured(results, facts, minutes))
-    found = data.read(folder)
-    plots.draw(folder, found)
-    written = page.write(folder, found)
+        write_data(folder, section.name, Measured(results, facts, minutes))
+    measured = read_data(folder)
+    plots.draw(folder, measured)
+    written = page.write(folder, measured)
     rows = Table("", "hoped for", "measured", "met")
-    for goal in goals.goals(found):
+    for goal in goals.goals(measured):
         rows.add_row(goal.what.replace("`", ""), goal.hoped, goal.measured, _MET[goal.met])
     console.print(rows)
     console.print(f"{(perf_counter() - begin) / 60:.0f} minutes. The page: {written}", soft_wrap=True)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.digit_worlds import digits, smallest
+from benchmarks.measuring import interleaved, ratio, seconds
 from benchmarks.sections import Json, Say, Size
-from benchmarks.timing import interleaved, ratio, seconds
 from benchmarks.traceback_cost import traceback_against_refit
 from benchmarks.worlds import Pairs, World, world_of
 from ecif import (
@@ -23,14 +23,15 @@ from ecif import (
     probed_self_influence,
     score_batch,
 )
+from ecif.curvature.choice import PROBES
 from ecif.parameters import Params
 from ecif.parameters import size as count_of
 from encoders import Embedder, LoadedModel, ModelSpec, load_model
-from encoders.tiny import TINY_NAME
+from encoders.architectures import TINY_NAME
 
 _LARGE: Final = "ViT-B-32"
-_PROBES = 16  # of a job with scope `heads` and more than 4,096 weights (worker/analysis/curvature.py)
-_DIAGONAL_PROBES = 8  # and of one with scope `all`
+_PROBES = PROBES["probes"]  # of a job with scope `heads` and more than 4,096 weights
+_DIAGONAL_PROBES = PROBES["diagonal"]  # and of one with scope `all`
 _TOLERANCE = 1e-3
 _ENCODED_AT_ONCE = 64  # worker/analysis/features.py
 
@@ -38,20 +39,22 @@ _ENCODED_AT_ONCE = 64  # worker/analysis/features.py
 def run(size: Size, say: Say) -> Json:
     """Scoring with every weight trained, a whole job with heads, a traceback from a store."""
     full = size == "full"
-    found: Json = {}
+    results: Json = {}
     small = load_model(ModelSpec(TINY_NAME if full else smallest(), None, 0))
     pairs = digits(small, 0, 1024 if full else 64, 32, 0.05)
-    found["all_tiny"] = scoring_all(small, pairs, 128 if full else 32, part=32 if full else 8, repeats=5 if full else 2)
-    say(_told("scope all, tiny", found["all_tiny"]))
+    results["all_tiny"] = scoring_all(
+        small, pairs, 128 if full else 32, part=32 if full else 8, repeats=5 if full else 2
+    )
+    say(_ratio_line("scope all, tiny", results["all_tiny"]))
     large = load_model(ModelSpec(_LARGE if full else smallest(), None, 0))
     pairs = random_pairs(large, 8, 0)
-    found["all_large"] = scoring_all(large, pairs, 8, part=0, repeats=3 if full else 1)
-    say(_told("scope all, ViT-B/32", found["all_large"]))
-    found["heads"] = heads_job(large, 1024 if full else 16, 64 if full else 8, 128 if full else 8)
-    say(_told("heads job, ViT-B/32", found["heads"]))
-    found["traceback"] = traceback_against_refit(8192 if full else 64, 128 if full else 8, 100 if full else 5, full)
-    say(f"traceback of {found['traceback']['queries']} queries against a refit: {found['traceback']['ratio']:.3f}")
-    return found
+    results["all_large"] = scoring_all(large, pairs, 8, part=0, repeats=3 if full else 1)
+    say(_ratio_line("scope all, ViT-B/32", results["all_large"]))
+    results["heads"] = heads_job(large, 1024 if full else 16, 64 if full else 8, 128 if full else 8)
+    say(_ratio_line("heads job, ViT-B/32", results["heads"]))
+    results["traceback"] = traceback_against_refit(8192 if full else 64, 128 if full else 8, 100 if full else 5, full)
+    say(f"traceback of {results['traceback']['queries']} queries against a refit: {results['traceback']['ratio']:.3f}")
+    return results
 
 
 def random_pairs(model: LoadedModel, n: int, held_out: int) -> Pairs:
@@ -80,7 +83,7 @@ def scoring_all(model: LoadedModel, pairs: Pairs, batch_size: int, *, part: int,
     if part:
         jobs["scoring_job"] = lambda: _score(world, world.start, directions)
     taken = interleaved(jobs, repeats, warm_up=bool(part))
-    found = {
+    results = {
         "parameters": count_of(world.start),
         "pairs": world.n,
         "batch_size": batch_size,
@@ -88,9 +91,9 @@ def scoring_all(model: LoadedModel, pairs: Pairs, batch_size: int, *, part: int,
         "ratio": ratio(taken, "scoring", "embedding"),
     }
     if not part:
-        return found
+        return results
     several = {"directions_of_a_job": len(directions), "ratio_job": ratio(taken, "scoring_job", "embedding")}
-    return {**found, **several, **_explicit(world, directions[:1], part)}
+    return {**results, **several, **_explicit(world, directions[:1], part)}
 
 
 def _explicit(world: World, directions: Tensor, part: int) -> Json:
@@ -195,5 +198,5 @@ def _score(world: World, params: Params, directions: Tensor) -> None:
             probed_self_influence(scores)
 
 
-def _told(name: str, found: Json) -> str:
-    return f"{name}: {found['ratio']:.2f} times a plain embedding pass"
+def _ratio_line(name: str, results: Json) -> str:
+    return f"{name}: {results['ratio']:.2f} times a plain embedding pass"

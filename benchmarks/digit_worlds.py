@@ -13,7 +13,7 @@ from benchmarks.worlds import Pairs, World, linear_heads, train_from_scratch, wo
 from ecif.parameters import Params
 from encoders import LoadedModel, ModelSpec, load_model
 from encoders.adapters import adapted, adapted_weights
-from encoders.tiny import TINY_NAME
+from encoders.architectures import TINY_NAME
 
 _WORDS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _PATTERNS: Final = (

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.digit_worlds import heads_on_digits, lora_on_digits, toy_heads, whole_on_digits
-from benchmarks.predictions import FORMS, predicted_changes, removal_gradients
-from benchmarks.refits import Oracle, twentieths
+from benchmarks.removals import FORMS, Oracle, predicted_changes, removal_gradients, twentieths
 from benchmarks.sections import Json, Say, Size
 from benchmarks.worlds import World, synthetic
 from benchmarks.written_out import block_diagonal, gauss_newton_matrix
@@ -32,12 +31,13 @@ from ecif import (
     unflatten,
 )
 from ecif.curvature.base import Matrix
+from ecif.curvature.choice import EFFORT
 from ecif.curvature.projection import SIZE as PROJECTION_SIZE
 from ecif.datamodelling import datamodelling_score
 from ecif.parameters import Params, flatten
 from ecif.parameters import size as count_of
 
-_LARGEST_CONDITION = 300.0  # what a job with scope `all` keeps it under (worker/analysis/curvatures.py)
+_LARGEST_CONDITION = EFFORT["all"].largest_condition  # what a job with scope `all` keeps it under
 _DRAWS = 32
 _PASSES = 4
 
@@ -98,17 +98,17 @@ class _Plan:
 def run(size: Size, say: Say) -> Json:
     """Every setting for every seed."""
     seeds, plan = ((0, 1, 2), _Plan(100, 20, 2000)) if size == "full" else ((0,), _Plan(8, 2, 20))
-    found = []
+    settings = []
     for setting in SETTINGS:
         per_seed = []
         for seed in seeds:
             per_seed.append(_measure(setting, setting.world if size == "full" else setting.toy, seed, plan))
             best = {row["curvature"]: row["spearman"] for row in per_seed[-1]["scores"] if row["form"] == "set"}
             say(f"{setting.name}, seed {seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in best.items()))
-        found.append(
+        settings.append(
             {"name": setting.name, "title": setting.title, "stationary": setting.stationary, "seeds": per_seed}
         )
-    return {**vars(plan), "share": 0.05, "draws": _DRAWS, "passes": _PASSES, "settings": found}
+    return {**vars(plan), "share": 0.05, "draws": _DRAWS, "passes": _PASSES, "settings": settings}
 
 
 def _measure(setting: Setting, make: Callable[[int], World], seed: int, plan: _Plan) -> Json:
@@ -151,15 +151,19 @@ def _measure(setting: Setting, make: Callable[[int], World], seed: int, plan: _P
 
 
 def _at_minimum(world: World) -> tuple[Oracle, dict[str, Curvature], float]:
-    found = fit(world.objective, world.start, world.batches, FitSettings(epochs=5000, tolerance=1e-8))
-    if not found.stationary:
-        raise RuntimeError(f"the fit is not stationary: decrement bound {found.decrement_bound:.1e}")
-    given = (world.objective, found.params, world.batches)
+    fitted = fit(world.objective, world.start, world.batches, FitSettings(epochs=5000, tolerance=1e-8))
+    if not fitted.stationary:
+        raise RuntimeError(f"the fit is not stationary: decrement bound {fitted.decrement_bound:.1e}")
+    given = (world.objective, fitted.params, world.batches)
     hessian = Dense.of(Hessian(*given))
     matrix = GaussNewton(*given, tolerance=1e-6, max_iterations=2000)
-    curvatures = {"hessian": hessian, **_others(world, found.params, matrix, matrix.apply, 0.0), "identity": Identity()}
+    curvatures = {
+        "hessian": hessian,
+        **_others(world, fitted.params, matrix, matrix.apply, 0.0),
+        "identity": Identity(),
+    }
     return (
-        Oracle(world, found.params, False, world.objective.ridge(), torch.cholesky_inverse(hessian.factor)),
+        Oracle(world, fitted.params, False, world.objective.ridge(), torch.cholesky_inverse(hessian.factor)),
         curvatures,
         0.0,
     )

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import mean
 
-from benchmarks.data import Measured
-from benchmarks.sections import Json
+from benchmarks.sections import Json, Measured
 
 
 @dataclass(frozen=True)
@@ -67,20 +66,20 @@ def _cost(results: Json) -> Iterator[Goal]:
         yield Goal(f"scoring pass, every weight of {model} ÷ embedding pass", "≤ 3.5", f"{value:.2f}", value <= 3.5)
     value = results["heads"]["ratio"]
     yield Goal("whole job on heads, ViT-B/32 ÷ embedding pass", "≤ 1.15", f"{value:.2f}", value <= 1.15)
-    found = results["traceback"]
-    what = f"traceback of {found['queries']} queries from a store ÷ one refit"
-    yield Goal(what, "≤ 0.1", f"{found['ratio']:.3f}", found["ratio"] <= 0.1)
+    traceback = results["traceback"]
+    what = f"traceback of {traceback['queries']} queries from a store ÷ one refit"
+    yield Goal(what, "≤ 0.1", f"{traceback['ratio']:.3f}", traceback["ratio"] <= 0.1)
 
 
 def _retraining(results: Json) -> Iterator[Goal]:
-    for found in (results["heads"], results["many"]):
-        pairs = f"heads, {found['pairs']:,} pairs"
+    for measured in (results["heads"], results["many"]):
+        pairs = f"heads, {measured['pairs']:,} pairs"
         for what, key in (
-            (f"an edit without {found['removed']} of them", "ratio_on"),
+            (f"an edit without {measured['removed']} of them", "ratio_on"),
             ("L_val of 100 such sets, predicted", "ratio_predicted"),
             ("L_val of every leave-one-out, predicted", "ratio_every_single_one"),
         ):
-            value = found[key]
+            value = measured[key]
             yield Goal(f"{pairs}: refits ÷ {what}", "≥ 100", f"{value:,.0f}", value >= 100)
 
 
@@ -102,6 +101,6 @@ def _results(results: Json) -> Iterator[Goal]:
 
 
 def _ingest(results: Json) -> Iterator[Goal]:
-    found = results["embeddings"]
-    for what, value in (("", found["read_ratio"]), (" from disk", found["read_cold_ratio"])):
-        yield Goal(f"reading {found['pairs']:,} embeddings{what} ÷ ingest", "≥ 0.5", f"{value:.3f}", value >= 0.5)
+    embeddings = results["embeddings"]
+    for what, value in (("", embeddings["read_ratio"]), (" from disk", embeddings["read_cold_ratio"])):
+        yield Goal(f"reading {embeddings['pairs']:,} embeddings{what} ÷ ingest", "≥ 0.5", f"{value:.3f}", value >= 0.5)

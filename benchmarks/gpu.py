@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cost import random_pairs
 from benchmarks.digit_worlds import smallest
+from benchmarks.measuring import interleaved
 from benchmarks.sections import Json, Say, Size
-from benchmarks.timing import interleaved
 from benchmarks.worlds import World, world_of
 from ecif import score_batch
 from ecif.parameters import size as count_of
@@ -27,12 +27,12 @@ def run(size: Size, say: Say) -> Json:
     if not torch.cuda.is_available():
         say("not measured: no CUDA device")
         return {"not_measured": "no CUDA device"}
-    found = measure("cuda", _LARGE, 4096, 256, 3)
+    results = measure("cuda", _LARGE, 4096, 256, 3)
     say(
-        f"embedding {found['pairs_per_second']['embedding']:.0f} pairs/s, "
-        f"scoring {found['pairs_per_second']['scoring']:.0f} pairs/s"
+        f"embedding {results['pairs_per_second']['embedding']:.0f} pairs/s, "
+        f"scoring {results['pairs_per_second']['scoring']:.0f} pairs/s"
     )
-    return found
+    return results
 
 
 def measure(device: str, architecture: str | Json, n: int, batch_size: int, repeats: int) -> Json:
@@ -50,7 +50,7 @@ def measure(device: str, architecture: str | Json, n: int, batch_size: int, repe
     matrix = torch.randn(side, side, device=device)
     taken = interleaved({**jobs, "product": lambda: matrix @ matrix}, repeats)
     peak = 2 * side**3 / median(taken["product"])
-    found: Json = {
+    results: Json = {
         "parameters": count_of(world.start),
         "pairs": n,
         "batch_size": batch_size,
@@ -66,10 +66,10 @@ def measure(device: str, architecture: str | Json, n: int, batch_size: int, repe
             torch.cuda.reset_peak_memory_stats()
         with FlopCounterMode(display=False) as counter:
             job()
-        found["share_of_peak"][name] = counter.get_total_flops() / median(taken[name]) / peak
+        results["share_of_peak"][name] = counter.get_total_flops() / median(taken[name]) / peak
         if device == "cuda":
-            found["memory_mib"][name] = torch.cuda.max_memory_allocated() / 2**20
-    return found
+            results["memory_mib"][name] = torch.cuda.max_memory_allocated() / 2**20
+    return results
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from PIL import Image
 from sqlalchemy import text
 
 from benchmarks import memory
-from benchmarks.resident import Resident
+from benchmarks.measuring import Resident
 from benchmarks.sections import Json, Say, Size
 from standalone.stack import Stack
 from store.database import Database
@@ -58,7 +58,7 @@ def measure(counts: Counts, say: Say) -> Json:
         ("embeddings", counts.embeddings, {}, lambda path: memory.write(path, counts.embeddings, counts.width)),
         ("images", counts.images, {"model": {"architecture": "tiny"}}, lambda path: _write_images(path, counts.images)),
     ]
-    found: Json = {"workers": _WORKERS, "width": counts.width}
+    results: Json = {"workers": _WORKERS, "width": counts.width}
     environment = {"ECIF_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
     with (
         tempfile.TemporaryDirectory(prefix="ecif-bench-") as folder,
@@ -67,10 +67,10 @@ def measure(counts: Counts, say: Say) -> Json:
         for name, pairs, more, write in made:
             upload = Path(folder) / ("pairs.zip" if name == "embeddings" else "pairs.tar")
             write(upload)
-            one = found[name] = {"pairs": pairs, **_one(stack, upload, _SPECIFICATION | more)}
+            one = results[name] = {"pairs": pairs, **_one(stack, upload, _SPECIFICATION | more)}
             upload.unlink()
             say(f"{pairs:,} {name}: ingest {one['ingest_seconds']:.1f} s, {one['read_ratio']:.3f} of reading")
-    return found
+    return results
 
 
 def _one(stack: Stack, upload: Path, specification: Json) -> Json:
@@ -103,21 +103,21 @@ def _one(stack: Stack, upload: Path, specification: Json) -> Json:
 
 def _phases(url: str, dataset: str, job: str) -> list[tuple[str, int, float, float]]:
     """Phases in their order, their shards, and by the clock when the first began and the last ended."""
-    asked = text(
+    query = text(
         "SELECT phase, count(*), extract(epoch FROM min(started_at)), extract(epoch FROM max(finished_at)) FROM shards "
         "WHERE dataset_id = :dataset OR job_id = :job GROUP BY phase ORDER BY min(id)"
     )
     database = Database.from_settings(Settings(database_url=url))
     try:
         with database.transaction() as session:
-            rows = session.execute(asked, {"dataset": dataset, "job": job}).all()
+            rows = session.execute(query, {"dataset": dataset, "job": job}).all()
     finally:
         database.close()
     return [(phase, shards, float(begin), float(end)) for phase, shards, begin, end in rows]
 
 
 def _read_seconds(path: Path, *, cold: bool) -> float:
-    """Reading a whole file and nothing else; cold: after the system was asked to forget it."""
+    """Reading a whole file and nothing else; cold: after the system was made to forget it."""
     with path.open("rb", buffering=0) as file:
         if cold:
             os.fsync(file.fileno())
@@ -142,8 +142,8 @@ def _wait(http: httpx.Client, path: str, ends: set[str]) -> None:
 def _json(answer: httpx.Response) -> Json:
     if answer.is_error:
         raise RuntimeError(answer.text)
-    found: Json = answer.json()
-    return found
+    content: Json = answer.json()
+    return content
 
 
 def _write_images(path: Path, count: int) -> None:

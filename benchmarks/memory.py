@@ -33,14 +33,14 @@ _SPECIFICATION: dict[str, Any] = {
 def run(size: Size, say: Say) -> Json:
     """Upload and submit through the API; ingest, plan, curvature, score, rank and load in a process of their own."""
     counts, width = ((10_000, 30_000, 100_000, 300_000), 512) if size == "full" else ((60,), 8)
-    found = []
+    sizes = []
     with tempfile.TemporaryDirectory(prefix="ecif-bench-") as folder, servers.postgres(Path(folder)) as url:
         upgrade(url)
         for count in counts:
-            found.append(_measure(Path(folder), url, count, width))
-            say(f"{count:,} pairs: peak {found[-1]['peak_mib']:.0f} MiB")
-    peaks = [one["peak_mib"] for one in found]
-    return {"width": width, "specification": _SPECIFICATION, "sizes": found, "growth": max(peaks) / peaks[0] - 1}
+            sizes.append(_measure(Path(folder), url, count, width))
+            say(f"{count:,} pairs: peak {sizes[-1]['peak_mib']:.0f} MiB")
+    peaks = [one["peak_mib"] for one in sizes]
+    return {"width": width, "specification": _SPECIFICATION, "sizes": sizes, "growth": max(peaks) / peaks[0] - 1}
 
 
 def _measure(folder: Path, url: str, count: int, width: int) -> Json:
@@ -91,5 +91,5 @@ def _work(settings: Settings) -> Json:
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    found: Json = json.loads(done.stdout.splitlines()[-1])
-    return found
+    peaks: Json = json.loads(done.stdout.splitlines()[-1])
+    return peaks

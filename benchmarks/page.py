@@ -9,11 +9,10 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Final
 
-from benchmarks.data import Measured
 from benchmarks.goals import goals, scores_of
 from benchmarks.plots import ORDER
-from benchmarks.predictions import FORMS
-from benchmarks.sections import SECTIONS, Json
+from benchmarks.removals import FORMS
+from benchmarks.sections import SECTIONS, Json, Measured
 
 _WIDTH = 120
 _HEAD = """# Benchmarks
@@ -69,11 +68,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _found(measured: Measured, part: Callable[[Json], str]) -> str:
     m = measured.machine
     where = f"{m['cores']} cores ({m['processor']}), {m['threads']} threads" if m["device"] == "cpu" else m["device"]
-    told = (
+    conditions = (
         f"*{m['date']}; {where}; Python {m['python']}, torch {m['torch']}; "
         f"{measured.minutes:.0f} minutes; load of the machine at the start {m['load']}.*"
     )
-    return part(measured.results).strip() + "\n\n" + told
+    return part(measured.results).strip() + "\n\n" + conditions
 
 
 def _fidelity(results: Json) -> str:
@@ -109,15 +108,15 @@ between weight matrices, solved to the end.""",
 def _score_table(setting: Json) -> str:
     rows = []
     for curvature in ORDER:
-        found = scores_of(setting, curvature)
-        if not found:
+        scores = scores_of(setting, curvature)
+        if not scores:
             continue
         cells = []
         for form in FORMS:
             seen = [row["spearman"] for row in scores_of(setting, curvature, form)]
             cells.append(f"{mean(seen):.3f}")
-        seeds = ", ".join(f"{row['spearman']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in found)
-        slopes = [row["slope"] for row in found]
+        seeds = ", ".join(f"{row['spearman']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in scores)
+        slopes = [row["slope"] for row in scores]
         rows.append((f"`{curvature}`", *cells, _span(slopes) if curvature != "identity" else "none", seeds))
     return table(("LDS", *FORMS.values(), "slope", "set form, each seed"), rows)
 
@@ -127,11 +126,11 @@ def _removal_table(setting: Json, edits: int) -> str:
     changes = [median(abs(change) for change in seed["actual"][:edits]) for seed in setting["seeds"]]
     losses = [seed["validation_loss"] for seed in setting["seeds"]]
     for curvature in ORDER:
-        found = [row for seed in setting["seeds"] for row in seed["removal"] if row["curvature"] == curvature]
-        if found and curvature != "identity":
-            distance, gap = (mean(row[what] for row in found) for what in ("distance", "loss_gap"))
+        removals = [row for seed in setting["seeds"] for row in seed["removal"] if row["curvature"] == curvature]
+        if removals and curvature != "identity":
+            distance, gap = (mean(row[what] for row in removals) for what in ("distance", "loss_gap"))
             share = mean(
-                row["loss_gap"] * moved / loss for row, moved, loss in zip(found, changes, losses, strict=True)
+                row["loss_gap"] * moved / loss for row, moved, loss in zip(removals, changes, losses, strict=True)
             )
             rows.append((f"`{curvature}`", f"{distance:.2f}", f"{gap:.2f}", f"{share:.2%}"))
     head = ("edited against refitted model", "distance ÷ ‖θ̂₋ᴿ − θ̂‖", "gap of L_val ÷ its change", "gap ÷ L_val")

@@ -11,9 +11,8 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
-from benchmarks.data import Measured
 from benchmarks.goals import scores_of
-from benchmarks.sections import Json
+from benchmarks.sections import Json, Measured
 
 _INK, _FAINT, _BLUE, _ORANGE, _GREEN = "#222222", "#9a9a9a", "#1f6fb4", "#d1661c", "#3a8a4d"
 _STYLE: Final[Any] = {

@@ -21,8 +21,7 @@ from typing import Any
 import httpx
 import torch
 
-from benchmarks.bare_copy import BareCopy
-from benchmarks.results_world import World
+from benchmarks.results_world import BareCopy, World
 from benchmarks.sections import Json, Say, Size
 from migrations.upgrade import upgrade
 from standalone import servers
@@ -90,10 +89,10 @@ def _pages(world: World, client: httpx.Client, job: str, rows: int, say: Say) ->
             times[kind].append(1000 * (perf_counter() - begin))
             expected = 1 if kind == "first" else rows * 9 // 10 + 1
             assert answer.json()["items"][0]["rank"] == expected
-    found = {f"{kind}_ms": median(some) for kind, some in times.items()}
-    found["ratio"] = found["deep_ms"] / found["first_ms"]
-    say(f"first page {found['first_ms']:.1f} ms, at depth {rows * 9 // 10:,} {found['deep_ms']:.1f} ms")
-    return {**found, "depth": rows * 9 // 10}
+    measured = {f"{kind}_ms": median(some) for kind, some in times.items()}
+    measured["ratio"] = measured["deep_ms"] / measured["first_ms"]
+    say(f"first page {measured['first_ms']:.1f} ms, at depth {rows * 9 // 10:,} {measured['deep_ms']:.1f} ms")
+    return {**measured, "depth": rows * 9 // 10}
 
 
 def _readers(world: World, client: httpx.Client, settings: Settings, job: str, rows: int, more: int) -> Json:

@@ -9,10 +9,9 @@ from statistics import median
 import torch
 
 from benchmarks.digit_worlds import digits, heads_on_digits, smallest, toy_heads
-from benchmarks.predictions import removal_gradients
-from benchmarks.refits import twentieths
+from benchmarks.measuring import interleaved, ratio, seconds
+from benchmarks.removals import removal_gradients, twentieths
 from benchmarks.sections import Json, Say, Size
-from benchmarks.timing import interleaved, ratio, seconds
 from benchmarks.worlds import World, synthetic, train_from_scratch, world_of
 from ecif import (
     Curvature,
@@ -28,7 +27,7 @@ from ecif import (
 from ecif.parameters import Params
 from ecif.parameters import size as count_of
 from encoders import ModelSpec, load_model
-from encoders.tiny import TINY_NAME
+from encoders.architectures import TINY_NAME
 
 _EPOCHS = 15  # of the demo
 
@@ -38,13 +37,13 @@ def run(size: Size, say: Say) -> Json:
     full = size == "full"
     heads = heads_on_digits(0) if full else toy_heads(0)
     many = synthetic(0, n=8192, width=32, scale=20.0, batch_size=128) if full else toy_heads(0)
-    found = {}
+    results = {}
     for name, world, removed in (("heads", heads, heads.n // 20), ("many", many, 20 if full else 3)):
-        found[name] = _heads(world.in_single(), removed, 5 if full else 1)
-        say(f"heads, {world.n:,} pairs: an edit is {found[name]['ratio_on']:.0f} times as fast as a refit")
-    found["all"] = _all(512 if full else 32, _EPOCHS if full else 1, full)
-    say(f"every weight: a predicted removal is {found['all']['ratio_of_100']:.1f} times as fast as training again")
-    return found
+        results[name] = _heads(world.in_single(), removed, 5 if full else 1)
+        say(f"heads, {world.n:,} pairs: an edit is {results[name]['ratio_on']:.0f} times as fast as a refit")
+    results["all"] = _all(512 if full else 32, _EPOCHS if full else 1, full)
+    say(f"every weight: a predicted removal is {results['all']['ratio_of_100']:.1f} times as fast as training again")
+    return results
 
 
 def _heads(world: World, removed: int, repeats: int) -> Json:
@@ -57,7 +56,7 @@ def _heads(world: World, removed: int, repeats: int) -> Json:
     def prepare() -> None:
         prepared.append(Dense.of(GaussNewton(world.objective, params, world.batches)))
 
-    once = seconds(prepare)
+    preparing = seconds(prepare)
     curvature = prepared[0]
     subsets = random_subsets(world.n, removed / world.n, 100, seed=0)
     direction = curvature.solve(world.validate(params)[1][None]).x.float()
@@ -89,11 +88,11 @@ def _heads(world: World, removed: int, repeats: int) -> Json:
         "removed": int(subsets[0].sum()),
         "stationary": fitted.stationary,
         "epochs": epochs,
-        "prepare": once,
+        "prepare": preparing,
         "seconds": taken,
         "ratio": ratio(taken, "refit", "edit"),
         "ratio_on": ratio(taken, "refit_on", "edit"),
-        "ratio_of_100": 100 * median(taken["refit_on"]) / (once + 100 * median(taken["edit"])),
+        "ratio_of_100": 100 * median(taken["refit_on"]) / (preparing + 100 * median(taken["edit"])),
         "ratio_predicted": 100 * ratio(taken, "refit_on", "predict_100"),
         "ratio_every_single_one": world.n * ratio(taken, "refit_on", "every_single_one"),
     }
@@ -125,15 +124,15 @@ def _all(n: int, epochs: int, full: bool) -> Json:
         for batch in world.train:
             score_removals(world.objective, params[0], batch, directions[0], subsets[:, batch.image_group])
 
-    once, predicted = seconds(solve), seconds(predict)
+    solving, predicted = seconds(solve), seconds(predict)
     return {
         "pairs": n,
         "parameters": count_of(world.start),
         "epochs": epochs,
         "train": train,
         "train_again": again,
-        "solve": once,
+        "solve": solving,
         "passes": passes[0],
         "predict_100": predicted,
-        "ratio_of_100": 100 * again / (once + predicted),
+        "ratio_of_100": 100 * again / (solving + predicted),
     }

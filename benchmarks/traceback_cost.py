@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmarks.measuring import interleaved, ratio
 from benchmarks.sections import Json
-from benchmarks.timing import interleaved, ratio
 from benchmarks.worlds import synthetic
 from ecif import (
     FitSettings,
@@ -40,8 +40,8 @@ def traceback_against_refit(n: int, width: int, queries: int, full: bool) -> Jso
     projected = Projected.finish(world.objective, projection, (part.curvature for part in made))
     rows = [part.rows.float() for part in made]
     images, candidates = world.validation[0].images, world.validation[0].texts
-    asked = torch.arange(queries) % len(images)
-    found: dict[str, Tensor] = {}
+    query_rows = torch.arange(queries) % len(images)
+    outcome: dict[str, Tensor] = {}
 
     def traceback() -> None:
         gradients = torch.cat(
@@ -55,23 +55,23 @@ def traceback_against_refit(n: int, width: int, queries: int, full: bool) -> Jso
                     (some + 1) % len(candidates),
                     "cross_entropy",
                 )
-                for some in torch.split(asked, 64)
+                for some in torch.split(query_rows, 64)
             ]
         )
         inside = projection.down(gradients)
         solved = projected.inside(inside)
         norms, parts = inside.norm(dim=1), []
-        for kept in load_file(store).values():
-            wide = kept.double()
+        for stored in load_file(store).values():
+            wide = stored.double()
             moved = projected.inside(wide)
             products = torch.einsum("nrk,qk->qnr", wide, solved)
             parts.append(relative_influence_from_products(moved @ moved.mT, -products, norms))
-        found["relative"] = torch.cat(parts, 1)
+        outcome["relative"] = torch.cat(parts, 1)
 
     left = world.without(torch.arange(n) < round(_REMOVED * n))
 
     def refit() -> None:
-        found["epochs"] = torch.tensor(fit(left.objective, params, left.batches, settings).epochs_done)
+        outcome["epochs"] = torch.tensor(fit(left.objective, params, left.batches, settings).epochs_done)
 
     with tempfile.TemporaryDirectory(prefix="ecif-bench-") as folder:
         store = Path(folder) / "rows.safetensors"
@@ -82,9 +82,9 @@ def traceback_against_refit(n: int, width: int, queries: int, full: bool) -> Jso
         "parameters": count_of(params),
         "coordinates": projection.size,
         "queries": queries,
-        "refit_epochs": int(found["epochs"]),
+        "refit_epochs": int(outcome["epochs"]),
         "stationary": fitted.stationary,
         "seconds": taken,
         "ratio": ratio(taken, "traceback", "refit"),
-        "finite": bool(found["relative"].isfinite().all()),
+        "finite": bool(outcome["relative"].isfinite().all()),
     }

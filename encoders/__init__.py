@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from encoders.digest import encoder_versions
-    from encoders.embedder import Embedder
-    from encoders.embedding_heads import square_heads
+    from encoders.embedder import Embedder, square_heads
     from encoders.loaded_model import LoadedModel
     from encoders.loading import load_model
     from encoders.model_spec import Checkpoint, ModelRefused, ModelSpec
@@ -34,7 +33,7 @@ _MODULES = {
     "ModelSpec": "model_spec",
     "encoder_versions": "digest",
     "load_model": "loading",
-    "square_heads": "embedding_heads",
+    "square_heads": "embedder",
 }
 
 

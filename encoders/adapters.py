@@ -58,7 +58,7 @@ class Adapters:
         for tower, names in _by_tower(called | read).items():
             if not names:
                 reason = f"the {tower} tower has no linear layer to adapt; use another scope"
-                raise ModelRefused("unsupported_model", reason, "objective.scope")
+                raise ModelRefused("unsupported_model", reason, "scope")
         state: Parameters = towers.model.state_dict()
         frozen = {name: state[name] for name in sorted(called | read)}
         with_layers = _injected(towers, called, rank, alpha)
@@ -102,9 +102,9 @@ def adapted(name: str, state: Parameters, parameters: Parameters, alpha: float) 
 
 def _called(towers: Towers, sample: tuple[Tensor, Tensor]) -> set[str]:
     """The weights of the linear layers that the towers call."""
-    found: set[str] = set()
+    called: set[str] = set()
     hooks = [
-        part.register_forward_pre_hook(lambda _part, _inputs, name=name: found.add(f"{name}.weight"))
+        part.register_forward_pre_hook(lambda _part, _inputs, name=name: called.add(f"{name}.weight"))
         for name, part in towers.model.named_modules()
         if isinstance(part, nn.Linear)
     ]
@@ -114,7 +114,7 @@ def _called(towers: Towers, sample: tuple[Tensor, Tensor]) -> set[str]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return called
 
 
 def _answers(towers: Towers, sample: tuple[Tensor, Tensor]) -> bool:

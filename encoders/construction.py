@@ -15,7 +15,6 @@ from open_clip import CLIP, CustomTextCLIP, hf_model
 from torch import nn
 from torch.random import fork_rng
 
-from encoders.architectures import PARAM
 from encoders.model_spec import ModelRefused
 
 
@@ -29,7 +28,9 @@ def build(config: Mapping[str, Any], seed: int, max_parameters: int) -> nn.Modul
         size = parameter_count(_construct(config))
     if size > max_parameters:
         raise ModelRefused(
-            "model_too_large", f"the model has {size:,} parameters; the limit here is {max_parameters:,}", PARAM
+            "model_too_large",
+            f"the model has {size:,} parameters; the limit here is {max_parameters:,}",
+            "architecture",
         )
     with fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
@@ -53,7 +54,7 @@ def _construct(config: Mapping[str, Any]) -> nn.Module:
     except Exception as error:  # open_clip and timm check by failing, each in its own way
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise ModelRefused(
-            "invalid_model_config", f"open_clip cannot build this configuration: {reason}", PARAM
+            "invalid_model_config", f"open_clip cannot build this configuration: {reason}", "architecture"
         ) from error
     return model
 
@@ -65,7 +66,9 @@ def _reach_hub(config: Mapping[str, Any]) -> None:
         return
     if hf_model.transformers is None:
         raise ModelRefused(
-            "unsupported_model", f"the text tower {name} needs the package `transformers`, not installed here", PARAM
+            "unsupported_model",
+            f"the text tower {name} needs the package `transformers`, not installed here",
+            "architecture",
         )
     try:
         hf_model.AutoConfig.from_pretrained(name)
@@ -73,5 +76,5 @@ def _reach_hub(config: Mapping[str, Any]) -> None:
         raise ModelRefused(
             "weights_unavailable",
             f"the text tower {name} is described on the Hugging Face hub, which could not be read",
-            PARAM,
+            "architecture",
         ) from error

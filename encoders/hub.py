@@ -20,7 +20,6 @@ from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS
 
 from encoders.model_spec import Checkpoint, ModelRefused
 
-_PARAM = "model.architecture"
 _WEIGHTS: Final = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)  # the first that there is, as open_clip chooses
 _MOST_CONFIG: Final = 1 << 20  # bytes
 _USED: Final = ".used-by-ecif"  # in the folder of a repository: that it is ours to delete, and when it was used last
@@ -47,7 +46,7 @@ def use_token(allowed: bool) -> None:
 
 
 def from_hub(repository: str, limits: HubLimits) -> tuple[dict[str, Any], Checkpoint]:
-    """(its `open_clip_config.json`, not yet checked; its weights), downloaded or found in the hub's cache.
+    """(its `open_clip_config.json`, not yet checked; its weights), downloaded or from the hub's cache.
 
     A process sees one state of a repository, whatever is pushed meanwhile, until its files are evicted.
     Raises ModelRefused (weights_unavailable, model_too_large, invalid_model_config).
@@ -71,18 +70,18 @@ def _fetched(repository: str, limits: HubLimits) -> tuple[dict[str, Any], Path]:
             "weights_unavailable",
             f"{repository} could not be read from the Hugging Face hub: is there a network, and is it a public "
             "repository with an `open_clip_config.json` and weights?",
-            _PARAM,
+            "architecture",
         ) from error
     try:
         config = json.loads(said.read_text(encoding="utf-8"))
         whole = {name: config[name] for name in ("model_cfg", "preprocess_cfg") if name in config}
     except (ValueError, TypeError, RecursionError) as error:
         raise ModelRefused(
-            "invalid_model_config", f"{repository}: its `open_clip_config.json` is no JSON object", _PARAM
+            "invalid_model_config", f"{repository}: its `open_clip_config.json` is no JSON object", "architecture"
         ) from error
     if "model_cfg" not in whole:
         raise ModelRefused(
-            "invalid_model_config", f"{repository}: its `open_clip_config.json` holds no `model_cfg`", _PARAM
+            "invalid_model_config", f"{repository}: its `open_clip_config.json` holds no `model_cfg`", "architecture"
         )
     return whole, weights
 
@@ -92,8 +91,8 @@ def _files(repository: str, limits: HubLimits) -> tuple[Path, Path]:
     try:
         state = HfApi().model_info(repository, files_metadata=True)
     except Exception:  # noqa: BLE001  as above; whether there is anything in the cache decides
-        found = [_cached(repository, name) for name in _WEIGHTS]
-        return _cached(repository, HF_CONFIG_NAME) or Path(), next(path for path in found if path)
+        cached = [_cached(repository, name) for name in _WEIGHTS]
+        return _cached(repository, HF_CONFIG_NAME) or Path(), next(path for path in cached if path)
     sizes = {file.rfilename: file.size for file in state.siblings or []}
     weights = next(name for name in _WEIGHTS if name in sizes)
     missing = [name for name in (HF_CONFIG_NAME, weights) if _cached(repository, name, state.sha) is None]
@@ -104,7 +103,7 @@ def _files(repository: str, limits: HubLimits) -> tuple[Path, Path]:
                 "model_too_large",
                 f"{name} of {repository} has {size if size is not None else 'an unknown number of'} bytes; "
                 f"{most} is the most (ECIF_HUB_MODEL_BYTES)",
-                _PARAM,
+                "architecture",
             )
     if missing:
         _make_room(repository, sum(sizes[name] or 0 for name in missing), limits.cache_bytes)
@@ -127,9 +126,9 @@ def _make_room(repository: str, needed: int, most: int) -> None:
 
     Raises ModelRefused (weights_unavailable): the rest is in use.
     """
-    kept = sorted((used.stat().st_mtime, used.parent) for used in _cache().glob(f"models--*/{_USED}"))
-    held = {folder: _size_of(folder) for _, folder in kept}
-    for last_use, folder in kept:
+    by_last_use = sorted((used.stat().st_mtime, used.parent) for used in _cache().glob(f"models--*/{_USED}"))
+    held = {folder: _size_of(folder) for _, folder in by_last_use}
+    for last_use, folder in by_last_use:
         if sum(held.values()) + needed <= most:
             return
         if folder != _folder_of(repository) and time.time() - last_use > _BUSY_SECONDS:
@@ -140,7 +139,7 @@ def _make_room(repository: str, needed: int, most: int) -> None:
             "weights_unavailable",
             f"there is no room for {needed} bytes of {repository} beside the models of the hub that are in use; "
             f"{most} bytes is the most for all (ECIF_HUB_CACHE_BYTES): try again later",
-            _PARAM,
+            "architecture",
         )
 
 

@@ -13,13 +13,11 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from encoders.adapters import DEFAULT_ALPHA, DEFAULT_RANK, Adapters, adapted, adapted_weights
-from encoders.architectures import PARAM
 from encoders.digest import encoding_digest, model_digest
 from encoders.embedder import Embedder, Parameters, linear_heads
 from encoders.model_spec import ModelRefused
 from encoders.tokenising import Tokenizer, Tokens, tokenise
-from encoders.tower import Tower
-from encoders.towers import Towers
+from encoders.towers import Tower, Towers
 
 Scope = Literal["heads", "lora", "all"]
 _NOT_TRAINED = frozenset({"logit_scale", "logit_bias"})
@@ -29,7 +27,6 @@ class LoadedModel:
     """Weights are frozen, in float32 and in evaluation mode (no dropout, fixed batch statistics).
 
     digest: hex SHA-256 of configuration, preprocessing and weights.
-    encoding_digest: of that and of the versions of what encodes; names the features that are kept.
     config, preprocess_config: open_clip's own, as its `open_clip_config.json` would hold them.
     temperature: τ = 1 / exp(logit_scale). context_length: in tokens. image_size: (height, width).
     """
@@ -41,7 +38,6 @@ class LoadedModel:
         self.config = dict(config)
         self.preprocess_config = dict(preprocess)
         self.digest = model_digest(config, preprocess, model)
-        self.encoding_digest = encoding_digest(self.digest)
         self.context_length = tokenizer.context_length
         height, width = to_2tuple(cast("Any", model).visual.image_size)  # a ModifiedResNet keeps one number
         self.image_size: tuple[int, int] = (height, width)
@@ -58,6 +54,11 @@ class LoadedModel:
         self._transform = image_transform(size, is_train=False, fill_color=fill, **how, **no_change)
         self._image, self._text = self._cut_towers()
         self.embed_dim = self._image.embed_dim
+
+    @property
+    def encoding_digest(self) -> str:
+        """Hex SHA-256 of `digest` and of the versions of what encodes: the name under which features are kept."""
+        return encoding_digest(self.digest)
 
     @property
     def device(self) -> torch.device:
@@ -158,6 +159,6 @@ class LoadedModel:
         text = Tower.text(self._towers, tokens)
         if image.embed_dim != text.embed_dim:
             raise ModelRefused(
-                "unsupported_model", f"images get {image.embed_dim} numbers, texts {text.embed_dim}", PARAM
+                "unsupported_model", f"images get {image.embed_dim} numbers, texts {text.embed_dim}", "architecture"
             )
         return image, text

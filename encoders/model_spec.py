@@ -21,14 +21,20 @@ RefusalCode = Literal[
 ]
 
 
-class ModelRefused(Exception):  # noqa: N818 (a refusal is an answer about the request, not a fault of ours)
-    """The model cannot be used. `message` is for the user; `param` is the field of the job to change."""
+RefusedPart = Literal["architecture", "pretrained", "scope"]
+"""What of a model is at fault: its architecture, its pretrained weights, or the scope that is to be trained."""
 
-    def __init__(self, code: RefusalCode, message: str, param: str) -> None:
+
+class ModelRefused(Exception):  # noqa: N818 (a refusal is an answer about the model, not a fault of ours)
+    """The model cannot be used. `message` is for the user; `path` is the place within an inline architecture, with
+    dots, or empty."""
+
+    def __init__(self, code: RefusalCode, message: str, part: RefusedPart, path: str = "") -> None:
         super().__init__(message)
         self.code: RefusalCode = code
         self.message = message
-        self.param = param
+        self.part: RefusedPart = part
+        self.path = path
 
 
 @dataclass(frozen=True)

@@ -66,13 +66,13 @@ def _projection(tower: nn.Module, prefix: str) -> Projection | None:
 
 
 def _described(tower: nn.Module, prefix: str, name: str) -> Projection | None:
-    found: Any = tower
+    head: Any = tower
     for part in name.split("."):
-        found = getattr(found, part)
-    if isinstance(found, nn.Linear):
-        bias = None if found.bias is None else f"{prefix}{name}.bias"
+        head = getattr(head, part)
+    if isinstance(head, nn.Linear):
+        bias = None if head.bias is None else f"{prefix}{name}.bias"
         return Projection(f"{prefix}{name}.weight", bias, input_first=False)
-    return Projection(f"{prefix}{name}", None, input_first=True) if isinstance(found, nn.Parameter) else None
+    return Projection(f"{prefix}{name}", None, input_first=True) if isinstance(head, nn.Parameter) else None
 
 
 def _last_linear(module: nn.Module, name: str) -> str | None:

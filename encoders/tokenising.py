@@ -10,7 +10,6 @@ import torch
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
-from encoders.architectures import PARAM
 from encoders.model_spec import ModelRefused
 
 
@@ -46,11 +45,13 @@ def build_tokenizer(config: Mapping[str, Any]) -> Tokenizer:
             tokenizer = HFTokenizer(name, context_length=context_length, tokenizer_mode=mode, **options)
     except ImportError as error:
         raise ModelRefused(
-            "unsupported_model", f"the tokenizer {name} needs the package `transformers`, not installed here", PARAM
+            "unsupported_model",
+            f"the tokenizer {name} needs the package `transformers`, not installed here",
+            "architecture",
         ) from error
     except Exception as error:  # the hub client's exceptions share no base
         raise ModelRefused(
-            "weights_unavailable", f"the tokenizer {name} could not be loaded from the Hugging Face hub", PARAM
+            "weights_unavailable", f"the tokenizer {name} could not be loaded from the Hugging Face hub", "architecture"
         ) from error
     return tokenizer
 

@@ -13,8 +13,7 @@ from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from doorbell.application import celery_application
-from doorbell.bell import Bell
+from doorbell.bell import Bell, celery_application
 from service import checkpoints, deliveries, errors, events, health, metrics, models, results
 from service.access import HOW_TO_MAKE_A_KEY
 from service.concurrency import Heavy, Streams
@@ -34,10 +33,9 @@ from service.resumable.protocol import TusHeaders
 from store import api_keys
 from store.blobs import Blobs
 from store.database import Database
-from store.settings import Settings, get_settings
+from store.settings import CODE_VERSION, Settings, get_settings
 from store.shared_secrets import cursor_key
 from store.specification import JobSettings, JobSpec
-from store.version import CODE_VERSION
 
 logger = logging.getLogger("uvicorn.error")  # the one that is seen wherever the API runs
 

@@ -1,4 +1,4 @@
-"""One child process: started, watched and ended, always in that order."""
+"""One child process: started, waited for, watched and ended, always in that order."""
 
 import contextlib
 import os
@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from standalone.errors import DidNotStartError, StopRequestedError
 from standalone.guard import Guard
 
 _LOG_BYTES = 16 * 1024 * 1024
 _TAIL_BYTES = 4000
-_POLL_SECONDS = 0.02
+_STOP_POLL_SECONDS = 0.02
 
 
 def _nothing() -> None:
@@ -97,7 +98,7 @@ class Child:
                     os.kill(self.pid, self.command.stop_signal)
                 deadline = time.monotonic() + self.command.grace_seconds
                 while self.alive and time.monotonic() < deadline and not hurry():
-                    time.sleep(_POLL_SECONDS)
+                    time.sleep(_STOP_POLL_SECONDS)
             self.clear()
 
     def clear(self) -> None:
@@ -123,3 +124,34 @@ def _turn_over(log: Path) -> None:
     with contextlib.suppress(OSError):
         if log.stat().st_size > _LOG_BYTES:
             log.replace(log.with_name(f"{log.name}.1"))
+
+
+_START_POLL_SECONDS = 0.03
+
+
+def wait_until(
+    up: Callable[[], bool],
+    child: Child,
+    seconds: float,
+    *,
+    may_die: bool = False,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> None:
+    """Return once `up()`. A child that `may_die` is started again by somebody else.
+
+    Raises:
+        DidNotStartError: the child ended, or `seconds` have passed; holds the end of its log.
+        StopRequestedError: somebody wants no more of it.
+    """
+    deadline = time.monotonic() + seconds
+    while not up():
+        if stop_requested():
+            raise StopRequestedError("stopped while starting")
+        if not (child.alive or may_die):
+            what = f"ended with status {child.returncode}"
+        elif time.monotonic() > deadline:
+            what = f"did not come up within {seconds:.0f} s"
+        else:
+            time.sleep(_START_POLL_SECONDS)
+            continue
+        raise DidNotStartError(child.name, what, child.command.log, child.tail())

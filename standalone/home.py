@@ -1,8 +1,11 @@
-"""The folder that holds everything kept on this machine, and the lock that lets one owner in."""
+"""The folder that holds everything on this machine, the lock that lets one owner in, and the servers that an earlier
+owner may have left at work in it."""
 
+import contextlib
 import fcntl
 import os
 import secrets
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,3 +108,30 @@ def _lives(owner: str) -> bool:
     except PermissionError:
         return True
     return True
+
+
+_LEFTOVER_GRACE_SECONDS = 5.0
+
+
+def end_leftover(pid_file: Path, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+    """End the server that `pid_file` names if it still works in that folder, and remove the file: what an earlier run
+    left when it and its guard were both killed.
+
+    Only the owner of the folder's lock may call this: whatever runs there then is an orphan. A stale file matters
+    because its number may belong to some other process by now, and the server would refuse to start.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(pid_file.read_text().split()[0])
+        deadline = time.monotonic() + _LEFTOVER_GRACE_SECONDS
+        while _works_in(pid, pid_file.parent):
+            os.kill(pid, stop_signal if time.monotonic() < deadline else signal.SIGKILL)
+            time.sleep(0.1)
+        pid_file.unlink()
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    # Both servers make their data folder their working folder. Where there is no /proc nothing is ended here.
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink() == folder
+    except OSError:
+        return False

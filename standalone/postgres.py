@@ -9,12 +9,10 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from standalone import leftovers
 from standalone.child import Child, Command
 from standalone.errors import StandaloneError
-from standalone.home import Home
-from standalone.packages import postgres_program
-from standalone.privileges import Servant, servant
+from standalone.home import Home, end_leftover
+from standalone.programs import Servant, postgres_program, servant
 
 _ROLE = "ecif"  # made by initdb: a superuser, which could read files and run programs
 _SERVICE_ROLE = "ecif_service"
@@ -83,7 +81,7 @@ def command(home: Home, port: int, *, durable: bool = True) -> Command:
         cwd=Path("/"),
         stop_signal=signal.SIGINT,  # "fast": ends sessions rather than waiting for them
         grace_seconds=10,
-        before=lambda: leftovers.clear(data / "postmaster.pid", signal.SIGINT),
+        before=lambda: end_leftover(data / "postmaster.pid", signal.SIGINT),
     )
 
 

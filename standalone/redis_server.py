@@ -4,10 +4,9 @@ import os
 
 import redis
 
-from standalone import leftovers
 from standalone.child import Child, Command
-from standalone.home import Home, write_private
-from standalone.packages import redis_program
+from standalone.home import Home, end_leftover, write_private
+from standalone.programs import redis_program
 
 _PID_FILE = "redis.pid"
 
@@ -42,7 +41,7 @@ def command(home: Home, port: int) -> Command:
         environment=os.environ,
         log=home.log("redis"),
         cwd=home.redis,
-        before=lambda: leftovers.clear(home.redis / _PID_FILE),
+        before=lambda: end_leftover(home.redis / _PID_FILE),
     )
 
 

@@ -6,8 +6,8 @@ import sys
 import threading
 from types import FrameType
 
-from standalone.devices import worker_processes
 from standalone.errors import StopRequestedError
+from standalone.services import worker_processes
 from standalone.stack import Stack
 from store.settings import Settings
 
@@ -26,7 +26,7 @@ class Request:
         self._hurry = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup asked for that
+                continue  # nohup wants that
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:

@@ -6,18 +6,17 @@ from pathlib import Path
 
 from standalone import postgres as postgres_server
 from standalone import redis_server
-from standalone.child import Child, Command
+from standalone.child import Child, Command, wait_until
 from standalone.guard import Guard
 from standalone.home import Home
 from standalone.ports import free_ports
-from standalone.waiting import wait_until
 
 _SECONDS = 30
 
 
 @contextmanager
 def postgres(home: Path, *, durable: bool = False) -> Iterator[str]:
-    """Run PostgreSQL over `home`/postgres, which is kept; yields its URL. Empty: no migration has run.
+    """Run PostgreSQL over `home`/postgres, which stays; yields its URL. Empty: no migration has run.
 
     Raises:
         StandaloneError: it cannot run here.
@@ -32,7 +31,7 @@ def postgres(home: Path, *, durable: bool = False) -> Iterator[str]:
 
 @contextmanager
 def redis(home: Path) -> Iterator[str]:
-    """Run Redis over `home`/redis, which is kept; yields its URL.
+    """Run Redis over `home`/redis, which stays; yields its URL.
 
     Raises:
         StandaloneError: it cannot run here.

@@ -1,6 +1,9 @@
-"""The three processes of the service itself, and how to tell that they are up."""
+"""The three processes of the service itself, how many workers there are, and how to tell that they are up."""
 
+import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import httpx
 from celery import Celery
@@ -65,3 +68,27 @@ def worker_is_up(application: Celery, node: str) -> bool:
         return bool(application.control.ping(destination=[node], timeout=0.5))
     except OperationalError:
         return False
+
+
+def worker_processes(environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> int:
+    """`ECIF_WORKERS`, else one for each GPU, else one: on a CPU a single process already uses every core.
+
+    Looks at device files rather than asking torch, whose import takes seconds.
+
+    Raises:
+        ValueError: `ECIF_WORKERS` is not a number above 0.
+    """
+    requested = environment.get("ECIF_WORKERS", "")
+    if requested:
+        if not requested.isdecimal() or int(requested) == 0:
+            raise ValueError(f"ECIF_WORKERS must be a number above 0, not {requested!r}")
+        return int(requested)
+    wanted = environment.get("ECIF_DEVICE", "auto")
+    if wanted not in ("auto", "cuda"):
+        return 1
+    present = sum(1 for file in devices.glob("nvidia*") if file.name.removeprefix("nvidia").isdecimal())
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        named = [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+        present = min(present, len(named))
+    return max(present, 1)

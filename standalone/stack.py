@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from doorbell.application import celery_application
+from doorbell.bell import celery_application
 from migrations.upgrade import upgrade
 from standalone import ports, postgres, redis_server, services
-from standalone.child import Child, Command
+from standalone.child import Child, Command, wait_until
 from standalone.guard import Guard
 from standalone.home import Home
 from standalone.supervision import Supervision
-from standalone.waiting import wait_until
 from store.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class Stack:
     Blobs lie in `home`, unless `blob_url` says otherwise. `DATABASE_URL` and the like of the environment are not read.
 
     `port` 0 takes a free one. `workers` is the number of worker processes. `environment` is added to that of the
-    children. `say` gets a line for each child that died and is started again. `stop_requested` is asked while things
+    children. `say` gets a line for each child that died and is started again. `stop_requested` is called while things
     start, `hurry` while they end. `processes` holds the children by name, in the order in which they started.
     """
 
@@ -154,14 +153,14 @@ class Stack:
             self.database_url = postgres.admit_service(self.home, postgres_port)
 
     def _start_services(self) -> None:
-        told = {
+        addresses = {
             "ECIF_HOME": str(self.home.path),
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,
             "BLOB_URL": self.blob_url,
         }
         own = {"PYTHONUNBUFFERED": "1", "ECIF_MAX_MODEL_BYTES": str(_memory_bytes() // 2)}
-        environment = own | os.environ | self._environment | told
+        environment = own | os.environ | self._environment | addresses
         self._celery = celery_application(Settings(database_url=self.database_url, redis_url=self.redis_url))
         self._open.callback(self._celery.close)
         self._add(services.api(self.home, environment, self.port))

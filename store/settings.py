@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -12,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from store.phases import Lane
 from store.sources import Source
+
+CODE_VERSION: str = version("ecif")
+
 
 _SET_DUMPABLE = 4  # prctl(2)
 

@@ -13,8 +13,7 @@ from typing import Any
 from celery.signals import worker_process_init, worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
 
-from doorbell.application import SESSION_SECONDS, WORK, celery_application
-from doorbell.bell import Bell
+from doorbell.bell import SESSION_SECONDS, WORK, Bell, celery_application
 from store.database import Database
 from store.settings import get_settings
 from store.shards import NAME_LENGTH
@@ -42,7 +41,7 @@ def _database() -> Database:
 @cache
 def _place() -> Any:
     from store.blobs import Blobs
-    from worker.analysis.devices import compute_in_float32
+    from worker.analysis.models import compute_in_float32
     from worker.attempts.attempt import Workplace
 
     compute_in_float32()

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from types import FrameType
 from typing import TypeVar
@@ -13,14 +14,12 @@ from obstore.exceptions import BaseError as BlobStoreError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from doorbell.application import celery_application
-from doorbell.bell import MOST_AT_ONCE, Bell
+from doorbell.bell import MOST_AT_ONCE, Bell, celery_application
 from store import blob_owners, datasets, features, idempotency, jobs, models, nouns, owners, shards, uploads
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings, get_settings
 from store.tables import Dataset, Job, Model
-from worker import abandoned
 from worker.attempts import follow_up
 from worker.outbound.webhooks import NoticeSender
 
@@ -34,6 +33,11 @@ _PRUNED_AT_ONCE, _EXPIRED_AT_ONCE = 100, 100
 _TRIM_PARTS = 16
 _LOOK_SECONDS = 3600.0
 """Between looks for abandoned uploads: what lists a store is not done every few seconds."""
+
+_AGE = timedelta(hours=6)
+"""From its bytes to its row an upload takes moments; the rest is for clocks that differ."""
+
+_EXISTS = {"datasets": datasets.exists, "jobs": jobs.exists, "models": models.exists}
 
 Row = TypeVar("Row", Dataset, Model, Job)
 
@@ -183,6 +187,24 @@ def _purge_idempotency(database: Database) -> bool:
         return idempotency.purge_old(session) > 0
 
 
+def remove_abandoned(database: Database, blobs: Blobs, age: timedelta = _AGE) -> None:
+    """Delete bytes that never got a row, and files on their way in that nothing was written to for so long.
+
+    Raises:
+        SQLAlchemyError, OSError: the rest is left for the next time.
+    """
+    for owner in blob_owners.longer_than(blobs, age):
+        kind, _, id_ = owner.partition("/")
+        with database.transaction() as session:
+            owned = _EXISTS[kind](session, id_)
+        if owned:
+            blob_owners.settle(blobs, owner)
+        else:
+            logger.info("%s: no row names it, its bytes are deleted", owner)
+            blob_owners.forget(blobs, owner)
+    blobs.clear_staging(age)
+
+
 def main() -> None:
     """Sweep until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -204,7 +226,7 @@ def main() -> None:
         try:
             sweep(database, blobs, bell, settings)
             if time.monotonic() >= look_at:
-                abandoned.remove(database, blobs)
+                remove_abandoned(database, blobs)
                 look_at = time.monotonic() + _LOOK_SECONDS
         except _OF_THE_SYSTEM as error:
             logger.warning("sweep not finished: %s", error)

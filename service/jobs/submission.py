@@ -6,11 +6,10 @@ from store import datasets, jobs, models
 from store.catalogue import HubRules, check_model, check_size
 from store.errors import InvalidError, NotFoundError
 from store.nouns import new_id
-from store.settings import Settings
+from store.settings import CODE_VERSION, Settings
 from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, ValidationDataset, fill_for_kind
 from store.states import JobStatus
 from store.tables import Dataset, Job
-from store.version import CODE_VERSION
 
 
 def _check_flagged_by(session: Session, spec: JobSpec, remove: RemoveFlagged) -> None:

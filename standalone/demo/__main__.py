@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 import httpx
 from rich.console import Console
 
-from standalone.demo import digits, following, report
+from standalone.demo import digits, display
+from standalone.demo.digits import Plan
 from standalone.demo.measure import findings
-from standalone.demo.plan import Plan
 from standalone.demo.visitor import RefusedError, Visitor
-from standalone.devices import worker_processes
 from standalone.errors import StandaloneError
+from standalone.services import worker_processes
 from standalone.stack import Stack
 from store.settings import get_settings
 
@@ -27,8 +27,8 @@ _WIDTH = 110
 """Columns where there is no terminal that has a width of its own."""
 
 
-def run(plan: Plan, console: Console, kept: Path) -> None:
-    """The demo. What stays of it lies in `kept`.
+def run(plan: Plan, console: Console, output: Path) -> None:
+    """The demo. What stays of it is in the folder `output`.
 
     Raises:
         StandaloneError, RefusedError, httpx.HTTPError: it did not work.
@@ -39,14 +39,14 @@ def run(plan: Plan, console: Console, kept: Path) -> None:
             # Its own servers, whatever DATABASE_URL says: a demo has no business in somebody's database.
             with Stack(Path(folder), workers=worker_processes()) as stack, closing(Visitor(stack.url)) as visitor:
                 console.print(f"Up at {stack.url}", highlight=False)
-                visit(plan, console, visitor, kept)
+                visit(plan, console, visitor, output)
         except (StandaloneError, RefusedError, httpx.HTTPError):
-            shutil.copytree(Path(folder) / "logs", kept / "logs", dirs_exist_ok=True)
-            console.print(f"The logs are in {kept / 'logs'}", highlight=False, soft_wrap=True)
+            shutil.copytree(Path(folder) / "logs", output / "logs", dirs_exist_ok=True)
+            console.print(f"The logs are in {output / 'logs'}", highlight=False, soft_wrap=True)
             raise
 
 
-def visit(plan: Plan, console: Console, visitor: Visitor, kept: Path) -> None:
+def visit(plan: Plan, console: Console, visitor: Visitor, output: Path) -> None:
     """Upload, submit, follow, read and judge."""
     data = digits.load(plan)
     pairs = {pair.key: pair for pair in data.training}
@@ -61,12 +61,12 @@ def visit(plan: Plan, console: Console, visitor: Visitor, kept: Path) -> None:
     validation = visitor.upload("digits-clean", digits.archive(data.validation, plan))
     job = visitor.submit(plan.specification(training, validation))
     console.print(f"Job {job}", highlight=False)
-    summary: Json = following.show(visitor.follow(job, plan.patience_seconds), console)["summary"]
+    summary: Json = display.show_progress(visitor.follow(job, plan.patience_seconds), console)["summary"]
     rows = list(visitor.results(job))
-    report.show(console, rows[: plan.shown], pairs, findings(rows, planted, plan.depths), summary)
+    display.show_outcome(console, rows[: plan.shown], pairs, findings(rows, planted, plan.depths), summary)
 
-    kept.mkdir(parents=True, exist_ok=True)
-    page = kept / "report.html"
+    output.mkdir(parents=True, exist_ok=True)
+    page = output / "report.html"
     page.write_bytes(visitor.report(job))
     console.print(f"\nThe same with pictures, as a page for people: {page}", highlight=False, soft_wrap=True)
     console.print(
@@ -77,7 +77,7 @@ def visit(plan: Plan, console: Console, visitor: Visitor, kept: Path) -> None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # once is enough: the rest is clearing up
+    signal.signal(number, signal.SIG_IGN)  # one signal is enough: the rest is clearing up
     sys.exit(128 + number)
 
 

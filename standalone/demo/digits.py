@@ -1,4 +1,6 @@
-"""The data of the demo: 1,797 scanned digits as captioned pictures, a known part of the captions swapped."""
+"""The demo's numbers, all in one place, and its data: 1,797 scanned digits as captioned pictures, a known part of the
+captions swapped.
+"""
 
 import csv
 import io
@@ -6,10 +8,38 @@ import random
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
-from standalone.demo.plan import Plan
+
+@dataclass(frozen=True)
+class Plan:
+    """What is built, and which job is submitted."""
+
+    seed: int = 0
+    validation_pairs: int = 360
+    swapped_share: float = 0.2
+    image_pixels: int = 32
+    epochs: int = 15
+    shown: int = 10
+    """Rows of the table."""
+    depths: tuple[int, ...] = (10, 50, 100)
+    """How far down the ranking planted pairs are counted."""
+    patience_seconds: float = 1800.0
+
+    def specification(self, dataset: str, validation: str) -> dict[str, Any]:
+        """The body of `POST /jobs`."""
+        return {
+            "task": "misalignment",
+            "dataset": dataset,
+            "validation": {"dataset": validation},
+            "model": {"architecture": "tiny", "pretrained": None},
+            "objective": {"scope": "all", "seed": self.seed},
+            "fit": {"epochs": self.epochs},
+            "methods": ["ecif", "clip_score", "pair_loss"],
+        }
+
 
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _BRIGHTEST = 16

@@ -43,7 +43,7 @@ class Findings:
 
     planted: int
     pairs: int
-    found_at: dict[int, int]
+    planted_at: dict[int, int]
     """Planted pairs among the first k of the ranking."""
     auroc: dict[str, float | None]
     flagged: int
@@ -57,7 +57,7 @@ def findings(rows: Sequence[Json], planted: Collection[str], depths: Sequence[in
     return Findings(
         planted=sum(truth),
         pairs=len(rows),
-        found_at={depth: sum(truth[:depth]) for depth in depths},
+        planted_at={depth: sum(truth[:depth]) for depth in depths},
         auroc={name: _auroc_of(rows, truth, name, sign) for name, sign in SCORES.items()},
         flagged=sum(flagged),
         flagged_planted=sum(both for both in map(all, zip(flagged, truth, strict=True))),

@@ -36,7 +36,7 @@ class Visitor:
         return str(_json(self._http.post("/jobs", json=specification))["id"])
 
     def follow(self, job: str, patience_seconds: float) -> Iterator[Json]:
-        """The job as it is now, again and again until it has ended, as often as the service asks to be asked.
+        """The job as it is now, again and again until it has ended, as often as `Retry-After` says.
 
         Raises:
             RefusedError: it did not succeed, or took longer than anybody would wait.
@@ -59,15 +59,15 @@ class Visitor:
         """Every scored pair, in rank order, page by page."""
         cursor = None
         while True:
-            asked = {"limit": str(_PAGE)} | ({"cursor": cursor} if cursor else {})
-            page = _json(self._http.get(f"/jobs/{job}/results", params=asked))
+            parameters = {"limit": str(_PAGE)} | ({"cursor": cursor} if cursor else {})
+            page = _json(self._http.get(f"/jobs/{job}/results", params=parameters))
             yield from page["items"]
             cursor = page["next_cursor"]
             if cursor is None:
                 return
 
     def report(self, job: str) -> bytes:
-        """What the job found, as a page."""
+        """The outcome of the job, as a page."""
         answer = self._http.get(f"/jobs/{job}/report")
         _refuse(answer)
         return answer.content
@@ -81,5 +81,5 @@ def _json(answer: httpx.Response) -> Json:
 
 def _refuse(answer: httpx.Response) -> None:
     if answer.is_error:
-        asked = f"{answer.request.method} {answer.request.url.path}"
-        raise RefusedError(f"{asked} was answered with {answer.status_code}: {answer.text}")
+        request = f"{answer.request.method} {answer.request.url.path}"
+        raise RefusedError(f"{request} was answered with {answer.status_code}: {answer.text}")

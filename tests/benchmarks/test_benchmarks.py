@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks import data, page
+from benchmarks import page
 from benchmarks.__main__ import main
 from benchmarks.goals import goals
 from benchmarks.plots import PLOTS
-from benchmarks.sections import SECTIONS, Section
+from benchmarks.sections import HOME, SECTIONS, Section, read_data
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +33,18 @@ def numbers(value: Any) -> list[float]:
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
 def test_every_section_gives_finite_figures(measured: Path, section: Section) -> None:
     content = json.loads((measured / "data" / f"{section.name}.json").read_text())
-    found = numbers(content["results"])
-    assert found
-    assert all(math.isfinite(number) for number in found)
+    figures = numbers(content["results"])
+    assert figures
+    assert all(math.isfinite(number) for number in figures)
     assert {"date", "cores", "python", "torch"} <= set(content["machine"])
 
 
 def test_the_page_and_its_pictures_are_made_from_them(measured: Path) -> None:
-    found = data.read(measured)
+    figures = read_data(measured)
     text = (measured / "README.md").read_text()
-    assert list(found) == [section.name for section in SECTIONS] == list(page.PARTS)
+    assert list(figures) == [section.name for section in SECTIONS] == list(page.PARTS)
     assert all(f"## {section.title}" in text for section in SECTIONS)
-    assert all(row.what in text for row in goals(found))
+    assert all(row.what in text for row in goals(figures))
     for name in PLOTS:
         assert f"(plots/{name}.png)" in text
         with Image.open(measured / "plots" / f"{name}.png") as picture:
@@ -52,8 +52,8 @@ def test_the_page_and_its_pictures_are_made_from_them(measured: Path) -> None:
 
 
 def test_the_page_in_the_repository_is_what_its_data_say(tmp_path: Path) -> None:
-    written = page.write(tmp_path, data.read(data.HOME))
-    assert written.read_text() == (data.HOME / "README.md").read_text()
+    written = page.write(tmp_path, read_data(HOME))
+    assert written.read_text() == (HOME / "README.md").read_text()
 
 
 @pytest.mark.parametrize("arguments", [["nothing_like_this"], ["--toy"]])

@@ -13,18 +13,18 @@ from open_clip import list_pretrained
 from encoders.catalogue import catalogue
 from store.open_clip_config import weights_in
 
-KEPT = Path(__file__).parents[2] / "store" / "open_clip_models.json"
+STORED = Path(__file__).parents[2] / "store" / "open_clip_models.json"
 
 
 def test_the_kept_catalogue_is_the_installed_one() -> None:
-    assert json.loads(KEPT.read_text()) == catalogue(), (
+    assert json.loads(STORED.read_text()) == catalogue(), (
         "run: .venv/bin/python -m encoders.catalogue > store/open_clip_models.json"
     )
 
 
 def test_every_pretrained_tag_is_there() -> None:
-    kept = json.loads(KEPT.read_text())["architectures"]
-    assert {(name, tag) for name, entry in kept.items() for tag in entry["pretrained"]} == set(list_pretrained())
+    stored = json.loads(STORED.read_text())["architectures"]
+    assert {(name, tag) for name, entry in stored.items() for tag in entry["pretrained"]} == set(list_pretrained())
 
 
 def test_models_trained_with_another_loss_are_marked() -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import hessian, jvp, vjp, vmap
 
-from encoders.embedding_heads import square_heads
+from encoders.embedder import square_heads
 from encoders.loaded_model import LoadedModel
 from encoders.loading import load_model
 from encoders.model_spec import ModelRefused, ModelSpec
@@ -81,7 +81,7 @@ def test_an_edited_head_survives_the_way_through_open_clip(
     if "proj_type" in model.config["text_cfg"]:  # nowhere to keep a text head
         with pytest.raises(ModelRefused) as refusal:
             model.state_dict_with(edited, "heads")
-        assert (refusal.value.code, refusal.value.param) == ("not_foldable", "objective.scope")
+        assert (refusal.value.code, refusal.value.part) == ("not_foldable", "scope")
         edited["text.weight"] = heads.parameters["text.weight"]
     theirs, _ = as_open_clip_has_it(model, tmp_path, model.state_dict_with(edited, "heads"))
     texts, images = heads(edited, *model.tower_features(pixels, tokens))

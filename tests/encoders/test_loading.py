@@ -15,13 +15,13 @@ from open_clip import image_transform
 from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 
-import encoders.weights
+import encoders.loading
+from encoders.architectures import TINY_CONFIG
 from encoders.construction import build
 from encoders.digest import model_digest
 from encoders.loaded_model import LoadedModel
 from encoders.loading import load_model
 from encoders.model_spec import Checkpoint, ModelRefused, ModelSpec
-from encoders.tiny import TINY_CONFIG
 
 
 def refusal(spec: ModelSpec, **options: Any) -> ModelRefused:
@@ -63,13 +63,13 @@ def test_a_name_is_built_as_open_clip_builds_it() -> None:
 
 def test_an_unknown_architecture_is_answered_with_the_nearest() -> None:
     refused = refusal(ModelSpec("ViT-B/32"))
-    assert (refused.code, refused.param) == ("unknown_architecture", "model.architecture")
+    assert (refused.code, refused.part) == ("unknown_architecture", "architecture")
     assert "ViT-B-32" in refused.message
 
 
 def test_an_unknown_tag_is_answered_with_the_known() -> None:
     refused = refusal(ModelSpec("ViT-B-32", "laion9b"))
-    assert (refused.code, refused.param) == ("unknown_pretrained", "model.pretrained")
+    assert (refused.code, refused.part) == ("unknown_pretrained", "pretrained")
     assert "laion2b_s34b_b79k" in refused.message
     assert "null" in refusal(ModelSpec("tiny", "laion2b_s34b_b79k")).message
 
@@ -79,9 +79,9 @@ def test_an_unreachable_hub_is_said_plainly(monkeypatch: pytest.MonkeyPatch, err
     def unreachable(tag: dict[str, Any]) -> str:
         raise error
 
-    monkeypatch.setattr(encoders.weights, "download_pretrained", unreachable)
+    monkeypatch.setattr(encoders.loading, "download_pretrained", unreachable)
     refused = refusal(ModelSpec("ViT-B-32", "laion2b_s34b_b79k"))
-    assert (refused.code, refused.param) == ("weights_unavailable", "model.pretrained")
+    assert (refused.code, refused.part) == ("weights_unavailable", "pretrained")
     assert "network" in refused.message
 
 
@@ -100,7 +100,7 @@ def test_a_hugging_face_text_tower_without_its_hub_is_refused() -> None:
 
 def test_size_is_known_before_memory_is_taken() -> None:
     refused = refusal(ModelSpec("EVA02-E-14"), max_parameters=1_000_000_000)
-    assert (refused.code, refused.param) == ("model_too_large", "model.architecture")
+    assert (refused.code, refused.part) == ("model_too_large", "architecture")
     assert "4,704," in refused.message
 
 
@@ -108,7 +108,8 @@ def test_a_name_of_the_hub_is_never_a_local_path() -> None:
     for config in (changed(text_cfg={"hf_model_name": "/etc"}), changed(text_cfg={"hf_tokenizer_name": "encoders"})):
         refused = refusal(ModelSpec(config))
         assert refused.code == "invalid_model_config"
-        assert refused.param.startswith("model.architecture.text_cfg.hf_")
+        assert refused.part == "architecture"
+        assert refused.path.startswith("text_cfg.hf_")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_a_name_of_the_hub_is_never_a_local_path() -> None:
 )
 def test_what_open_clip_cannot_build_is_refused(config: dict[str, Any]) -> None:
     refused = refusal(ModelSpec(config))
-    assert (refused.code, refused.param) == ("invalid_model_config", "model.architecture")
+    assert (refused.code, refused.part) == ("invalid_model_config", "architecture")
 
 
 @pytest.mark.parametrize(
@@ -202,8 +203,8 @@ def test_weights_keep_the_activation_they_were_trained_with(
 ) -> None:
     save_file(tiny.state_dict_with(tiny.full().parameters, "all"), tmp_path / "w.safetensors")
     tag = {"hf_hub": "somebody/tiny", "quick_gelu": True, "mean": (0.5, 0.5, 0.5)}
-    monkeypatch.setattr(encoders.weights, "get_pretrained_cfg", lambda name, pretrained: tag)
-    monkeypatch.setattr(encoders.weights, "download_pretrained", lambda found: str(tmp_path / "w.safetensors"))
+    monkeypatch.setattr(encoders.loading, "get_pretrained_cfg", lambda name, pretrained: tag)
+    monkeypatch.setattr(encoders.loading, "download_pretrained", lambda tag: str(tmp_path / "w.safetensors"))
     loaded = load_model(ModelSpec("tiny", "openai"))
     assert loaded.config["quick_gelu"] is True
     assert loaded.preprocess_config["mean"] == (0.5, 0.5, 0.5)

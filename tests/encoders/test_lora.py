@@ -42,8 +42,8 @@ def test_at_first_the_model_is_as_it_was(model: LoadedModel, pictures: list[Imag
     lora, full = model.lora(), model.full()
     inputs = pairs(model, pictures)
     with torch.no_grad():
-        found, expected = lora(lora.parameters, *inputs), full(full.parameters, *inputs)
-    for mine, theirs in zip(found, expected, strict=True):
+        embeddings, expected = lora(lora.parameters, *inputs), full(full.parameters, *inputs)
+    for mine, theirs in zip(embeddings, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
     assert lora.temperature == full.temperature
 
@@ -55,10 +55,10 @@ def test_merged_adapters_are_the_adapted_model(model: LoadedModel, pictures: lis
     state = model.state_dict_with(edited, "lora", lora_alpha=alpha)
     assert state.keys() == model.state_dict_with(full.parameters, "all").keys()
     with torch.no_grad():
-        found = lora(edited, *inputs)
+        embeddings = lora(edited, *inputs)
         merged = full({name: state[name] for name in full.parameters}, *inputs)
         before = full(full.parameters, *inputs)
-    for adapted, folded, original in zip(found, merged, before, strict=True):
+    for adapted, folded, original in zip(embeddings, merged, before, strict=True):
         torch.testing.assert_close(adapted, folded, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(adapted, original, rtol=1e-2, atol=1e-2)
 
@@ -138,7 +138,7 @@ def test_a_tower_without_linear_layers_is_refused() -> None:
     model = load_model(ModelSpec({"embed_dim": 96, "vision_cfg": vision, "text_cfg": text}))
     with pytest.raises(ModelRefused, match="image tower has no linear layer") as refusal:
         model.lora()
-    assert (refusal.value.code, refusal.value.param) == ("unsupported_model", "objective.scope")
+    assert (refusal.value.code, refusal.value.part) == ("unsupported_model", "scope")
 
 
 def test_a_hugging_face_text_tower(forward_mode: ForwardMode) -> None:

@@ -9,8 +9,7 @@ from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 
 from encoders.projection import Projection, text_projection
-from encoders.tower import Tower
-from encoders.towers import Towers
+from encoders.towers import Tower, Towers
 
 
 class Pretend(HFTextEncoder):  # type: ignore[misc]

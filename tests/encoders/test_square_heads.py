@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from encoders.embedding_heads import square_heads
+from encoders.embedder import square_heads
 
 
 def test_the_heads_start_at_the_identity() -> None:

@@ -1,6 +1,6 @@
 """Passwords of DATABASE_URL and REDIS_URL, and keys of requests, are shown to nobody, least of all when things fail.
 
-The run of `tests/chaos` looks for them in the logs of everything at work.
+The run of `tests/benchmarks/chaos` looks for them in the logs of everything at work.
 """
 
 import os

@@ -20,8 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 
-from doorbell.application import celery_application
-from doorbell.bell import Bell
+from doorbell.bell import Bell, celery_application
 from migrations.upgrade import upgrade
 from service.app import create_app
 from store.blobs import Blobs

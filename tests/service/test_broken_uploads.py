@@ -1,4 +1,4 @@
-"""Uploads with something wrong in them: what is wrong is named and counted, and the good pairs are kept."""
+"""Uploads with something wrong in them: what is wrong is named and counted, and the good pairs stay."""
 
 import io
 import json
@@ -44,9 +44,9 @@ def ingested(client: TestClient, upload: Upload, work: Work) -> Ingested:
     def look(content: bytes, filename: str = "data.zip", **fields: Any) -> tuple[dict[str, Any], list[str]]:
         dataset = upload(content, filename, **fields)
         work()
-        found = client.get(f"/datasets/{dataset['id']}").json()
+        ingested = client.get(f"/datasets/{dataset['id']}").json()
         rejected = client.get(f"/datasets/{dataset['id']}/pairs", params={"rejected": True}).json()["items"]
-        return found, [pair["error"] for pair in rejected]
+        return ingested, [pair["error"] for pair in rejected]
 
     return look
 

@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
         "positive_data_acceptance": {
             "expected-statuses": ["2xx", "400", "404", "409", "412", "413", "415", "422", "460"]
         },
-        # Whoever speaks another version of a protocol is told that first.
+        # Whoever speaks another version of a protocol hears that first.
         "negative_data_rejection": {"expected-statuses": ["400", "401", "404", "409", "412", "413", "415", "422"]},
     },
     "operations": [
@@ -98,8 +98,8 @@ def load(served: tuple[str, Any], new_key: Callable[[], dict[str, str]]) -> Call
     """The document, as schemathesis reads it; its requests show a key."""
 
     def make(**config: Any) -> BaseSchema:
-        told = SchemathesisConfig.from_dict({**CONFIG, **config, "headers": new_key()})
-        return schemathesis.openapi.from_url(f"{served[0]}/openapi.json", config=told)
+        schemathesis_config = SchemathesisConfig.from_dict({**CONFIG, **config, "headers": new_key()})
+        return schemathesis.openapi.from_url(f"{served[0]}/openapi.json", config=schemathesis_config)
 
     return make
 

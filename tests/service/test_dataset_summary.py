@@ -44,9 +44,9 @@ def ingested(client: TestClient, upload: Upload, work: Work) -> Ingested:
     def look(content: bytes, filename: str = "data.zip") -> dict[str, Any]:
         dataset = upload(content, filename)
         work()
-        found = client.get(f"/datasets/{dataset['id']}").json()
-        assert found["status"] == "ready", found["error"]
-        return found
+        ingested = client.get(f"/datasets/{dataset['id']}").json()
+        assert ingested["status"] == "ready", ingested["error"]
+        return ingested
 
     return look
 
@@ -56,14 +56,14 @@ def duplicates(client: TestClient) -> Duplicates:
     """All pages of the duplicates of a kind, two a page: (key, key of the first)."""
 
     def walk(dataset: dict[str, Any], kind: str) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
+        rows: list[tuple[str, str]] = []
         params: dict[str, Any] = {"duplicate": kind, "limit": 2}
         while True:
             page = client.get(f"/datasets/{dataset['id']}/pairs", params=params).json()
-            found += [(item["key"], item["duplicate_of"]) for item in page["items"]]
+            rows += [(item["key"], item["duplicate_of"]) for item in page["items"]]
             if page["next_cursor"] is None:
-                assert page["total"] == len(found)
-                return found
+                assert page["total"] == len(rows)
+                return rows
             params["cursor"] = page["next_cursor"]
 
     return walk
@@ -192,8 +192,7 @@ def test_a_deleted_dataset_leaves_no_duplicates(
 ) -> None:
     from sqlalchemy import func, select
 
-    from doorbell.application import celery_application
-    from doorbell.bell import Bell
+    from doorbell.bell import Bell, celery_application
     from store.tables import Duplicate
     from worker.sweeper import sweep
 

@@ -222,9 +222,9 @@ def test_a_job_that_has_not_succeeded_has_nothing_to_export(
 ) -> None:
     dataset = world.client.get(f"/jobs/{embeddings}").json()["spec"]["dataset"]
     job = world.client.post("/jobs", json={"task": "misalignment", "dataset": dataset}).json()["id"]
-    told = [problem_of(world.client.get(f"/jobs/{job}/{what}")) for what in ("results", "export")]
-    assert told[0] == told[1]
-    assert told[0]["status"] == 409
+    refusals = [problem_of(world.client.get(f"/jobs/{job}/{what}")) for what in ("results", "export")]
+    assert refusals[0] == refusals[1]
+    assert refusals[0]["status"] == 409
     world.client.delete(f"/jobs/{job}")
 
 

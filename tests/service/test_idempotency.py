@@ -22,7 +22,7 @@ from store.settings import Settings
 from store.tables import IdempotencyKey, Job
 from tests.service.serving import in_a_process, in_a_thread
 from tests.service_fixtures import Answer, EmbeddingZip, ImageZip, ProblemOf, Upload, Work, app_of
-from worker import abandoned
+from worker.sweeper import remove_abandoned
 
 SPEC = {"task": "misalignment", "fit": None}
 KEY = {"Idempotency-Key": "one and the same"}
@@ -249,8 +249,8 @@ def test_a_commit_whose_answer_was_lost_keeps_its_upload(
     assert client.post(path, **request).status_code == 503
     again = client.post(path, **request)
     assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
-    (kept,) = (name for name, _ in blobs.list(f"{path[1:]}/{again.json()['id']}"))
-    assert blobs.get(kept) == content
+    (stored,) = (name for name, _ in blobs.list(f"{path[1:]}/{again.json()['id']}"))
+    assert blobs.get(stored) == content
 
 
 @pytest.mark.parametrize(
@@ -284,9 +284,9 @@ def test_a_crash_at_any_step_of_an_upload_makes_one_job_and_leaves_no_bytes(
     assert client.get("/jobs").json()["total"] == client.get("/datasets").json()["total"] == 1
 
     uploads = settings.ecif_home / "blobs" / "datasets"
-    abandoned.remove(database, blobs)
+    remove_abandoned(database, blobs)
     assert len(list(uploads.iterdir())) == 1 + orphans
-    abandoned.remove(database, blobs, age=timedelta(0))
+    remove_abandoned(database, blobs, age=timedelta(0))
     assert [path.name for path in uploads.iterdir()] == [answer.json()["spec"]["dataset"]]
     assert [path for path in uploads.parent.rglob("*") if path.is_file()] == [*uploads.glob("*/upload")]
     work()
@@ -301,5 +301,5 @@ def test_a_crash_after_a_model_was_kept_leaves_no_bytes(settings: Settings, data
     with in_a_process(settings, "store.models.create") as (url, _), pytest.raises(httpx.TransportError):
         httpx.post(f"{url}/models", **request, data={"architecture": "ViT-B-32"})
     assert len(list(blobs.list("models"))) == 1
-    abandoned.remove(database, blobs, age=timedelta(0))
+    remove_abandoned(database, blobs, age=timedelta(0))
     assert list(blobs.list("models")) == list(blobs.list("pending")) == []

@@ -261,7 +261,7 @@ def test_a_job_in_a_phase_that_only_a_newer_release_knows_can_be_read(
     job = client.post("/jobs", json={"task": "misalignment", "dataset": ready}).json()["id"]
     with database.transaction() as session:
         session.execute(update(Job).where(Job.id == job).values(phase="tomorrow", status="running"))
-    found = client.get(f"/jobs/{job}")
-    assert found.status_code == 200
-    assert (found.json()["phase"], found.json()["progress"]["unit"]) == ("tomorrow", "steps")
+    answer = client.get(f"/jobs/{job}")
+    assert answer.status_code == 200
+    assert (answer.json()["phase"], answer.json()["progress"]["unit"]) == ("tomorrow", "steps")
     assert client.get("/jobs").status_code == 200

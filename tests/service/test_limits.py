@@ -160,7 +160,7 @@ def test_uploads_that_come_at_once_are_counted_together() -> None:
 def test_what_is_made_of_an_upload_and_by_a_job_counts_too(
     settings: Settings, client: TestClient, upload: Upload, image_zip: ImageZip, work: Work, database: Database
 ) -> None:
-    def lying(folder: str) -> int:
+    def stored_size(folder: str) -> int:
         files = [path for path in (settings.ecif_home / "blobs" / folder).rglob("*") if path.is_file()]
         return sum(path.stat().st_size for path in files)
 
@@ -169,15 +169,15 @@ def test_what_is_made_of_an_upload_and_by_a_job_counts_too(
     work()
     with database.transaction() as session:
         before = owners.stored_bytes(session)
-    assert before == lying(f"datasets/{dataset}") > len(content)
+    assert before == stored_size(f"datasets/{dataset}") > len(content)
     spec = {"task": "misalignment", "dataset": dataset, "model": {"architecture": "tiny"}, "fit": {"epochs": 2}}
     job = client.post("/jobs", json=spec).json()["id"]
     work()
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
     with database.transaction() as session:
         stored = owners.stored_bytes(session)
-    assert stored == before + lying(f"jobs/{job}") + 6 * jobs.BYTES_OF_A_RESULT
-    assert lying(f"jobs/{job}") > 0
+    assert stored == before + stored_size(f"jobs/{job}") + 6 * jobs.BYTES_OF_A_RESULT
+    assert stored_size(f"jobs/{job}") > 0
     client.delete(f"/jobs/{job}")
     with database.transaction() as session:
         assert owners.stored_bytes(session) == before

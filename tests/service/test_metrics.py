@@ -70,18 +70,18 @@ def test_what_fails_here_is_counted_too(client: TestClient, monkeypatch: pytest.
 
 
 def test_the_database_is_asked_once_in_a_few_seconds() -> None:
-    asked, now = [], [0.0]
+    reads, now = [], [0.0]
     nothing = gauges.Gauges({}, {}, 0, 0, 0, 0.0)
 
     def read() -> gauges.Gauges:
-        asked.append(1)
+        reads.append(1)
         return nothing
 
     state = DatabaseGauges(read, clock=lambda: now[0])
     for moment, times in ((0.0, 1), (4.9, 1), (5.1, 2), (9.0, 2)):
         now[0] = moment
         list(state.collect())
-        assert len(asked) == times
+        assert len(reads) == times
 
 
 def test_three_statements_tell_it_all(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Listings stay small and cheap, whatever their rows hold; what is asked for by its id is whole."""
+"""Listings stay small and cheap, whatever their rows hold; what is read by its id is whole."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -15,8 +15,8 @@ from open_clip_train import data as open_clip_data
 from open_clip_train.params import parse_args
 from pyarrow import parquet
 
+from encoders.architectures import TINY_CONFIG
 from encoders.construction import build
-from encoders.tiny import TINY_CONFIG
 from tests.service.exporting import ROWS, World
 from tests.service_fixtures import picture
 
@@ -101,9 +101,9 @@ def test_the_captions_that_open_clip_reads_are_exact(
 @pytest.mark.parametrize("form", ["webdataset", "open_clip"])
 def test_what_is_imported_again_is_the_same(world: World, exported: Callable[[str], Path], form: str) -> None:
     dataset = world.upload(exported(form).read_bytes(), f"{form}.tar")
-    told = world.client.get(f"/datasets/{dataset}").json()
-    assert told["format"] == {"webdataset": "webdataset", "open_clip": "open_clip_csv"}[form]
-    assert (told["pair_count"], told["rejected_count"]) == (12, 0)
+    uploaded = world.client.get(f"/datasets/{dataset}").json()
+    assert uploaded["format"] == {"webdataset": "webdataset", "open_clip": "open_clip_csv"}[form]
+    assert (uploaded["pair_count"], uploaded["rejected_count"]) == (12, 0)
     pairs = world.client.get(f"/datasets/{dataset}/pairs").json()["items"]
     assert {pair["key"]: pair["caption"] for pair in pairs} == CAPTIONS
     for pair in pairs:

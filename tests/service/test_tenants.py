@@ -29,8 +29,8 @@ def theirs(tenants: list[TestClient], image_zip: ImageZip, embedding_zip: Embedd
     client = tenants[1]
     sent = [client.post("/datasets", files={"file": ("x.zip", content)}) for content in (image_zip(2), embedding_zip())]
     images, embeddings = [answer.json()["id"] for answer in sent]
-    asked = {**SPEC, "dataset": embeddings, "notify": {"url": "https://hooks.example.org/x"}}
-    job = client.post("/jobs", json=asked).json()["id"]
+    spec = {**SPEC, "dataset": embeddings, "notify": {"url": "https://hooks.example.org/x"}}
+    job = client.post("/jobs", json=spec).json()["id"]
     model = client.post("/models", files={"file": save({"w": torch.zeros(2)})}, data={"architecture": "tiny"}).json()
     work()
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
@@ -63,10 +63,10 @@ def test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(
             walked += 1
             if method == "head":
                 continue
-            told, of_nothing = map(problem_of, answers)
+            of_theirs, of_nothing = map(problem_of, answers)
             for name in ("dataset_id", "job_id", "model_id", "upload_id"):
-                told["detail"] = told["detail"].replace(theirs[name], nothing[name])
-            assert told == of_nothing
+                of_theirs["detail"] = of_theirs["detail"].replace(theirs[name], nothing[name])
+            assert of_theirs == of_nothing
     assert walked >= 12
 
 

@@ -62,12 +62,12 @@ def descendants() -> Callable[[int], set[int]]:
                 except OSError:
                     continue
                 parents[int(entry.name)] = int(stat[1])
-        found = {root}
+        below = {root}
         while True:
-            more = {pid for pid, parent in parents.items() if parent in found} - found
+            more = {pid for pid, parent in parents.items() if parent in below} - below
             if not more:
-                return found - {root}
-            found |= more
+                return below - {root}
+            below |= more
 
     return find
 
@@ -78,14 +78,14 @@ def start_serve(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-        told = {"PORT": "0", "ECIF_HOME": str(tmp_path / "home"), "ECIF_WORKERS": "1"}
+        ours = {"PORT": "0", "ECIF_HOME": str(tmp_path / "home"), "ECIF_WORKERS": "1"}
         between = [sys.executable, "-c", _BETWEEN] if environment.pop("STAND_BETWEEN", "") else []
         process = subprocess.Popen(
             [*between, sys.executable, _STAND_INS, "serve", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=_without_service_variables() | told | environment,
+            env=_without_service_variables() | ours | environment,
             start_new_session=True,
         )
         started.append(process)

@@ -41,7 +41,7 @@ def _api(home: Home, environment: dict[str, str], port: int) -> Command:
 
 
 def _worker(home: Home, environment: dict[str, str], _node: str, _processes: int, name: str, _lanes: str) -> Command:
-    (home.path / "told").write_text("\n".join(f"{name}={value}" for name, value in environment.items()))
+    (home.path / "environment").write_text("\n".join(f"{name}={value}" for name, value in environment.items()))
     return _command(home, environment, name, os.environ.get("WORKER_PROGRAM", _WORKER))
 
 

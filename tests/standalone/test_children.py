@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from standalone.child import Child, Command
+from standalone.child import Child, Command, wait_until
 from standalone.errors import DidNotStartError, StopRequestedError
 from standalone.guard import Guard
 from standalone.supervision import Supervision, pause_after
-from standalone.waiting import wait_until
 
 Wait = Callable[..., None]
 Make = Callable[..., Child]

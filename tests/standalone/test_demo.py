@@ -12,10 +12,9 @@ from PIL import Image
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from standalone.demo import digits, following, report
-from standalone.demo.digits import Digits, Pair
+from standalone.demo import digits, display
+from standalone.demo.digits import Digits, Pair, Plan
 from standalone.demo.measure import SCORES, auroc, findings
-from standalone.demo.plan import Plan
 from standalone.demo.visitor import RefusedError, Visitor
 
 Json = dict[str, Any]
@@ -77,12 +76,12 @@ _ROWS = [
 
 
 def test_findings_count_what_was_planted() -> None:
-    found = findings(_ROWS, {"a", "c", "elsewhere"}, (1, 3))
-    assert (found.pairs, found.planted) == (4, 2)
-    assert found.found_at == {1: 1, 3: 2}
-    assert (found.flagged, found.flagged_planted) == (2, 1)
+    counted = findings(_ROWS, {"a", "c", "elsewhere"}, (1, 3))
+    assert (counted.pairs, counted.planted) == (4, 2)
+    assert counted.planted_at == {1: 1, 3: 2}
+    assert (counted.flagged, counted.flagged_planted) == (2, 1)
     # The pair without scores is left out: a before b before c.
-    assert found.auroc == dict.fromkeys(SCORES, 0.5)
+    assert counted.auroc == dict.fromkeys(SCORES, 0.5)
 
 
 def test_the_report_shows_pairs_scores_phases_and_warnings() -> None:
@@ -96,11 +95,11 @@ def test_the_report_shows_pairs_scores_phases_and_warnings() -> None:
         ],
         "warnings": ["not stationary: gradient norm 3"],
     }
-    report.show(console, _ROWS, pairs, findings(_ROWS, {"a"}, (1,)), summary)
+    display.show_outcome(console, _ROWS, pairs, findings(_ROWS, {"a"}, (1,)), summary)
     text = console.export_text()
     for expected in ("a handwritten one", "5,400", "4.5", "AUROC", "Among the first 1", "50% of them", "Warning: not"):
         assert expected in text
-    report.show(console, [], {}, findings([], set(), (1,)), {})
+    display.show_outcome(console, [], {}, findings([], set(), (1,)), {})
     assert "No pair was flagged" in console.export_text()
 
 
@@ -120,7 +119,7 @@ def _jobs() -> list[Json]:
 
 def test_progress_is_a_line_for_each_phase_where_there_is_no_terminal() -> None:
     console = Console(file=io.StringIO(), width=80, record=True)
-    assert following.show(iter(_jobs()), console)["status"] == "succeeded"
+    assert display.show_progress(iter(_jobs()), console)["status"] == "succeeded"
     lines = [line.split() for line in console.export_text().splitlines()]
     assert [line[0] for line in lines] == ["ingest", "encode", "score", "succeeded"]
     assert lines[1][1:] == ["64", "of", "128", "pairs"]
@@ -128,7 +127,8 @@ def test_progress_is_a_line_for_each_phase_where_there_is_no_terminal() -> None:
 
 def test_progress_is_bars_on_a_terminal() -> None:
     screen = io.StringIO()
-    assert following.show(iter(_jobs()), Console(file=screen, force_terminal=True, width=80))["status"] == "succeeded"
+    console = Console(file=screen, force_terminal=True, width=80)
+    assert display.show_progress(iter(_jobs()), console)["status"] == "succeeded"
     assert "encode" in screen.getvalue()
 
 
@@ -137,10 +137,10 @@ class _Service:
 
     def __init__(self, end: Json) -> None:
         self.end = end
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(f"{request.method} {request.url.raw_path.decode()}")
+        self.requests.append(f"{request.method} {request.url.raw_path.decode()}")
         match request.method, request.url.path:
             case "POST", "/datasets":
                 assert b'filename="digits.zip"' in request.content
@@ -148,7 +148,7 @@ class _Service:
             case "POST", "/jobs":
                 return httpx.Response(202, json={"id": "job_1"})
             case "GET", "/jobs/job_1":
-                if self.asked.count("GET /jobs/job_1") < 3:
+                if self.requests.count("GET /jobs/job_1") < 3:
                     return httpx.Response(200, json={"status": "running"}, headers={"Retry-After": "0"})
                 return httpx.Response(200, json=self.end)
             case "GET", "/jobs/job_1/results":

@@ -69,8 +69,8 @@ def test_what_the_environment_names_is_used_and_not_started(start_serve: Start, 
         said = _read_until(serving, "Ctrl-C")
         assert "the PostgreSQL of DATABASE_URL and the Redis of REDIS_URL" in said
         assert set(_running(tmp_path / "home")) == {"api", "worker", "fetcher", "sweeper"}
-        told = (tmp_path / "home" / "told").read_text().splitlines()
-        assert {f"DATABASE_URL={database_url}", f"REDIS_URL={redis_url}", "BLOB_URL=file:///elsewhere"} <= set(told)
+        given = (tmp_path / "home" / "environment").read_text().splitlines()
+        assert {f"DATABASE_URL={database_url}", f"REDIS_URL={redis_url}", "BLOB_URL=file:///elsewhere"} <= set(given)
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(30) == 0
 

@@ -10,9 +10,9 @@ import pytest
 import redis
 from sqlalchemy.engine import make_url
 
-from standalone import leftovers, postgres, servers
+from standalone import postgres, servers
 from standalone.errors import HomeInUseError
-from standalone.home import Home
+from standalone.home import Home, end_leftover
 
 Wait = Callable[..., None]
 
@@ -32,7 +32,7 @@ def closed_home(tmp_path: Path) -> Path:
 def test_postgres_keeps_its_data_also_over_an_unclean_end(closed_home: Path) -> None:
     with servers.postgres(closed_home, durable=True) as url:
         with _connect(url) as connection:
-            connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+            connection.execute("CREATE TABLE answers AS SELECT 42 AS answer")
             assert connection.info.server_version // 10_000 == 18
         pid_file = closed_home / "postgres" / "postmaster.pid"
         stale = pid_file.read_text()
@@ -40,7 +40,7 @@ def test_postgres_keeps_its_data_also_over_an_unclean_end(closed_home: Path) -> 
     # The number in a stale file may belong to anybody by now: here, to this process.
     pid_file.write_text(stale.replace(stale.split()[0], str(os.getpid()), 1))
     with servers.postgres(closed_home) as url, _connect(url) as connection:
-        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+        assert connection.execute("SELECT answer FROM answers").fetchone() == (42,)
 
 
 def test_postgres_asks_for_its_password(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_an_orphan_in_the_folder_is_ended(tmp_path: Path, eventually: Wait, ther
         pid_file = tmp_path / "redis" / "redis.pid"
         eventually(pid_file.exists)
         pid = int(pid_file.read_text())
-        leftovers.clear(pid_file)
+        end_leftover(pid_file)
         assert not there(pid)
         assert not pid_file.exists()
 

@@ -9,7 +9,7 @@ from open_clip import get_model_config, list_models
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from pydantic import TypeAdapter
 
-from encoders.tiny import TINY_CONFIG
+from encoders.architectures import TINY_CONFIG
 from store.catalogue import check_architecture
 from store.errors import InvalidError
 from store.open_clip_config import TextConfig, VisionConfig

@@ -8,9 +8,8 @@ import numpy.typing as npt
 import pytest
 from fastapi.testclient import TestClient
 
+from ecif.curvature import choice
 from tests.service_fixtures import EmbeddingZip, Upload, Work
-from worker.analysis import curvature as curvature_step
-from worker.analysis import curvatures
 from worker.analysis import problem as batch_ranges
 
 Run = Callable[..., tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]]
@@ -99,8 +98,8 @@ def test_where_a_model_is_too_large_to_be_exact_self_influence_is_estimated(
     curvature: str,
 ) -> None:
     _, exact = run(curvature)
-    monkeypatch.setattr(curvatures, "LARGEST_DENSE", 0)
-    monkeypatch.setitem(curvature_step._PROBES, "probes", 400)
+    monkeypatch.setattr(choice, "LARGEST", 0)
+    monkeypatch.setitem(choice.PROBES, "probes", 400)
     job, estimated = run(curvature)
     told = job["summary"]["self_influence"]
     assert (told["method"], told["probes"]) == ("random probes", 400)

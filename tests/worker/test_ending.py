@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from doorbell.application import SESSION_SECONDS, SHARD_HARD_LIMIT_SECONDS, celery_application
+from doorbell.bell import SESSION_SECONDS, SHARD_HARD_LIMIT_SECONDS, celery_application
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings

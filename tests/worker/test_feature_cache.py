@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
+from encoders import digest
 from encoders.loaded_model import LoadedModel
 from store import api_keys
 from store.blobs import Blobs
@@ -84,6 +85,18 @@ def test_the_same_data_again_encodes_nothing_and_one_percent_more_one_percent(
     assert more == counts(1, 99)
     assert {key: score for key, score in others.items() if key in scores}.items() <= scores.items()
     assert len(others) == 100
+
+
+def test_after_an_upgrade_of_a_library_everything_is_encoded_anew(
+    encode: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, first, scores = encode(range(4))
+    installed = digest.encoder_versions()
+    assert set(installed) > {"encoder", "torch", "open_clip_torch", "pillow"}
+    monkeypatch.setattr(digest, "encoder_versions", lambda: installed | {"pillow": "999.0"})
+    _, again, same = encode(dataset)
+    assert first == again == counts(4, 0)
+    assert same == scores
 
 
 def test_each_image_and_each_caption_by_itself(client: TestClient, upload: Upload, encode: Encode) -> None:

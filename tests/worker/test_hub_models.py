@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from encoders import ModelSpec, load_model
 from encoders import hub as hub_module
+from encoders.architectures import TINY_CONFIG
 from encoders.hub import HubLimits, from_hub
 from encoders.model_spec import ModelRefused
-from encoders.tiny import TINY_CONFIG
 from service.app import create_app
 from store import api_keys
 from store.blobs import Blobs

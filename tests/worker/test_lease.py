@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
 
-from chaos.link import Link
+from benchmarks.chaos.link import Link
 from store import shards
 from store.blobs import Blobs
 from store.database import Database

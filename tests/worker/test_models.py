@@ -10,15 +10,18 @@ from fastapi.testclient import TestClient
 from safetensors.torch import save
 from torch import Tensor
 
-from encoders import ModelSpec, load_model
-from encoders.tiny import TINY_CONFIG
+from encoders import ModelRefused, ModelSpec, load_model
+from encoders.architectures import TINY_CONFIG
 from service.app import create_app
 from store import api_keys
 from store.blobs import Blobs
 from store.database import Database
+from store.errors import InvalidError
 from store.settings import Settings
+from store.specification import JobSpec
 from store.tables import Model, Shard
 from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work, app_of
+from worker.analysis.models import job_embedder
 from worker.sweeper import sweep
 
 Run = Callable[..., dict[str, Any]]
@@ -271,6 +274,26 @@ def test_a_model_that_a_job_cannot_name(
     body = {**SPEC, "dataset": upload(image_zip(2))["id"], "model": model}
     problem = problem_of(client.post("/jobs", json=body))
     assert (problem["status"], ".".join(problem["errors"][0]["loc"][1:])) == (422, param)
+
+
+@pytest.mark.parametrize(
+    ("refused", "param"),
+    [
+        (("unsupported_model", "no linear layer", "scope"), "objective.scope"),
+        (("weights_unavailable", "no network", "pretrained"), "model.pretrained"),
+        (("invalid_model_config", "a local file", "architecture", "text_cfg.name"), "model.architecture.text_cfg.name"),
+    ],
+)
+def test_a_refusal_names_the_field_of_the_job(refused: tuple[Any, str, str], param: str) -> None:
+    class WithoutLinear:
+        def lora(self, *_: object) -> None:
+            raise ModelRefused(*refused)
+
+    model: Any = WithoutLinear()
+    spec = JobSpec.model_validate({**SPEC, "dataset": "ds", "objective": {"scope": "lora", "lora": {}}})
+    with pytest.raises(InvalidError) as error:
+        job_embedder(spec, model, None, torch.device("cpu"))
+    assert (error.value.code, error.value.message, error.value.param) == (*refused[:2], param)
 
 
 def test_models_are_paged_repeated_and_counted(

@@ -19,10 +19,9 @@ from store.phases import Lane
 from store.settings import Settings
 from store.tables import Dataset, Job, Pair, Result, Shard
 from tests.service_fixtures import EmbeddingZip, Upload, Work
-from worker import abandoned
 from worker.analysis import fit
 from worker.attempts.attempt import Workplace, work_once
-from worker.sweeper import sweep
+from worker.sweeper import remove_abandoned, sweep
 
 
 class Rings(Bell):
@@ -129,7 +128,7 @@ def test_what_was_deleted_is_purged(
     with database.transaction() as session:
         for table in (Dataset, Job, Pair, Result, Shard):
             assert session.scalar(select(func.count()).select_from(table)) == 0
-    abandoned.remove(database, blobs, timedelta(0))  # the notes of what was purged
+    remove_abandoned(database, blobs, timedelta(0))  # the notes of what was purged
     assert [path for path in (settings.ecif_home / "blobs").rglob("*") if path.is_file()] == []
 
 
@@ -163,5 +162,5 @@ def test_what_a_worker_writes_after_the_purge_goes_too(
     monkeypatch.setattr(blobs, "put", put_late)
     work()
     assert blobs.exists(late[0])
-    abandoned.remove(database, blobs, timedelta(0))
+    remove_abandoned(database, blobs, timedelta(0))
     assert not [path for path in (settings.ecif_home / "blobs").rglob("*") if path.is_file()]

@@ -126,8 +126,8 @@ def test_estimated_spans_come_near_the_exact_ones(
     spec, _ = data
     spec["queries"]["top"] = 120
     exact = finished(client, work, **spec, **SPEC)
-    monkeypatch.setattr("worker.analysis.curvatures.LARGEST_DENSE", 0)
-    monkeypatch.setattr("worker.analysis.curvature._SPAN_PROBES", 600)
+    monkeypatch.setattr("ecif.curvature.choice.LARGEST", 0)
+    monkeypatch.setattr("worker.analysis.curvature.SPAN_PROBES", 600)
     estimated = finished(client, work, **spec, **SPEC)
     assert "probes" in estimated["summary"]["curvature"]["spans"]
 

@@ -2,8 +2,7 @@
 
 from store import models
 from store.errors import LostLeaseError, NotFoundError
-from worker.analysis.devices import device_of
-from worker.analysis.models import kept_model
+from worker.analysis.models import device_of, kept_model
 from worker.attempts.task import Done, Task
 from worker.outputs import CheckOutput
 from worker.pipeline import Planning

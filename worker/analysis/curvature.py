@@ -6,18 +6,16 @@ import torch
 from torch import Tensor
 
 from ecif import Curvature, Dense, OnState, Projected, Solution, State
+from ecif.curvature.choice import PROBES, SPAN_PROBES
 from ecif.parameters import row_dot, size
+from ecif.traceback import normal_probes
 from store.shards import Planned
 from worker.analysis.curvatures import damping_of, draw_probes, effort, is_used, per_pair, prepare, refused_curvature
 from worker.analysis.problem import Problem, open_problem, set_gradient
-from worker.analysis.tensors import put_tensors
-from worker.attempts.checkpoints import keeper, resumed
+from worker.analysis.tensors import keeper, put_tensors, resumed
 from worker.attempts.task import Done, Task
 from worker.outputs import CurvatureOutput, FitOutput, SelfInfluenceMethod
 from worker.pipeline import Planning
-
-_PROBES = {"probes": 16, "diagonal": 8}
-_SPAN_PROBES = 32
 
 
 def cut(planning: Planning) -> list[Planned]:
@@ -53,10 +51,10 @@ def run(task: Task) -> Done[CurvatureOutput]:
         if isinstance(curvature, Dense | Projected):
             ready["factor"] = curvature.factor
         elif problem.view.spec.task == "traceback" and method != "exact":
-            sides.rows["spans"] = _normal(problem)
-        elif method in _PROBES:
-            count = _PROBES[method]
-            drawn = draw_probes(problem, curvature, damping.value, count)
+            sides.rows["spans"] = normal_probes(problem.params, SPAN_PROBES, problem.view.spec.objective.seed)
+        elif PROBES[method]:
+            count = PROBES[method]
+            drawn = draw_probes(problem, curvature, damping.value)
             (ready if drawn.solved else sides.rows)["probes"] = drawn.rows
         like = torch.zeros(0, size(problem.params), dtype=torch.float64, device=problem.device)
         rhs = sides.stacked(like)
@@ -104,12 +102,6 @@ def _sides(problem: Problem, damping: float) -> tuple[_Sides, dict[str, float | 
     if task == "removal":
         sides.rows["edit"] = set_gradient(problem)[None]
     return sides, facts
-
-
-def _normal(problem: Problem) -> Tensor:
-    """z (k, P) of covariance I: along H⁻¹z the squares of the pairs' influence functions can be estimated."""
-    generator = torch.Generator().manual_seed(problem.view.spec.objective.seed)
-    return torch.randn(_SPAN_PROBES, size(problem.params), dtype=torch.float64, generator=generator)
 
 
 def _bound(problem: Problem, damping: float, gradient_norm: float) -> float | None:

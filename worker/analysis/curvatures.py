@@ -1,30 +1,23 @@
 """The curvature that a job asked for, ready to invert: how far a solve goes, its damping, and what it is built from."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 from ecif import (
     Curvature,
     DampingChoice,
     Dense,
-    Diagonal,
     Ekfac,
-    GaussNewton,
-    Hessian,
     Identity,
     NegativeCurvature,
     Projected,
     Projection,
     choose_damping,
-    probe_rhs,
 )
-from ecif.curvature.dense import LARGEST as LARGEST_DENSE
+from ecif.curvature import choice
+from ecif.curvature.choice import EFFORT, Effort, PerPair, Probes, from_products
 from ecif.curvature.ekfac import Bases
 from ecif.parameters import size
 from store.errors import InvalidError
@@ -33,35 +26,10 @@ from worker.analysis.problem import Problem
 from worker.analysis.tensors import get_tensors
 from worker.outputs import BasesOutput, CurvatureOutput, EigenvaluesOutput, ProjectOutput
 
-PerPair = Literal["exact", "projected", "probes", "diagonal"]
-"""How answers that need a solve for every pair are had: exactly where the model is small, else estimated."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How far a solve goes. A pass over cached features is cheap; one through whole towers is not.
-
-    tolerance: relative residual; scores are less sensitive than this to the last digits of a direction.
-    largest_condition: what `damping: "auto"` keeps the condition number under, and so the number of passes.
-    by_diagonal: self-influence through the curvature's diagonal instead of a solve for every probe.
-    """
-
-    tolerance: float
-    max_passes: int
-    largest_condition: float
-    by_diagonal: bool
-
-
-_EFFORT = {
-    "heads": Effort(1e-3, 500, math.inf, by_diagonal=False),
-    "lora": Effort(1e-2, 100, 300.0, by_diagonal=True),
-    "all": Effort(1e-2, 100, 300.0, by_diagonal=True),
-}
-
 
 def effort(spec: JobSpec) -> Effort:
     """How far solves go for a job."""
-    return _EFFORT[spec.objective.scope]
+    return EFFORT[spec.objective.scope]
 
 
 def is_used(spec: JobSpec) -> bool:
@@ -121,11 +89,15 @@ def prepare(problem: Problem, damping: float) -> Curvature:
         return ekfac(problem, damping)
     if wanted == "projected":
         return _projected(problem, damping)
-    matrix = _matrix(problem, damping)
-    if size(problem.params) > LARGEST_DENSE:
-        return matrix
     with refused_curvature(wanted):
-        return Dense.of(matrix)
+        return from_products(
+            wanted,
+            problem.objective,
+            problem.params,
+            problem.training_batches,
+            damping=damping,
+            scope=problem.view.spec.objective.scope,
+        )
 
 
 def solved_curvature(problem: Problem) -> Curvature:
@@ -149,13 +121,8 @@ def directions(problem: Problem) -> dict[str, Tensor]:
 
 def per_pair(problem: Problem) -> PerPair:
     """How this job has what would need a solve for every pair."""
-    curvature = problem.view.spec.influence.curvature
-    if curvature == "projected":
-        return "projected"
-    if size(problem.params) <= LARGEST_DENSE:
-        return "exact"
-    iterative = curvature in ("gauss_newton", "hessian")
-    return "diagonal" if iterative and effort(problem.view.spec).by_diagonal else "probes"
+    spec = problem.view.spec
+    return choice.per_pair(spec.influence.curvature, size(problem.params), spec.objective.scope)
 
 
 def ekfac(problem: Problem, damping: float) -> Ekfac:
@@ -175,18 +142,6 @@ def _projected(problem: Problem, damping: float) -> Projected:
     return Projected.finish(problem.objective, projection_of(problem), on_device, damping)
 
 
-def _matrix(problem: Problem, damping: float) -> GaussNewton | Hessian:
-    kind = Hessian if problem.view.spec.influence.curvature == "hessian" else GaussNewton
-    return kind(
-        problem.objective,
-        problem.params,
-        problem.training_batches,
-        damping=damping,
-        tolerance=effort(problem.view.spec).tolerance,
-        max_iterations=effort(problem.view.spec).max_passes,
-    )
-
-
 def bases(problem: Problem) -> Bases:
     """The eigenbases that the bases phase found."""
     output = problem.view.output(BasesOutput)
@@ -204,23 +159,14 @@ def projection_of(problem: Problem) -> Projection:
     return Projection.of_size(problem.params, problem.view.spec.objective.seed)
 
 
-@dataclass(frozen=True)
-class Probes:
-    """Right-hand sides (k, P) whose solutions have the covariance H⁻¹; `solved` where no solve is needed any more."""
-
-    rows: Tensor
-    solved: bool
-
-
-def draw_probes(problem: Problem, curvature: Curvature, damping: float, count: int) -> Probes:
-    """Random directions that self-influence is estimated along."""
-    seed = problem.view.spec.objective.seed
-    if isinstance(curvature, Identity):
-        generator = torch.Generator().manual_seed(seed)
-        return Probes(torch.randn(count, size(problem.params), dtype=torch.float64, generator=generator), solved=True)
-    if isinstance(curvature, Ekfac):
-        return Probes(curvature.probes(count, seed), solved=True)
-    given = (problem.objective, problem.params, problem.training_batches)
-    if per_pair(problem) == "diagonal":
-        return Probes(Diagonal.of(*given, damping=damping, seed=seed).probes(count, seed), solved=True)
-    return Probes(probe_rhs(*given, count, seed, damping), solved=False)
+def draw_probes(problem: Problem, curvature: Curvature, damping: float) -> Probes:
+    """The directions that self-influence of this job is estimated along."""
+    return choice.draw_probes(
+        curvature,
+        problem.objective,
+        problem.params,
+        problem.training_batches,
+        method=per_pair(problem),
+        damping=damping,
+        seed=problem.view.spec.objective.seed,
+    )

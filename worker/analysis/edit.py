@@ -1,6 +1,6 @@
 """Edit: take pairs out of a fitted model without retraining it, and say what that did.
 
-θ̂_{−R} ≈ θ̂ + H⁻¹∇(Σ_R Pos + Neg_R) (design section 4, task 5). The number of pairs, the batches and the prior stay as
+θ̂_{−R} ≈ θ̂ + H⁻¹∇(Σ_R Pos + Neg_R) (`docs/design.md`, 9). The number of pairs, the batches and the prior stay as
 they were, in the edit as in the refit that verifies it.
 """
 

@@ -17,10 +17,9 @@ from encoders import encoder_versions
 from readers.sandbox.image_decoding import decode_image
 from store import datasets, features, pairs
 from store.shards import Planned
-from worker.analysis.devices import device_of
 from worker.analysis.features import AT_ONCE, PartFeatures, features_of
 from worker.analysis.job_view import JobView
-from worker.analysis.models import job_model
+from worker.analysis.models import device_of, job_model
 from worker.analysis.records import content_hash, pack
 from worker.attempts.task import Done, Task
 from worker.outputs import Encoded, EncodeOutput, PartToEncode

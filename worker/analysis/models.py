@@ -1,16 +1,19 @@
-"""From a specification to a model and the function that embeds its batches."""
+"""From a specification to a model and the function that embeds its batches; and where this process computes, and how
+exactly."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
+from billiard import current_process
 
 from encoders import Checkpoint, Embedder, ModelRefused, ModelSpec, square_heads
 from store import models
 from store.catalogue import HUB_PREFIX, HubRules, check_architecture, check_size
 from store.errors import InvalidError
+from store.settings import Settings
 from store.specification import JobSpec
 from store.tables import Model
 from worker.attempts.task import Task
@@ -18,7 +21,45 @@ from worker.attempts.task import Task
 if TYPE_CHECKING:
     from encoders import LoadedModel
 
+_FIELDS = {"architecture": "model.architecture", "pretrained": "model.pretrained", "scope": "objective.scope"}
+"""The field of a job for each part of a model that `encoders` may refuse."""
+
+
 SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
+
+
+def device_of(settings: Settings, gpus: int | None = None) -> torch.device:
+    """`ECIF_DEVICE`; where that names no GPU by number, the worker processes of a host take its GPUs in turn.
+
+    gpus: how many this host has; counted unless given.
+    """
+    if settings.ecif_device not in ("auto", "cuda"):
+        return torch.device(settings.ecif_device)
+    count = torch.cuda.device_count() if gpus is None else gpus
+    if count:
+        return torch.device("cuda", place_in_pool() % count)
+    return torch.device("cpu" if settings.ecif_device == "auto" else "cuda")
+
+
+def place_in_pool() -> int:
+    """Which of its host's worker processes this is, from 0; one that replaces another takes its place."""
+    return int(getattr(current_process(), "index", 0))
+
+
+def compute_in_float32() -> None:
+    """Products of float32 are of float32, not of TF32, from now on in this process.
+
+    PyTorch leaves convolutions to TF32, whose 10 bits are less than a solve's tolerance and would make a model's
+    features depend on the device. What may be coarser asks for bfloat16 by itself (`adam_precision`).
+    """
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
+def adam_precision(device: torch.device, scope: str) -> Literal["bfloat16", "float32"]:
+    """How whole towers go through Adam's epochs on this device; heads on cached features are not worth rounding."""
+    if scope == "heads" or device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
 def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | None:
@@ -53,7 +94,7 @@ def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | 
         seed = spec.objective.seed if starts_from_nothing(spec) else 0
         return load_model(ModelSpec(architecture, pretrained, seed), device, checkpoint=checkpoint)
     except ModelRefused as refused:
-        raise InvalidError(refused.code, refused.message, refused.param) from refused
+        raise _invalid(refused) from refused
 
 
 def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
@@ -77,6 +118,12 @@ def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
     except ModelRefused as refused:
         param = "file" if refused.code == "weights_mismatch" else "architecture"
         raise InvalidError(refused.code, refused.message, param) from refused
+
+
+def _invalid(refused: ModelRefused) -> InvalidError:
+    """A refusal as the error of the job's field that names what was refused."""
+    field = _FIELDS[refused.part]
+    return InvalidError(refused.code, refused.message, f"{field}.{refused.path}" if refused.path else field)
 
 
 def _hub_rules(task: Task) -> HubRules:
@@ -106,7 +153,7 @@ def job_embedder(spec: JobSpec, model: LoadedModel | None, width: int | None, de
         try:
             return model.lora(lora.rank, lora.alpha, spec.objective.seed)
         except ModelRefused as refused:
-            raise InvalidError(refused.code, refused.message, refused.param) from refused
+            raise _invalid(refused) from refused
     return model.heads() if spec.objective.scope == "heads" else model.full()
 
 

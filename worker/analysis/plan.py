@@ -3,6 +3,7 @@
 import torch
 
 from ecif import plan_batches
+from ecif.batches import validation_order
 from store import datasets, jobs
 from store.errors import InvalidError
 from store.specification import JobSpec, fill_for_kind
@@ -10,8 +11,6 @@ from worker.analysis.job_view import JobView
 from worker.analysis.roster import DATASET, VALIDATION, Roster, put_removed, resolve
 from worker.attempts.task import Done, Task
 from worker.outputs import PlanOutput
-
-_VALIDATION_SEED = 1_000_003  # so that splits and training batches are drawn independently
 
 
 def run(task: Task) -> Done[PlanOutput]:
@@ -51,17 +50,16 @@ def draw(view: JobView, spec: JobSpec) -> Roster:
         InvalidError: no pair is left to score, or none to validate on.
     """
     objective = spec.objective
-    generator = torch.Generator().manual_seed(objective.seed + _VALIDATION_SEED & 0x7FFF_FFFF_FFFF_FFFF)
     rows = torch.arange(view.dataset.pair_count)
     calibration = rows.new_empty(0)
     validation, validation_source = rows.new_empty(0), VALIDATION
     if view.validation is not None:
-        shuffled = torch.randperm(view.validation.pair_count, generator=generator)
+        shuffled = validation_order(view.validation.pair_count, objective.seed)
         # Only `misalignment` calibrates; half of a clean set then stands among the scored pairs.
         cut = len(shuffled) // 2 if spec.task == "misalignment" else 0
         calibration, validation = shuffled[:cut].sort().values, shuffled[cut:]
     elif view.held_out:
-        shuffled = torch.randperm(view.dataset.pair_count, generator=generator)
+        shuffled = validation_order(view.dataset.pair_count, objective.seed)
         held = max(1, round(view.held_out * len(shuffled)))
         rows, validation, validation_source = shuffled[held:].sort().values, shuffled[:held], DATASET
         if not len(rows):

@@ -15,9 +15,8 @@ from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
 from ecif.objective import LOGIT_SCALE, starting_logit_scale
 from ecif.parameters import Params
 from store.shards import Planned
-from worker.analysis.devices import device_of
 from worker.analysis.job_view import DatasetView, JobView
-from worker.analysis.models import SMALLEST_TEMPERATURE, job_embedder, job_model, starts_from_nothing
+from worker.analysis.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model, starts_from_nothing
 from worker.analysis.records import PartBlob, RecordTable
 from worker.analysis.roster import QUERIES, Roster, get_removed
 from worker.analysis.tensors import get_tensors
@@ -52,12 +51,16 @@ class Problem:
         """The training pairs at these places of the roster."""
         return self._read(self.roster.source[places], self.roster.row[places])
 
-    def training_batches(self) -> Iterator[Batch]:
-        """One pass: all batches of all partitions, in order."""
+    def placed_batches(self) -> Iterator[tuple[Tensor, Batch]]:
+        """One pass: all batches of all partitions, in order, each with the places of its pairs in the roster."""
         for partition in range(len(self.roster.partitions)):
             for places in self.roster.batches(partition):
                 self.task.lease.check()
-                yield self.batch(places)
+                yield places, self.batch(places)
+
+    def training_batches(self) -> Iterator[Batch]:
+        """The batches of `placed_batches` alone."""
+        return (batch for _, batch in self.placed_batches())
 
     def validation_batches(self) -> Iterator[Batch]:
         """One pass over the pairs that define the validation loss."""

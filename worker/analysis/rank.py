@@ -1,19 +1,20 @@
 """Rank: gather every shard's scores, decide the order and what to flag, and describe what was found."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from ecif import benjamini_hochberg, calibration_warning, conformal_p_values, estimate_noise_rate, fuse_ranks
+from ecif.detection.flags import flag_against_clean, flag_by_estimate
+from ecif.detection.suspicion import Ranking, rank_by_influence, rank_by_suspicion, rank_for_removal, suspicion
+from ecif.fit.watching import look_weight, mean_with_end
 from store import jobs, pairs, results
 from store.blobs import Blobs
 from store.shards import Planned
 from worker.analysis import summary
 from worker.analysis.baselines import METHODS
-from worker.analysis.fit import look_weight
 from worker.analysis.job_view import JobView
 from worker.analysis.models import starts_from_nothing
 from worker.analysis.roster import Roster
@@ -46,10 +47,10 @@ def run(task: Task) -> Done[RankOutput]:
     if view.spec.task == "traceback":
         return _traced(task, view, roster)
     scores = gather(task.blobs, view, roster)
-    ranking = order(view, roster, scores)
+    decision = decide(view, roster, scores)
     position = _positions(task, view)[roster.row[: roster.scored]]
-    columns = {name: values[: roster.scored] for name, values in ranking.columns.items()}
-    sequence = torch.argsort(ranking.key[: roster.scored], stable=True)
+    columns = {name: values[: roster.scored] for name, values in decision.columns.items()}
+    sequence = decision.ranking.order(roster.scored)
     ranked = {name: values[sequence] for name, values in columns.items()} | {"position": position[sequence]}
     flagged = int(columns["flagged"].sum()) if "flagged" in columns else None
     output = RankOutput(
@@ -58,12 +59,12 @@ def run(task: Task) -> Done[RankOutput]:
         flagged=flagged,
         summary={
             "counts": summary.counts(view, flagged),
-            "ranked_by": ranking.ranked_by,
-            "flagging": ranking.flagging,
+            "ranked_by": decision.ranked_by,
+            "flagging": decision.flagging,
             "scores": {name: describe(values) for name, values in columns.items() if name != "flagged"},
             **summary.methods(view),
             "removal": summary.removal(view),
-            "warnings": summary.warnings(view) + ranking.warnings,
+            "warnings": summary.warnings(view) + decision.warnings,
         },
     )
     return Done(output, roster.n_pairs, _room(task, roster.scored))
@@ -126,80 +127,81 @@ def gather(blobs: Blobs, view: JobView, roster: Roster) -> dict[str, Tensor]:
     fitted = view.output(FitOutput)
     if fitted is not None and fitted.last_look:
         watched, weight = get_tensors(blobs, fitted.losses)["mean"], fitted.look_weight
-        end = look_weight(view.spec, fitted.last_look, fitted.epochs)
-        scores["watched_loss"] = (watched * weight + scores["pair_loss"] * end) / (weight + end)
+        end = look_weight(fitted.last_look, fitted.epochs, random_start=starts_from_nothing(view.spec))
+        scores["watched_loss"] = mean_with_end(watched, weight, scores["pair_loss"], end)
     return scores
 
 
+_RANKED_BY = {
+    "influence": "influence, most harmful first",
+    "self_influence": "self_influence, strongest first",
+    "clip_score": "clip_score, lowest first",
+}
+
+
 @dataclass(frozen=True)
-class Ranking:
-    """The columns that results carry, (N,) each; `key` (N,) ascends from the first to look at."""
+class Decision:
+    """Which pair comes first and which are flagged; `columns` (N,) each are those that results carry."""
 
     columns: dict[str, Tensor]
-    key: Tensor
+    ranking: Ranking
     ranked_by: str
-    flagging: Json | None
-    warnings: list[str]
+    flagging: Json | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
-def order(view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Ranking:
-    """Which pair comes first, and which are flagged."""
+def decide(view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Decision:
+    """Order the pairs by what the task asks for, and flag those of `misalignment`."""
     requested = {name for method in view.spec.methods for name in _COLUMNS_OF[method]}
     columns = {name: values for name, values in scores.items() if name in requested}
+    if view.spec.task == "misalignment":
+        return _by_suspicion(view, roster, scores, columns)
     if view.spec.task == "valuation":
-        return Ranking(columns, scores["influence"], "influence, most harmful first", None, [])
-    if view.spec.task == "removal":
-        return Ranking(columns, *_of_removal(columns, scores), None, [])
-    parts = {"pair_loss averaged over the epochs" if "watched_loss" in scores else "pair_loss": _loss(scores)}
-    if not starts_from_nothing(view.spec):
-        parts["clip_score of the model as given"] = -scores["clip_score"]
-    suspicion = fuse_ranks(list(parts.values()))
-    columns["suspicion"] = suspicion
+        ranking = rank_by_influence(scores["influence"])
+    else:
+        ranking = rank_for_removal(
+            columns | {name: scores[name] for name in ("influence", "clip_score") if name in scores}
+        )
+    return Decision(columns, ranking, _RANKED_BY[ranking.by])
+
+
+def _by_suspicion(view: JobView, roster: Roster, scores: dict[str, Tensor], columns: dict[str, Tensor]) -> Decision:
+    loss, parts = scores["pair_loss"], ["pair_loss"]
+    if "watched_loss" in scores:
+        loss, parts = scores["watched_loss"], ["pair_loss averaged over the epochs"]
+    cosine = None if starts_from_nothing(view.spec) else scores["clip_score"]
+    if cosine is not None:
+        parts.append("clip_score of the model as given")
+    columns["suspicion"] = suspicion(loss, cosine)
     flagging, warnings = _flag(view, roster, columns, scores["clip_score"])
     ranked_by = "suspicion: rank of " + " and ".join(parts)
-    return Ranking(columns, -suspicion, ranked_by, flagging, warnings)
-
-
-def _of_removal(columns: dict[str, Tensor], scores: dict[str, Tensor]) -> tuple[Tensor, str]:
-    if "influence" in scores:
-        return scores["influence"], "influence, most harmful first"
-    if "self_influence" in columns:
-        return -columns["self_influence"], "self_influence, strongest first"
-    return scores["clip_score"], "clip_score, lowest first"
-
-
-def _loss(scores: dict[str, Tensor]) -> Tensor:
-    return scores["watched_loss"] if "watched_loss" in scores else scores["pair_loss"]
+    return Decision(columns, rank_by_suspicion(columns["suspicion"]), ranked_by, flagging, warnings)
 
 
 def _flag(view: JobView, roster: Roster, columns: dict[str, Tensor], cosine: Tensor) -> tuple[Json, list[str]]:
-    suspicion, n = columns["suspicion"], roster.scored
-    rate = view.spec.flag.false_discovery_rate
-    m = roster.n_pairs - n
-    if view.clean_set and m:
-        p = conformal_p_values(suspicion[:n], suspicion[n:])
-        discoveries = benjamini_hochberg(p, rate)
-        columns["p_value"], columns["q_value"] = p, discoveries.q_value
-        columns["flagged"] = discoveries.flagged
-        flagging: Json = {"method": "conformal", "false_discovery_rate": rate, "calibration_pairs": m}
-        warning = None if bool(discoveries.flagged.any()) else calibration_warning(m, n, rate)
-        return flagging, [warning] if warning else []
-    # Cosines of right and of wrong pairs are near normal, where losses are not: their mixture tells how many are
-    # wrong, and the suspicion which.
-    estimate = estimate_noise_rate(-cosine[:n])
-    count = estimate.count_at(rate)
-    flagged = torch.zeros(n, dtype=torch.bool)
-    flagged[torch.argsort(suspicion[:n], descending=True, stable=True)[:count]] = True
-    columns["flagged"] = flagged
-    seen = (
-        f"{estimate.rate:.0%} of the pairs look wrong" if estimate.rate else "no separate group of wrong pairs is seen"
-    )
+    """Add the columns of the flags, and say how they were had and what to be warned of."""
+    rate, n = view.spec.flag.false_discovery_rate, roster.scored
+    scored, calibration = columns["suspicion"][:n], columns["suspicion"][n:]
+    if view.clean_set and len(calibration):
+        flags = flag_against_clean(scored, calibration, rate)
+        assert flags.p_value is not None  # noqa: S101  there is one against clean pairs
+        assert flags.q_value is not None  # noqa: S101
+        columns |= {"p_value": flags.p_value, "q_value": flags.q_value, "flagged": flags.flagged}
+        report: Json = {
+            "method": flags.method,
+            "false_discovery_rate": rate,
+            "calibration_pairs": flags.calibration_pairs,
+        }
+        return report, [flags.warning] if flags.warning else []
+    flags = flag_by_estimate(scored, cosine[:n], rate)
+    columns["flagged"] = flags.flagged
+    noise, count = flags.noise_rate, flags.count
+    seen = f"{noise:.0%} of the pairs look wrong" if noise else "no separate group of wrong pairs is seen"
     reason = (
         f"no clean validation set, so no p-values and no promise: by an estimate only, {seen}, and {count} of {n} "
         "are flagged; name a validation dataset that you trust to have the false discovery rate controlled"
     )
-    flagging = {"method": "estimate", "estimated_noise_rate": estimate.rate, "false_discovery_rate": rate}
-    return flagging, [reason]
+    return {"method": flags.method, "estimated_noise_rate": noise, "false_discovery_rate": rate}, [reason]
 
 
 def _positions(task: Task, view: JobView) -> Tensor:

@@ -1,13 +1,17 @@
-"""Tensors in blobs, as safetensors: no pickle ever."""
+"""Tensors in blobs, as safetensors: no pickle ever; and state that outlasts a shard, saved every few seconds and loaded
+by whoever does the shard next."""
 
 import json
+import time
 from typing import Final
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ecif import OnState, State
 from store.blobs import Blobs
+from worker.attempts.task import Task
 
 _DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "I64": torch.int64, "BOOL": torch.bool}
 
@@ -39,3 +43,30 @@ def get_elements(blobs: Blobs, name: str, first: int, last: int) -> dict[str, Te
         key: torch.frombuffer(bytearray(raw), dtype=dtype)
         for (key, dtype), raw in zip(dtypes.items(), pieces, strict=True)
     }
+
+
+_EVERY_SECONDS = 20.0
+
+
+def resumed(task: Task) -> State | None:
+    """What the last attempt at this shard left, if it left anything."""
+    checkpoint = task.claim.checkpoint
+    return get_tensors(task.blobs, checkpoint["blob"]) if checkpoint else None
+
+
+def keeper(task: Task) -> OnState:
+    """A callback that keeps the state it is handed, at most once in a while.
+
+    Two blobs take turns: the one that the row names is never the one that is being written.
+    """
+    last, turn = time.monotonic(), 0
+
+    def keep(state: State) -> None:
+        nonlocal last, turn
+        if time.monotonic() - last < _EVERY_SECONDS:
+            return
+        blob = put_tensors(task.blobs, task.blob_name(f"state-{turn % 2}.safetensors"), state)
+        task.save_checkpoint({"blob": blob})
+        last, turn = time.monotonic(), turn + 1
+
+    return keep

@@ -11,25 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ecif import (
-    Batch,
-    Curvature,
-    Projected,
-    candidate_scores,
-    query_gradients,
-    query_losses,
-    relative_influence_from_products,
-    role_gradients,
-    score_batch,
-)
+from ecif import Curvature, Projected, candidate_scores, query_gradients, query_losses, score_batch
+from ecif.traceback import SpanProducts, influence_gram, probed_gram
 from store import datasets
 from store.shards import Planned
 from store.specification import Queries
 from worker.analysis.curvatures import directions, per_pair, refused_curvature, solved_curvature
 from worker.analysis.problem import Problem, open_problem
 from worker.analysis.query_texts import QueryBatch, read_queries
-from worker.analysis.tensors import get_tensors, put_tensors
-from worker.attempts.checkpoints import keeper, resumed
+from worker.analysis.tensors import get_tensors, keeper, put_tensors, resumed
 from worker.attempts.task import Done, Task
 from worker.outputs import CurvatureOutput, PlanOutput, ProjectOutput, RowRange, Solve, TraceOutput
 from worker.pipeline import Planning
@@ -74,18 +64,13 @@ def run(task: Task) -> Done[TraceOutput]:
             if isinstance(curvature, Projected)
             else _along_directions(losses_of, curvature)
         )
-        scored = problem.roster.scored
-        # The influence functions carry a minus sign, and so do their products with a gradient.
-        relative = relative_influence_from_products(spans.gram[:scored], -spans.products[:, :scored], spans.norms)
-        # The most responsible first: without it the query's loss would be lower.
-        order = relative.argsort(dim=1, stable=True)[:, : min(queries.top, scored)]
-        positive, negative = (spans.products[:, :scored, role].gather(1, order) for role in (0, 1))
+        responsible = spans.products.most_responsible(queries.top, among=problem.roster.scored)
         tensors = {
-            "places": order,
-            "relative_influence": relative.gather(1, order),
-            "influence": positive + negative,
-            "positive_influence": positive,
-            "negative_influence": negative,
+            "places": responsible.places,
+            "relative_influence": responsible.relative_influence,
+            "influence": responsible.influence,
+            "positive_influence": responsible.positive_influence,
+            "negative_influence": responsible.negative_influence,
         }
         losses = query_losses(S, batch.true, losses_of.predicted, queries.loss).double().cpu()
         output = TraceOutput(
@@ -120,46 +105,32 @@ class _QueryLosses:
         ).double()
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Spans:
-    """What the spans need, averaged over the partitions: products (q, N, 2) of the queries' gradients with ∇Pos_n and
-    ∇Neg_n through H⁻¹, gram (N, 2, 2) of the pairs' influence functions, norms (q,) of the gradients; and how that was
-    had."""
+    """What the spans need of all pairs, and how it was had."""
 
-    products: Tensor
-    gram: Tensor
-    norms: Tensor
+    products: SpanProducts
     method: str
     solve: Solve | None = None
 
     @classmethod
-    def nothing(cls, problem: Problem, norms: Tensor, method: str, solve: Solve | None = None) -> "_Spans":
-        n = problem.roster.n_pairs
-        products = torch.zeros(len(norms), n, 2, dtype=torch.float64)
-        return cls(products, torch.zeros(n, 2, 2, dtype=torch.float64), norms.cpu(), method, solve)
-
-    def add(self, places: Tensor, products: Tensor, gram: Tensor, partitions: int) -> None:
-        self.products[:, places] += products.double().cpu() / partitions
-        self.gram[places] += gram.double().cpu() / partitions
+    def start(cls, problem: Problem, norms: Tensor, method: str, solve: Solve | None = None) -> "_Spans":
+        products = SpanProducts.start(norms, problem.roster.n_pairs, len(problem.roster.partitions))
+        return cls(products, method, solve)
 
 
 def _from_store(losses: _QueryLosses, curvature: Projected) -> _Spans:
     problem, count = losses.problem, len(losses.batch.keys)
     some = range(0, count, _AT_ONCE)
     inside = torch.cat([curvature.projection.down(losses.gradients(at, at + _AT_ONCE)) for at in some])
-    spans = _Spans.nothing(problem, inside.norm(dim=1), "inside the projection")
+    spans = _Spans.start(problem, inside.norm(dim=1), "inside the projection")
     solved, done = curvature.inside(inside), 0
     for output in problem.view.outputs(ProjectOutput):
         problem.task.lease.progress(done // len(problem.roster.partitions))
         store = get_tensors(problem.task.blobs, output.store)
         rows = store["rows"].to(problem.device).double()
         moved = curvature.inside(rows)
-        spans.add(
-            store["places"],
-            torch.einsum("nrk,qk->qnr", rows, solved),
-            moved @ moved.mT,
-            len(problem.roster.partitions),
-        )
+        spans.products.add(store["places"], torch.einsum("nrk,qk->qnr", rows, solved), moved @ moved.mT)
         done += len(rows)
     return spans
 
@@ -175,7 +146,7 @@ def _along_directions(losses: _QueryLosses, curvature: Curvature) -> _Spans:
         along = torch.cat([along, directions(problem)["spans"].to(along)])
     method = "exact" if exact else f"estimated by {len(along) - count} random probes"
     solve = Solve(solution.iterations, float(solution.relative_residual.max()), solution.converged)
-    spans = _Spans.nothing(problem, gradients.norm(dim=1), method, solve)
+    spans = _Spans.start(problem, gradients.norm(dim=1), method, solve)
     done, R = 0, len(problem.roster.partitions)
     for partition in range(R):
         for places in problem.roster.batches(partition):
@@ -183,20 +154,11 @@ def _along_directions(losses: _QueryLosses, curvature: Curvature) -> _Spans:
             batch = problem.batch(places)
             scores = score_batch(problem.objective, problem.params, batch, along.float(), negative)
             both = torch.stack([scores.positive, scores.negative], -1).double()  # (k, B, 2)
-            gram = _gram(problem, batch, curvature) if exact else _probed_gram(both[count:])
-            spans.add(places, both[:count], gram, R)
+            gram = (
+                influence_gram(problem.objective, problem.params, batch, curvature, negative)
+                if exact
+                else probed_gram(both[count:])
+            )
+            spans.products.add(places, both[:count], gram)
             done += len(places)
     return spans
-
-
-def _gram(problem: Problem, batch: Batch, curvature: Curvature) -> Tensor:
-    """IᵀI (B, 2, 2) of the influence functions, from explicit gradients."""
-    gradients = role_gradients(problem.objective, problem.params, batch, problem.view.spec.influence.negative)
-    flat = gradients.flatten(0, 1).double()
-    solved = curvature.solve(flat).x.reshape(*gradients.shape[:2], -1)
-    return solved @ solved.mT
-
-
-def _probed_gram(probes: Tensor) -> Tensor:
-    """The same from the scores (k, B, 2) along H⁻¹z for normal z: E[(H⁻¹z·a)(H⁻¹z·b)] = aᵀH⁻²b."""
-    return torch.einsum("kbr,kbs->brs", probes, probes) / len(probes)

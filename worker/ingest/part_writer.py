@@ -1,24 +1,57 @@
 """Writes what was read of an upload, a part at a time, so that memory stays bounded.
 
-Positions and rows count from the beginning of the shard: what comes before it is known when all have been read.
-"""
+Positions and rows count from the beginning of the shard: what comes before it is known when all have been read."""
 
+import json
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from readers.pairs import EmbeddingBlock, RejectedPair
 from readers.sandbox.image_checks import CheckedPair
+from store.blobs import Blobs
+from store.pairs import NewPair
 from store.states import DuplicateKind
 from store.thumbnails import name_of, packed
 from worker.analysis.records import InUpload, content_hash, pack, pack_rows, row_hashes
 from worker.attempts.task import Task
 from worker.ingest.duplicates import Fingerprints, codes
-from worker.ingest.pair_facts import PairFacts, described, numbered
 from worker.ingest.tally import Tally
 from worker.outputs import WrittenPart
+
+PairFacts = tuple[str | None, str | None, int | None, int | None, str | None, int | None, int | None, Any, str | None]
+
+
+def numbered(first: int) -> bytes:
+    """The blob of embeddings that nothing describes."""
+    return json.dumps({"numbered": first}).encode()
+
+
+def described(pairs: list[PairFacts]) -> bytes:
+    """The blob of pairs in the order of the upload."""
+    return json.dumps({"pairs": pairs}, separators=(",", ":")).encode()
+
+
+def read_pairs(blobs: Blobs, blob: str) -> int | list[PairFacts]:
+    """The first row of what is numbered, or the pairs."""
+    content = json.loads(blobs.get(blob))
+    pairs: int | list[PairFacts] = content["numbered"] if "numbered" in content else content["pairs"]
+    return pairs
+
+
+def new_pairs(facts: list[PairFacts], *, position: int, row: int, part: int) -> Iterator[NewPair]:
+    """Rows for the table, counted from `position` and, where accepted, from `row`."""
+    for key, caption, width, height, image_format, offset, length, extra, error in facts:
+        if error is not None:
+            yield NewPair(position, key=key, caption=caption, error=error)
+        else:
+            yield NewPair(position, row, part, key, caption, width, height, image_format, offset, length, extra or None)
+            row += 1
+        position += 1
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from store import datasets, pairs, shards
 from store.shards import Planned
 from worker.attempts.task import Done, Task
-from worker.ingest.pair_facts import new_pairs, read_pairs
+from worker.ingest.part_writer import new_pairs, read_pairs
 from worker.ingest.upload import dataset_of
 from worker.outputs import JoinOutput, Nothing, RegisterRange
 from worker.pipeline import Planning

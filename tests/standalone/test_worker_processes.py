@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from standalone.devices import worker_processes
+from standalone.services import worker_processes
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Who is told of ended jobs: a server that checks every signature and remembers what it was told."""
+"""The receiver of webhooks: a server that checks every signature and remembers every notice."""
 
 import json
 import threading
@@ -15,14 +15,14 @@ class Receiver:
     """A receiver on a free loopback port while the block lasts.
 
     Attributes:
-        secret: what notices are signed with, once somebody has asked the API for it.
-        told: by job, the ids of the notices that came with a signature that holds.
+        secret: what notices are signed with, after somebody has fetched it from the API.
+        notices: by job, the ids of the notices that came with a signature that holds.
         forged: how many came with another.
     """
 
     def __init__(self) -> None:
         self.secret = ""
-        self.told: dict[str, set[str]] = defaultdict(set)
+        self.notices: dict[str, set[str]] = defaultdict(set)
         self.forged = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="receiver", daemon=True)
@@ -47,7 +47,7 @@ class Receiver:
         except WebhookVerificationError:
             self.forged += 1
             return False
-        self.told[json.loads(body)["data"]["id"]].add(headers["webhook-id"])
+        self.notices[json.loads(body)["data"]["id"]].add(headers["webhook-id"])
         return True
 
 

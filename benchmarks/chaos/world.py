@@ -13,15 +13,14 @@ import psycopg
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from chaos.link import Link
-from chaos.receiver import Receiver
+from benchmarks.chaos.link import Link
+from benchmarks.chaos.receiver import Receiver
 from standalone import ports, postgres, redis_server
-from standalone.child import Child
+from standalone.child import Child, wait_until
 from standalone.guard import Guard
 from standalone.home import Home
 from standalone.stack import Stack
 from standalone.supervision import Supervision
-from standalone.waiting import wait_until
 from store import api_keys
 from store.database import Database
 from store.tables import DEFAULT_TENANT
@@ -146,7 +145,7 @@ class World:
         folder = self._home / "disk"
         folder.mkdir()
         options = ("-t", "tmpfs", "-o", f"size={_DISK_MIB}m", "tmpfs", str(folder))
-        mounted = subprocess.run(["mount", *options], capture_output=True, check=False)  # noqa: S603, S607
+        mounted = subprocess.run(["mount", *options], capture_output=True, check=False)  # noqa: S607
         if mounted.returncode != 0:
             self._say(f"blobs have no disk of their own: {mounted.stderr.decode(errors='replace').strip()}")
             return None
@@ -155,7 +154,7 @@ class World:
 
     def _linked(self, url: str) -> tuple[Link, str]:
         parts = make_url(url)
-        assert parts.port is not None  # noqa: S101  both servers are told their port
+        assert parts.port is not None
         link = self._open.enter_context(Link(parts.port))
         return link, parts.set(port=link.port).render_as_string(hide_password=False)
 

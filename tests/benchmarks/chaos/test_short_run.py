@@ -2,7 +2,7 @@
 
 import pytest
 
-from chaos.run import Plan, run
+from benchmarks.chaos.run import Plan, run
 
 pytestmark = pytest.mark.end_to_end
 

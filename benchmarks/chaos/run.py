@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from chaos.clients import Client, Crowd, Order, Room
-from chaos.faults import Fault, Faults
-from chaos.recipes import Recipe, recipes
-from chaos.records import UNENDED, UNTOLD, Records
-from chaos.verdict import Outcome, Rows, Verdict, judge, outcome
-from chaos.watch import Watch
-from chaos.world import World
+from benchmarks.chaos.clients import Client, Crowd, Order, Recipe, Room, recipes
+from benchmarks.chaos.faults import Fault, Faults, Watch
+from benchmarks.chaos.records import UNDELIVERED, UNENDED, Records
+from benchmarks.chaos.verdict import Outcome, Rows, Verdict, judge, outcome
+from benchmarks.chaos.world import World
 
 _WORKERS = 2
 _POLL_SECONDS = 0.1
@@ -69,7 +67,7 @@ def run(plan: Plan, home: Path, say: Callable[[str], None]) -> Verdict:
         ):
             faults = _inflict(plan, world, records, room, deadline, say)
             _wait(lambda: crowd.done and not records.count("jobs", UNENDED), deadline)
-            _wait(lambda: not records.count("deliveries", UNTOLD), deadline)
+            _wait(lambda: not records.count("deliveries", UNDELIVERED), deadline)
         with closing(client_until(time.monotonic() + plan.seconds)) as reader:
             return judge(
                 reader,
@@ -94,10 +92,10 @@ def _undisturbed(
         for recipe, dataset in zip(known, datasets, strict=True)
     ]
     _wait(lambda: not records.count("jobs", UNENDED), time.monotonic() + seconds)
-    found = {job.recipe.name: outcome(client, job.id) for job in jobs}
-    if {each.status for each in found.values()} != {"succeeded"}:
-        raise RuntimeError(f"a job did not succeed undisturbed: {found}")
-    return found
+    outcomes = {job.recipe.name: outcome(client, job.id) for job in jobs}
+    if {each.status for each in outcomes.values()} != {"succeeded"}:
+        raise RuntimeError(f"a job did not succeed undisturbed: {outcomes}")
+    return outcomes
 
 
 def _inflict(

@@ -22,7 +22,7 @@ _IDLE = "SELECT NOT EXISTS (SELECT FROM shards WHERE state IN ('queued', 'runnin
 UNENDED = "finished_at IS NULL"
 """Jobs that are still to end."""
 
-UNTOLD = "status = 'waiting'"
+UNDELIVERED = "status = 'waiting'"
 """Notices that are still to be delivered."""
 
 
@@ -51,10 +51,10 @@ class Records:
 
     def copying(self) -> int | None:
         """The process of a worker whose COPY of results waits for us (`World.copies_held`), if there is one."""
-        found = self._rows(_COPYING)
-        return int(found[0][0]) if found else None
+        rows = self._rows(_COPYING)
+        return int(rows[0][0]) if rows else None
 
-    def taken_up(self, shards: Collection[Held]) -> bool:
+    def resumed(self, shards: Collection[Held]) -> bool:
         """Whether none of these is still with the attempt that was lost, or waits for another."""
         ids, attempts = [held.shard for held in shards], [held.attempt for held in shards]
         return not self._one(_STILL, ids, attempts)

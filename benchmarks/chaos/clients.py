@@ -1,7 +1,12 @@
-"""Clients as the documentation asks them to be: who hears no answer sends the same POST again, under the same key."""
+"""The jobs that are submitted, few and small, each many times, so that every result has one to be compared with; and
+clients as the documentation wants them to be: who hears no answer sends the same POST again, under the same key.
+"""
 
+import io
+import json
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -10,9 +15,61 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import httpx
+import numpy as np
 
-from chaos.recipes import Recipe
-from chaos.records import UNENDED, Records
+from benchmarks.chaos.records import UNENDED, Records
+
+_PAIRS = 48
+_WIDTH = 8
+_WRONG = 8
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One job, to be submitted under any number of keys."""
+
+    name: str
+    settings: dict[str, Any]
+    upload: bytes
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """Its body when the data come with it."""
+        spec = (None, json.dumps(self.settings), "application/json")
+        return {"dataset": (f"{self.name}.zip", self.upload, "application/zip"), "spec": spec}
+
+    def naming(self, dataset_id: str) -> dict[str, Any]:
+        """Its body when the data are there already."""
+        return {**self.settings, "dataset": dataset_id}
+
+
+def recipes(number: int, receiver: str) -> list[Recipe]:
+    """`number` different jobs over embeddings of their own; a few hundred milliseconds of work each. `receiver` gets
+    the notice of the end of each."""
+    notify = {"notify": {"url": receiver}}
+    return [Recipe(f"recipe-{n}", _settings(n) | notify, _embeddings(n)) for n in range(number)]
+
+
+def _settings(number: int) -> dict[str, Any]:
+    if number % 2:
+        return {"task": "valuation", "validation": {"fraction": 0.25}, "objective": {"batch_size": 16, "seed": number}}
+    return {"task": "misalignment", "fit": {"epochs": 60}, "objective": {"batch_size": 16, "seed": number}}
+
+
+def _embeddings(seed: int) -> bytes:
+    """image.npy and text.npy (48, 8) float32, the first captions swapped."""
+    generator = np.random.default_rng(seed)
+    image = generator.normal(size=(_PAIRS, _WIDTH)).astype(np.float32)
+    text = image + 0.3 * generator.normal(size=(_PAIRS, _WIDTH)).astype(np.float32)
+    text[:_WRONG] = text[:_WRONG][::-1]
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in (("image.npy", image), ("text.npy", text)):
+            buffer = io.BytesIO()
+            np.save(buffer, content)
+            archive.writestr(name, buffer.getvalue())
+    return out.getvalue()
+
 
 _TIMEOUT_SECONDS = 10.0
 _PAUSE_SECONDS = 0.3
@@ -48,7 +105,7 @@ class Client:
         self._http.close()
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """The answer, however often it has to be asked for.
+        """The answer, after however many tries.
 
         Raises:
             UnexpectedAnswerError: it is an error.
@@ -103,7 +160,7 @@ class Order:
 
 
 class Room:
-    """How much may be asked for: no more than was let in, and not while too many jobs are unfinished."""
+    """How much may be submitted: no more than was let in, and not while too many jobs are unfinished."""
 
     def __init__(self, database_url: str, unfinished: int) -> None:
         self._records = Records(database_url)

@@ -1,4 +1,4 @@
-"""What can go wrong, each fault with what it hits and when its effect is over."""
+"""What can go wrong, each fault with what it hits and when its effect is over; and how long each is felt."""
 
 import random
 import signal
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import httpx
 import redis
 
-from chaos.link import Link
-from chaos.records import Held, Records
-from chaos.world import World, kill_process, signal_process
+from benchmarks.chaos.link import Link
+from benchmarks.chaos.records import Held, Records
+from benchmarks.chaos.world import World, kill_process, signal_process
 
 _WAIT_FOR_A_BUSY_CHILD_SECONDS = 5.0
 _HELD_SECONDS = 6.0
@@ -227,3 +227,43 @@ def drawn(number: int, draw: random.Random) -> list[str]:
     """`number` kinds in random order, each about equally often."""
     bags = [draw.sample(Faults.KINDS, len(Faults.KINDS)) for _ in range(number // len(Faults.KINDS) + 1)]
     return [kind for bag in bags for kind in bag][:number]
+
+
+_POLL_SECONDS = 0.1
+
+
+class Watch:
+    """A thread that looks until every fault that it follows is over: what was hit is back, its shards are resumed, and
+    work goes on. `say` gets a line for each."""
+
+    def __init__(self, database_url: str, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._open: list[Fault] = []
+        self._ended = threading.Event()
+        self._records = Records(database_url)
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def follow(self, fault: Fault) -> None:
+        self._open.append(fault)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether every fault is over."""
+        return not self._open
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._records.close()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_POLL_SECONDS):
+            for fault in list(self._open):
+                if self._over(fault):
+                    fault.recovered_after = time.time() - fault.at
+                    self._open.remove(fault)
+                    self._say(f"{fault}: work went on after {fault.recovered_after:.1f} s")
+
+    def _over(self, fault: Fault) -> bool:
+        return fault.back() and self._records.resumed(fault.lost) and self._records.moved_since(fault.at)

@@ -1,4 +1,4 @@
-"""What really happens when pairs leave: refits without them, for many subsets at once.
+"""What influence functions predict when pairs leave, and what happens: refits without them, many subsets at a time.
 
 Two oracles (`docs/design.md`, 11). At a stationary point, the objective without the subset R, from the same start:
 
@@ -16,17 +16,53 @@ and its Hessian at θ̂ is `GaussNewton`, exactly. The losses here delete by −
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
 from benchmarks.worlds import World
-from ecif import Batch, random_subsets, unflatten
+from ecif import Batch, random_subsets, removal_gradient, score_batch, score_removals, unflatten
 from ecif.linearise import forward_mode
-from ecif.parameters import Params, flatten, row_dot
+from ecif.parameters import Params, flatten, row_dot, size
+
+Form = Literal["set", "singles", "taylor", "positive"]
+FORMS: Final[dict[Form, str]] = {
+    "set": "exact, set form",
+    "singles": "exact, sum of singles",
+    "taylor": "taylor, sum of singles",
+    "positive": "positive role alone",
+}
+
+
+def predicted_changes(world: World, params: Params, direction: Tensor, subsets: Tensor) -> dict[Form, Tensor]:
+    """w·∇(what leaves with each subset), (m,) float64 in every form, for direction w (P,) and subsets (m, n) bool."""
+    total = {form: torch.zeros(len(subsets), dtype=torch.float64) for form in FORMS}
+    for batch in world.train:
+        removed = subsets[:, batch.image_group]
+        along = world.objective, params, batch, direction[None].to(next(iter(params.values())))
+        exact, taylor = score_batch(*along), score_batch(*along, "taylor")
+        total["set"] += score_removals(*along, removed)[0]
+        total["singles"] += removed.double() @ exact.total[0].double()
+        total["taylor"] += removed.double() @ taylor.total[0].double()
+        total["positive"] += removed.double() @ exact.positive[0].double()
+    return total
+
+
+def removal_gradients(world: World, params: Params, subsets: Sequence[Tensor] | Tensor) -> Tensor:
+    """∇(Σ_R Pos + Neg_R) of each subset, (m, P) float64."""
+    total = torch.zeros(len(subsets), size(params), dtype=torch.float64)
+    for batch in world.train:
+        for place, subset in enumerate(subsets):
+            leaving = subset[batch.image_group]
+            if bool(leaving.any()):
+                total[place] += removal_gradient(world.objective, params, batch, leaving)
+    return total
+
 
 _TOLERANCE = 1e-6
 """Of the decrement's bound, in units of the summed loss: a thousandth of what a fit asks for."""
@@ -72,10 +108,10 @@ class Oracle:
             there = self._gradient(trial, subsets[left])
             after = self._solve(there)
             # gᵀH⁻¹g falls along a short enough step wherever f_R is convex.
-            kept = row_dot(there, after) < row_dot(gradient[left], newton[left])
-            moved = left[kept]
-            thetas[moved], gradient[moved], newton[moved] = trial[kept], there[kept], after[kept]
-            step[left] = torch.where(kept[:, None], (1.2 * step[left]).clamp(max=1.0), step[left] / 2)
+            improved = row_dot(there, after) < row_dot(gradient[left], newton[left])
+            moved = left[improved]
+            thetas[moved], gradient[moved], newton[moved] = trial[improved], there[improved], after[improved]
+            step[left] = torch.where(improved[:, None], (1.2 * step[left]).clamp(max=1.0), step[left] / 2)
         return thetas, self._stationary(gradient)
 
     def _stationary(self, gradient: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chaos.clients import Client, Crowd, Order
-from chaos.faults import Fault
-from chaos.receiver import Receiver
-from chaos.records import Records
+from benchmarks.chaos.clients import Client, Crowd, Order
+from benchmarks.chaos.faults import Fault
+from benchmarks.chaos.receiver import Receiver
+from benchmarks.chaos.records import Records
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Rows:
 class Verdict:
     """The final table. `broken` names the promises that were not kept."""
 
-    asked: int
+    requested: int
     refused: Sequence[str]
     accepted: int
     ended: int
@@ -70,8 +70,8 @@ class Verdict:
     duplicate_rows: int
     equal: int
     lost_undisturbed: int
-    told: int
-    told_otherwise: int
+    notified: int
+    notified_wrongly: int
     faults: Sequence[Fault]
     leaks: Sequence[str]
     allowed_seconds: float
@@ -85,7 +85,7 @@ class Verdict:
     def broken(self) -> list[str]:
         longest = self.longest.recovered_after or 0 if self.longest else 0
         checks = {
-            "every request is accepted in the end": self.accepted == self.asked and not self.refused,
+            "every request is accepted in the end": self.accepted == self.requested and not self.refused,
             "every accepted job ends": self.ended == self.accepted,
             "no job fails for a fault of ours": self.succeeded == self.ended,
             "one key makes one job": self.new_jobs == self.accepted,
@@ -93,19 +93,19 @@ class Verdict:
             "no row is missing": self.missing_rows == 0,
             "no row is there twice": self.duplicate_rows == 0,
             "no lease is lost without a fault": self.lost_undisturbed == 0,
-            "of every end its receiver is told": self.told == self.ended,
-            "under one id and with a signature that holds": self.told_otherwise == 0,
+            "of every end its receiver is told": self.notified == self.ended,
+            "under one id and with a signature that holds": self.notified_wrongly == 0,
             "results are those of an undisturbed run, bit for bit": self.equal == self.succeeded,
             f"work goes on within {self.allowed_seconds:g} s": longest < self.allowed_seconds
             and all(fault.recovered_after is not None for fault in self.faults),
             "no log shows a password or a key": not self.leaks,
         }
-        return [promise for promise, kept in checks.items() if not kept]
+        return [promise for promise, holds in checks.items() if not holds]
 
     def table(self) -> str:
         longest = f"{self.longest.recovered_after:.1f} s ({self.longest})" if self.longest else "no fault"
         lines = {
-            "asked for": self.asked,
+            "asked for": self.requested,
             "accepted": self.accepted,
             "ended": self.ended,
             "of them succeeded": self.succeeded,
@@ -115,8 +115,8 @@ class Verdict:
             "duplicate rows": self.duplicate_rows,
             "equal to the undisturbed run, bit for bit": f"{self.equal} of {self.succeeded}",
             "leases lost before the first fault": self.lost_undisturbed,
-            "ends that the receiver was told of": f"{self.told} of {self.ended}",
-            "under several ids, or with a wrong signature": self.told_otherwise,
+            "ends that the receiver was told of": f"{self.notified} of {self.ended}",
+            "under several ids, or with a wrong signature": self.notified_wrongly,
             "faults": len(self.faults),
             "longest recovery": longest,
             "logs that show a password or a key": ", ".join(self.leaks) or 0,
@@ -146,19 +146,19 @@ def judge(
     now = Rows.counted(records)
     own = sum(order.dataset_id is None for order in orders)
     return Verdict(
-        asked=len(orders),
+        requested=len(orders),
         refused=crowd.refused,
         accepted=len(accepted),
-        ended=sum(found.status in ("succeeded", "failed", "cancelled") for found in outcomes.values()),
+        ended=sum(each.status in ("succeeded", "failed", "cancelled") for each in outcomes.values()),
         succeeded=len(succeeded),
         new_jobs=now.jobs - before.jobs,
         datasets_off=now.datasets - before.datasets - own,
-        missing_rows=sum(found.missing for found in outcomes.values()),
-        duplicate_rows=sum(found.duplicates for found in outcomes.values()),
+        missing_rows=sum(each.missing for each in outcomes.values()),
+        duplicate_rows=sum(each.duplicates for each in outcomes.values()),
         equal=sum(outcomes[job.id].digest == undisturbed[job.recipe.name].digest for job in succeeded),
         lost_undisturbed=lost_undisturbed,
-        told=sum(job.id in receiver.told for job in accepted),
-        told_otherwise=receiver.forged + sum(len(ids) > 1 for ids in receiver.told.values()),
+        notified=sum(job.id in receiver.notices for job in accepted),
+        notified_wrongly=receiver.forged + sum(len(ids) > 1 for ids in receiver.notices.values()),
         faults=faults,
         leaks=leaks,
         allowed_seconds=allowed_seconds,

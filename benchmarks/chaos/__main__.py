@@ -1,4 +1,4 @@
-"""`python -m chaos`: 200 jobs under random faults. Exit status 1 when a promise is broken."""
+"""`python -m benchmarks.chaos`: 200 jobs under random faults. Exit status 1 when a promise is broken."""
 
 import argparse
 import random
@@ -8,32 +8,32 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from chaos.faults import drawn
-from chaos.run import Plan, run
+from benchmarks.chaos.faults import drawn
+from benchmarks.chaos.run import Plan, run
 
 
 def main() -> int:
     """Run the command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--faults", type=int, default=34)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of the faults and pauses")
     parser.add_argument("--seconds", type=float, default=900.0, help="what has not ended by then counts as lost")
     parser.add_argument("--home", type=Path, help="keep logs and data in this new folder")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     plan = Plan(
-        seed=asked.seed,
-        jobs=asked.jobs,
+        seed=arguments.seed,
+        jobs=arguments.jobs,
         recipes=8,
         clients=4,
         unfinished=12,
-        faults=drawn(asked.faults, random.Random(asked.seed)),
+        faults=drawn(arguments.faults, random.Random(arguments.seed)),
         pause=(2.0, 8.0),
-        seconds=asked.seconds,
+        seconds=arguments.seconds,
     )
     began = time.monotonic()
     with ExitStack() as stack:
-        home: Path = asked.home or Path(
+        home: Path = arguments.home or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="ecif-chaos-", ignore_cleanup_errors=True))
         )
         home.mkdir(mode=0o711, exist_ok=True)

