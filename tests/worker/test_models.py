@@ -284,7 +284,7 @@ def test_a_model_that_a_job_cannot_name(
         (("invalid_model_config", "a local file", "architecture", "text_cfg.name"), "model.architecture.text_cfg.name"),
     ],
 )
-def test_a_refusal_names_the_field_of_the_job(refused: tuple[Any, str, str], param: str) -> None:
+def test_a_refusal_names_the_field_of_the_job(refused: tuple[Any, str, Any], param: str) -> None:
     class WithoutLinear:
         def lora(self, *_: object) -> None:
             raise ModelRefused(*refused)
