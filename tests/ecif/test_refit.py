@@ -1,6 +1,6 @@
 """The whole: predicted against real change of the validation loss when random 5 % subsets leave (`docs/design.md`, 11).
 
-Three seeds fixed beforehand, 256 pairs, a fifth of them wrong, δ = 0.3; the floors are those of the design page. At
+Three seeds fixed beforehand, 256 pairs, a fifth of them wrong, δ = 0.3; the floors are those of that page. At
 twice this scale `hessian` stays above 0.97 but `gauss_newton` falls to 0.91–0.95: see docs/methods.md.
 """
 
