@@ -34,7 +34,7 @@ serve: setup  ## Run the service on this machine until Ctrl-C (PORT=8000, ECIF_H
 test: lint  ## Every check there is (ARGS='-k name' for pytest)
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
-coverage: setup  ## Which lines the tests reach (ARGS='-k name' for pytest); children of the tests are not seen
+coverage: setup  ## Which lines the tests reach (ARGS as for test); processes they start are not seen; a third longer than the tests
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadgroup --cov --cov-report term $(ARGS)
 
 chaos: setup  ## 200 jobs while every part is killed and every link fails (ARGS='--seed 7'); nothing may be lost
