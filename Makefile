@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo serve test bench chaos audit lint format lock clean
+.PHONY: help setup demo serve test coverage bench chaos audit lint types format lock clean
 
 help:  ## What there is to run
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -34,6 +34,9 @@ serve: setup  ## Run the service on this machine until Ctrl-C (PORT=8000, ECIF_H
 test: lint  ## Every check there is (ARGS='-k name' for pytest)
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
+coverage: setup  ## Which lines the tests reach (ARGS='-k name' for pytest); children of the tests are not seen
+	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadgroup --cov --cov-report term $(ARGS)
+
 chaos: setup  ## 200 jobs while every part is killed and every link fails (ARGS='--seed 7'); nothing may be lost
 	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
 
@@ -46,11 +49,14 @@ bench: setup  ## Measure what is claimed and write benchmarks/README.md; half an
 lint: setup  ## The checks that run nothing: style, types, imports, container files
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
-	$(BIN)/mypy --no-error-summary
+	@$(MAKE) --no-print-directory types
 	@echo $(BIN)/lint-imports; found=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$found"; exit 1; }
 	$(BIN)/hadolint --config .hadolint.yaml Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/yamllint --strict .
+
+types: setup  ## Types of everything, tests too
+	$(BIN)/mypy --no-error-summary
 
 format: setup  ## Bring the code into the one style
 	$(BIN)/ruff check --fix --quiet
@@ -63,5 +69,5 @@ lock:  ## Resolve requirements/*.txt anew from pyproject.toml
 	echo uv | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header - -o requirements/uv.txt
 
 clean:  ## Remove caches and builds; keeps .venv and the data in .ecif
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -25,11 +25,11 @@ class UsageError(ClientError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    asked = _parser().parse_args(arguments)
-    shown = Shown(asked.json)
+    options = _parser().parse_args(arguments)
+    shown = Shown(options.json)
     try:
-        with Client(asked.url, os.environ.get("ECIF_API_KEY") or None) as client:
-            code: int = asked.run(client, shown, asked)
+        with Client(options.url, os.environ.get("ECIF_API_KEY") or None) as client:
+            code: int = options.run(client, shown, options)
             return code
     except ClientError as error:
         shown.say(f"ecif: {error}")
@@ -103,35 +103,35 @@ def _share(text: str) -> tuple[float, bool]:
     return (number / 100 if share else number, share)
 
 
-def _submit(client: Client, shown: Shown, asked: argparse.Namespace) -> int:
-    spec: Json = {"task": asked.task, **_spec(asked.spec)}
-    if asked.model:
-        architecture, _, pretrained = asked.model.partition(":")
+def _submit(client: Client, shown: Shown, options: argparse.Namespace) -> int:
+    spec: Json = {"task": options.task, **_spec(options.spec)}
+    if options.model:
+        architecture, _, pretrained = options.model.partition(":")
         spec["model"] = {"architecture": architecture, "pretrained": pretrained or None}
-    if asked.notify:
-        spec["notify"] = {"url": asked.notify}
-    if asked.validation:
-        if asked.validation.endswith("%"):
-            spec["validation"] = {"fraction": float(asked.validation[:-1]) / 100}
+    if options.notify:
+        spec["notify"] = {"url": options.notify}
+    if options.validation:
+        if options.validation.endswith("%"):
+            spec["validation"] = {"fraction": float(options.validation[:-1]) / 100}
         else:
-            spec["validation"] = {"dataset": _dataset(client, shown, asked.validation)}
-    spec["dataset"] = _dataset(client, shown, asked.data)
+            spec["validation"] = {"dataset": _dataset(client, shown, options.validation)}
+    spec["dataset"] = _dataset(client, shown, options.data)
     job = client.submit(spec)
     shown.say(f"job {job['id']}")
-    if asked.wait:
-        return _follow(client, shown, job["id"], asked.timeout)
+    if options.wait:
+        return _follow(client, shown, job["id"], options.timeout)
     shown.answer(job, job["id"])
     return 0
 
 
 def _spec(text: str) -> Json:
     try:
-        found = json.loads(Path(text[1:]).read_text("utf-8") if text.startswith("@") else text)
+        spec = json.loads(Path(text[1:]).read_text("utf-8") if text.startswith("@") else text)
     except (OSError, ValueError) as error:
         raise UsageError(f"--spec: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(spec, dict):
         raise UsageError("--spec must be a JSON object")
-    return found
+    return spec
 
 
 def _dataset(client: Client, shown: Shown, named: str) -> str:
@@ -151,11 +151,11 @@ def _dataset(client: Client, shown: Shown, named: str) -> str:
 def _follow(client: Client, shown: Shown, job_id: str, timeout: float | None) -> int:
     with shown.following() as seen:
         job = client.wait(job_id, seconds=timeout, seen=seen)
-    shown.answer(job, _told(job))
+    shown.answer(job, _in_words(job))
     return 0
 
 
-def _told(job: Json) -> str:
+def _in_words(job: Json) -> str:
     lines = [f"{job['id']}  {job['task']}  {job['status']}" + (f"  {job['phase']}" if job["phase"] else "")]
     if job["error"]:
         lines.append(f"error: {job['error']['message']}")
@@ -168,40 +168,41 @@ def _told(job: Json) -> str:
     return "\n".join(lines)
 
 
-def _status(client: Client, shown: Shown, asked: argparse.Namespace) -> int:
-    if asked.wait:
-        return _follow(client, shown, asked.job, asked.timeout)
-    job = client.job(asked.job)
-    shown.answer(job, _told(job))
+def _status(client: Client, shown: Shown, options: argparse.Namespace) -> int:
+    if options.wait:
+        return _follow(client, shown, options.job, options.timeout)
+    job = client.job(options.job)
+    shown.answer(job, _in_words(job))
     return JobFailedError.exit_code if job["status"] in ("failed", "cancelled") else 0
 
 
-def _results(client: Client, shown: Shown, asked: argparse.Namespace) -> int:
-    question = {"sort": asked.sort, "order": asked.order, "flagged": True if asked.flagged else None}
-    rows = client.results(asked.job, **{name: value for name, value in question.items() if value is not None})
-    shown.rows(itertools.islice(rows, asked.limit or None))
+def _results(client: Client, shown: Shown, options: argparse.Namespace) -> int:
+    question = {"sort": options.sort, "order": options.order, "flagged": True if options.flagged else None}
+    rows = client.results(options.job, **{name: value for name, value in question.items() if value is not None})
+    shown.rows(itertools.islice(rows, options.limit or None))
     return 0
 
 
-def _export(client: Client, shown: Shown, asked: argparse.Namespace) -> int:
-    size = client.export(asked.job, asked.output, format=asked.format, keep=asked.keep)
-    shown.answer({"file": str(asked.output), "bytes": size}, f"{asked.output}: {size:,} bytes")
+def _export(client: Client, shown: Shown, options: argparse.Namespace) -> int:
+    size = client.export(options.job, options.output, format=options.format, keep=options.keep)
+    shown.answer({"file": str(options.output), "bytes": size}, f"{options.output}: {size:,} bytes")
     return 0
 
 
-def _gate(client: Client, shown: Shown, asked: argparse.Namespace) -> int:
+def _gate(client: Client, shown: Shown, options: argparse.Namespace) -> int:
     with shown.following() as seen:
-        job = client.wait(asked.job, seconds=asked.timeout, seen=seen)
+        job = client.wait(options.job, seconds=options.timeout, seen=seen)
     counts = job["summary"]["counts"]
     if counts.get("flagged") is None:
-        raise UsageError(f"job {asked.job} is a {job['task']}: it flags nothing, so there is nothing to hold a gate on")
-    limit, is_share = asked.max_flagged
+        nothing = "it flags nothing, so there is nothing to hold a gate on"
+        raise UsageError(f"job {options.job} is a {job['task']}: {nothing}")
+    limit, is_share = options.max_flagged
     share = counts["flagged"] / counts["scored"]
     passed = (share if is_share else counts["flagged"]) <= limit
     allowed = f"{limit:.4g}" if not is_share else f"{limit:.4%}"
     text = f"{counts['flagged']} of {counts['scored']} pairs are flagged ({share:.2%}); allowed: {allowed}"
-    told = {"passed": passed, "flagged": counts["flagged"], "scored": counts["scored"], "share": share}
-    shown.answer(told, f"{'passed' if passed else 'FAILED'}: {text}")
+    verdict = {"passed": passed, "flagged": counts["flagged"], "scored": counts["scored"], "share": share}
+    shown.answer(verdict, f"{'passed' if passed else 'FAILED'}: {text}")
     return 0 if passed else GATE_FAILED
 
 

@@ -143,8 +143,8 @@ class Client:
                 time.sleep(min(_LONGEST_PAUSE, 0.3 * 2**attempt))
                 continue
             if answer.status_code in _AGAIN and attempt < _TRIES:
-                asked = answer.headers.get("Retry-After", "")
-                time.sleep(min(_LONGEST_PAUSE, float(asked) if asked.isdecimal() else 0.3 * 2**attempt))
+                pause = answer.headers.get("Retry-After", "")
+                time.sleep(min(_LONGEST_PAUSE, float(pause) if pause.isdecimal() else 0.3 * 2**attempt))
                 continue
             _raise_for(answer)
             return answer

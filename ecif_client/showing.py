@@ -40,12 +40,12 @@ class Shown:
             for row in rows:
                 print(json.dumps(row), file=self._out)
             return
-        found = list(rows)
-        names = [name for name in _COLUMNS if any(row.get(name) is not None for row in found)]
+        listed = list(rows)
+        names = [name for name in _COLUMNS if any(row.get(name) is not None for row in listed)]
         table = Table(box=None)
         for name in names:
             table.add_column(name, overflow="ellipsis", no_wrap=True, justify="left" if name == "caption" else "right")
-        for row in found:
+        for row in listed:
             table.add_row(*(_cell(row[name]) for name in names))
         self._console.print(table)
 
@@ -65,10 +65,10 @@ class Shown:
                 bar = progress.add_task("queued", total=None, of="")
 
                 def move(job: Json) -> None:
-                    told = job["progress"] or {"done": 0, "total": 0, "unit": ""}
-                    of = f"{told['done']}/{told['total']} {told['unit']}" if told["total"] else ""
+                    state = job["progress"] or {"done": 0, "total": 0, "unit": ""}
+                    of = f"{state['done']}/{state['total']} {state['unit']}" if state["total"] else ""
                     name = job["phase"] or job["status"]
-                    progress.update(bar, description=name, completed=told["done"], total=told["total"] or None, of=of)
+                    progress.update(bar, description=name, completed=state["done"], total=state["total"] or None, of=of)
 
                 yield move
         else:

@@ -82,8 +82,8 @@ def delivery_out(delivery: Delivery) -> DeliveryOut:
 
 router = APIRouter(tags=["webhooks"])
 
-_KEPT = 24 * 3600
-_LONGEST_KEPT = 30 * 24 * 3600
+_OVERLAP = 24 * 3600
+_LONGEST_OVERLAP = 30 * 24 * 3600
 
 
 @router.get("/jobs/{job_id}/deliveries", responses=problem_docs(404))
@@ -121,8 +121,8 @@ async def rotate_webhook_secret(
     service: ServiceDep,
     keep_seconds: Annotated[
         int,
-        Query(ge=0, le=_LONGEST_KEPT, description="for how long the present secret stays active beside the new one"),
-    ] = _KEPT,
+        Query(ge=0, le=_LONGEST_OVERLAP, description="for how long the present secret stays active beside the new one"),
+    ] = _OVERLAP,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Make a new secret. Until the present one ends, notices carry a signature by each, so receivers change over in

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Received(NamedTuple):
@@ -26,7 +26,7 @@ class Receiver:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def __init__(self, mine: list[Receiver], *arguments) -> None:
+    def __init__(self, mine: list[Receiver], *arguments: Any) -> None:
         self.mine = mine[0]
         super().__init__(*arguments)
 
@@ -41,7 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def log_message(self, *_) -> None:
+    def log_message(self, *_: object) -> None:
         pass
 
 

@@ -3,11 +3,12 @@
 import csv
 import io
 import zipfile
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -17,11 +18,51 @@ from store.database import Database
 from store.settings import Settings
 from worker.attempts.attempt import Workplace, work_once
 
+Work = Callable[[], None]
+
+
+class Answer(Protocol):
+    """Of `TestClient` or of `httpx`: each has a response of its own."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def json(self) -> Any: ...
+
+
+ProblemOf = Callable[[Answer], dict[str, Any]]
+
+
+class ImageZip(Protocol):
+    def __call__(
+        self, n: int = 6, broken: tuple[int, ...] = (), columns: tuple[str, str] = ("file_name", "caption")
+    ) -> bytes: ...
+
+
+class EmbeddingZip(Protocol):
+    def __call__(
+        self, n: int = 40, width: int = 8, wrong: int = 0, seed: int = 0, text_rows: int | None = None
+    ) -> bytes: ...
+
+
+class Upload(Protocol):
+    def __call__(self, content: bytes, filename: str = "data.zip", **fields: str) -> dict[str, Any]: ...
+
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[TestClient]:
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
+
+
+def app_of(client: TestClient) -> FastAPI:
+    assert isinstance(client.app, FastAPI)
+    return client.app
 
 
 def picture(seed: int, size: int = 32) -> bytes:
@@ -32,7 +73,7 @@ def picture(seed: int, size: int = 32) -> bytes:
 
 
 @pytest.fixture
-def image_zip() -> Callable[..., bytes]:
+def image_zip() -> ImageZip:
     """A zip of n images with a metadata.csv; `broken` names the rows whose image is no image."""
 
     def make(n: int = 6, broken: tuple[int, ...] = (), columns: tuple[str, str] = ("file_name", "caption")) -> bytes:
@@ -51,7 +92,7 @@ def image_zip() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def embedding_zip() -> Callable[..., bytes]:
+def embedding_zip() -> EmbeddingZip:
     """A zip of image.npy and text.npy: n pairs of unit vectors, `wrong` of them with another pair's text."""
 
     def make(n: int = 40, width: int = 8, wrong: int = 0, seed: int = 0, text_rows: int | None = None) -> bytes:
@@ -71,7 +112,7 @@ def embedding_zip() -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def work(settings: Settings, database: Database, blobs: Blobs) -> Callable[[], None]:
+def work(settings: Settings, database: Database, blobs: Blobs) -> Work:
     """Do everything that there is to do, in this process."""
 
     def all_of_it() -> None:
@@ -83,7 +124,7 @@ def work(settings: Settings, database: Database, blobs: Blobs) -> Callable[[], N
 
 
 @pytest.fixture
-def upload(client: TestClient) -> Callable[..., dict[str, Any]]:
+def upload(client: TestClient) -> Upload:
     def send(content: bytes, filename: str = "data.zip", **fields: str) -> dict[str, Any]:
         answer = client.post("/datasets", files={"file": (filename, content)}, data=fields)
         assert answer.status_code == 201, answer.text
@@ -92,7 +133,7 @@ def upload(client: TestClient) -> Callable[..., dict[str, Any]]:
     return send
 
 
-def problem_of(answer: Any) -> dict[str, Any]:
+def problem_of(answer: Answer) -> dict[str, Any]:
     """The problem document of an answer, checked to be one."""
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
@@ -102,5 +143,5 @@ def problem_of(answer: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(name="problem_of")
-def problem_of_fixture() -> Callable[[Any], dict[str, Any]]:
+def problem_of_fixture() -> ProblemOf:
     return problem_of

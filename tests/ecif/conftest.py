@@ -87,8 +87,11 @@ class World:
         return [self.take(cut) for cut in cuts if len(cut)]
 
 
+MakeWorld = Callable[..., World]
+
+
 @pytest.fixture(scope="session")
-def make_world() -> Callable[..., World]:
+def make_world() -> MakeWorld:
     return World
 
 
@@ -147,6 +150,9 @@ def apply_heads(params: Params, images: Tensor, texts: Tensor) -> tuple[Tensor, 
     return texts @ params["text.weight"].mT, images @ params["image.weight"].mT
 
 
+MakeHeads = Callable[..., HeadsWorld]
+
+
 @pytest.fixture(scope="session")
-def make_heads() -> Callable[..., HeadsWorld]:
+def make_heads() -> MakeHeads:
     return HeadsWorld

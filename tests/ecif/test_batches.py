@@ -4,7 +4,7 @@ import torch
 from ecif import Batch, cut_batches, plan_batches
 
 
-def test_every_partition_is_a_permutation_and_more_partitions_keep_the_first():
+def test_every_partition_is_a_permutation_and_more_partitions_keep_the_first() -> None:
     plan = plan_batches(101, 8, 5, seed=3)
     assert plan.shape == (5, 101)
     assert plan.dtype == torch.int64
@@ -14,7 +14,7 @@ def test_every_partition_is_a_permutation_and_more_partitions_keep_the_first():
     assert not torch.equal(plan_batches(101, 8, 1, seed=4)[0], plan[0])
 
 
-def test_the_remainder_is_one_smaller_batch():
+def test_the_remainder_is_one_smaller_batch() -> None:
     cuts = cut_batches(torch.arange(20), 8)
     assert [len(cut) for cut in cuts] == [8, 8, 4]
     assert torch.equal(torch.cat(cuts), torch.arange(20))
@@ -23,12 +23,12 @@ def test_the_remainder_is_one_smaller_batch():
 @pytest.mark.parametrize(
     ("arguments", "word"), [((0, 8, 1), "pair"), ((9, 1, 1), "batch_size"), ((9, 8, 0), "partitions")]
 )
-def test_senseless_plans_are_refused(arguments, word):
+def test_senseless_plans_are_refused(arguments: tuple[int, int, int], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         plan_batches(*arguments, seed=0)
 
 
-def test_a_batch_refuses_fields_that_do_not_fit():
+def test_a_batch_refuses_fields_that_do_not_fit() -> None:
     x, g = torch.zeros(3, 2), torch.arange(3)
     assert Batch(x, x, g, g).to("cpu").size == 3
     with pytest.raises(ValueError, match="images"):

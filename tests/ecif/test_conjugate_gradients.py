@@ -1,22 +1,24 @@
 import pytest
 import torch
+from torch import Tensor
 
 from ecif import NotConverged, conjugate_gradients
+from ecif.solve.solution import State
 
 
 @pytest.fixture
-def system():
+def system() -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(0)
     Q = torch.linalg.qr(torch.randn(60, 60, generator=g, dtype=torch.float64))[0]
     H = Q @ torch.diag(torch.logspace(0, 3, 60, dtype=torch.float64)) @ Q.T
     return H, torch.randn(3, 60, generator=g, dtype=torch.float64)
 
 
-def test_many_right_hand_sides_share_passes(system):
+def test_many_right_hand_sides_share_passes(system: tuple[Tensor, Tensor]) -> None:
     H, rhs = system
     passes = 0
 
-    def apply(v):
+    def apply(v: Tensor) -> Tensor:
         nonlocal passes
         passes += 1
         return v @ H
@@ -30,9 +32,9 @@ def test_many_right_hand_sides_share_passes(system):
 
 
 @pytest.mark.parametrize("stop", [1, 7, 30])
-def test_a_resumed_solve_equals_an_undisturbed_one(system, stop):
+def test_a_resumed_solve_equals_an_undisturbed_one(system: tuple[Tensor, Tensor], stop: int) -> None:
     H, rhs = system
-    states = []
+    states: list[State] = []
     whole = conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-6, on_state=states.append)
     resumed = conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-6, state=states[stop - 1])
     assert torch.equal(resumed.x, whole.x)
@@ -42,7 +44,7 @@ def test_a_resumed_solve_equals_an_undisturbed_one(system, stop):
         conjugate_gradients(lambda v: v @ H, 2 * rhs, state=states[0])
 
 
-def test_an_unconverged_end_is_reported_or_raised(system):
+def test_an_unconverged_end_is_reported_or_raised(system: tuple[Tensor, Tensor]) -> None:
     H, rhs = system
     solution = conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-9, max_iterations=5)
     assert not solution.converged
@@ -52,7 +54,7 @@ def test_an_unconverged_end_is_reported_or_raised(system):
         conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-9, max_iterations=5, strict=True)
 
 
-def test_a_floating_point_floor_ends_the_solve_and_is_told(system):
+def test_a_floating_point_floor_ends_the_solve_and_is_told(system: tuple[Tensor, Tensor]) -> None:
     H, rhs = system
     solution = conjugate_gradients(lambda v: v @ H.float(), rhs.float(), tolerance=1e-12, max_iterations=2000)
     assert not solution.converged
@@ -62,7 +64,7 @@ def test_a_floating_point_floor_ends_the_solve_and_is_told(system):
     assert drifted.converged
 
 
-def test_zero_and_unusable_right_hand_sides(system):
+def test_zero_and_unusable_right_hand_sides(system: tuple[Tensor, Tensor]) -> None:
     H, _ = system
     solution = conjugate_gradients(lambda v: v @ H, torch.zeros(2, 60, dtype=torch.float64))
     assert solution.converged
@@ -73,7 +75,7 @@ def test_zero_and_unusable_right_hand_sides(system):
             conjugate_gradients(lambda v: v @ H, bad)
 
 
-def test_nothing_asked_is_nothing_solved():
+def test_nothing_asked_is_nothing_solved() -> None:
     solution = conjugate_gradients(lambda _: pytest.fail("no pass is needed"), torch.zeros(0, 5))
     assert solution.converged
     assert solution.x.shape == (0, 5)

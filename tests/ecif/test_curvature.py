@@ -80,10 +80,11 @@ CUDA = {
 )
 def precision(request: pytest.FixtureRequest) -> Iterator[Precision]:
     """Each precision in turn, PyTorch being told how to multiply float32."""
-    before = torch.backends.fp32_precision
-    torch.backends.fp32_precision = "tf32" if request.param.tf32 else "ieee"
+    backends: Any = torch.backends  # without types there
+    before = backends.fp32_precision
+    backends.fp32_precision = "tf32" if request.param.tf32 else "ieee"
     yield request.param
-    torch.backends.fp32_precision = before
+    backends.fp32_precision = before
 
 
 class FewWords:

@@ -1,9 +1,10 @@
 import pytest
 
 from ecif import GaussNewton, choose_damping, dense_matrix, spectrum
+from tests.ecif.conftest import MakeWorld
 
 
-def test_automatic_damping_lifts_a_weak_l2_only(make_world):
+def test_automatic_damping_lifts_a_weak_l2_only(make_world: MakeWorld) -> None:
     world = make_world(l2=0.0)
     given = (world.objective, world.params, world.batches)
     trace = float(dense_matrix(GaussNewton(*given)).trace())

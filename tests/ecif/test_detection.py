@@ -20,7 +20,7 @@ from ecif.detection.suspicion import (
 )
 
 
-def test_p_values_count_the_calibration_pairs_at_least_as_suspicious():
+def test_p_values_count_the_calibration_pairs_at_least_as_suspicious() -> None:
     p = conformal_p_values(torch.tensor([0.5, 3.0, 2.0, -1.0]), torch.tensor([0.0, 2.0, 1.0, 2.0]))
     assert p.tolist() == pytest.approx([4 / 5, 1 / 5, 3 / 5, 1.0])
     with pytest.raises(ValueError, match="calibration"):
@@ -29,7 +29,7 @@ def test_p_values_count_the_calibration_pairs_at_least_as_suspicious():
         conformal_p_values(torch.tensor([math.nan]), torch.zeros(3))
 
 
-def test_benjamini_hochberg_by_hand():
+def test_benjamini_hochberg_by_hand() -> None:
     answer = benjamini_hochberg(torch.tensor([0.04, 0.01, 0.9, 0.03]), 0.06)
     assert answer.q_value.tolist() == pytest.approx([0.16 / 3, 0.04, 0.9, 0.16 / 3])
     assert answer.flagged.tolist() == [True, True, False, True]
@@ -39,7 +39,7 @@ def test_benjamini_hochberg_by_hand():
             benjamini_hochberg(torch.tensor(p), rate)
 
 
-def test_the_false_discovery_rate_is_kept_over_many_repetitions():
+def test_the_false_discovery_rate_is_kept_over_many_repetitions() -> None:
     g = torch.Generator().manual_seed(0)
     rate, proportions, power = 0.2, [], []
     for _ in range(400):
@@ -53,7 +53,7 @@ def test_the_false_discovery_rate_is_kept_over_many_repetitions():
     assert sum(power) / 400 > 0.8
 
 
-def test_too_small_a_calibration_set_is_told():
+def test_too_small_a_calibration_set_is_told() -> None:
     assert smallest_flaggable(9, 1000, 0.1) == 1000
     assert smallest_flaggable(8, 1000, 0.1) > 1000
     assert "at least 9" in calibration_warning(8, 1000, 0.1)
@@ -67,7 +67,7 @@ def test_too_small_a_calibration_set_is_told():
 
 
 @pytest.mark.parametrize("true_rate", [0.05, 0.2, 0.4])
-def test_the_noise_rate_of_a_clear_mixture(true_rate):
+def test_the_noise_rate_of_a_clear_mixture(true_rate: float) -> None:
     g = torch.Generator().manual_seed(0)
     scores = torch.randn(2000, generator=g)
     scores[: int(2000 * true_rate)] += 5
@@ -77,7 +77,7 @@ def test_the_noise_rate_of_a_clear_mixture(true_rate):
     assert bool((answer.posterior[order].diff() >= 0).all())
 
 
-def test_one_population_and_degenerate_scores_look_clean():
+def test_one_population_and_degenerate_scores_look_clean() -> None:
     g = torch.Generator().manual_seed(0)
     assert estimate_noise_rate(torch.randn(3000, generator=g)).rate == 0
     for scores in (torch.zeros(0), torch.ones(1), torch.ones(50), torch.full((20,), math.nan)):
@@ -93,7 +93,7 @@ def test_one_population_and_degenerate_scores_look_clean():
     assert 0 <= estimate_noise_rate(two).rate <= 1
 
 
-def test_suspicion_is_the_mean_of_the_ranks_of_loss_and_cosine():
+def test_suspicion_is_the_mean_of_the_ranks_of_loss_and_cosine() -> None:
     loss, cosine = torch.tensor([3.0, 1.0, 2.0, 0.5]), torch.tensor([0.1, 0.2, 0.9, 0.8])
     both = suspicion(loss, cosine)
     assert both.tolist() == pytest.approx([(4 + 4) / 10, (2 + 3) / 10, (3 + 1) / 10, (1 + 2) / 10])
@@ -104,13 +104,13 @@ def test_suspicion_is_the_mean_of_the_ranks_of_loss_and_cosine():
     assert ranking.order(2).tolist() == [0, 1]
 
 
-def test_the_most_harmful_come_first_and_ties_stay_as_they_stand():
+def test_the_most_harmful_come_first_and_ties_stay_as_they_stand() -> None:
     ranking = rank_by_influence(torch.tensor([0.5, -1.0, 0.0, -1.0]))
     assert ranking.by == "influence"
     assert ranking.order().tolist() == [1, 3, 2, 0]
 
 
-def test_a_removal_is_ranked_by_the_best_score_there_is():
+def test_a_removal_is_ranked_by_the_best_score_there_is() -> None:
     scores = {"clip_score": torch.tensor([0.9, 0.1]), "self_influence": torch.tensor([2.0, 1.0])}
     assert rank_for_removal(scores).by == "self_influence"
     assert rank_for_removal(scores).order().tolist() == [0, 1]
@@ -118,7 +118,7 @@ def test_a_removal_is_ranked_by_the_best_score_there_is():
     assert rank_for_removal({"clip_score": scores["clip_score"]}).order().tolist() == [1, 0]
 
 
-def test_flags_against_clean_pairs_are_the_procedure_s():
+def test_flags_against_clean_pairs_are_the_procedure_s() -> None:
     scores, clean = torch.tensor([0.9, 0.95, 0.2]), torch.linspace(0, 0.5, 19)
     flags = flag_against_clean(scores, clean, 0.1)
     assert flags.method == "conformal"
@@ -131,7 +131,7 @@ def test_flags_against_clean_pairs_are_the_procedure_s():
     assert "3 calibration pairs" in few.warning
 
 
-def test_flags_by_estimate_are_the_most_suspicious_of_as_many_as_look_wrong():
+def test_flags_by_estimate_are_the_most_suspicious_of_as_many_as_look_wrong() -> None:
     g = torch.Generator().manual_seed(0)
     cosine = torch.cat([torch.randn(800, generator=g) * 0.05 + 0.3, torch.randn(200, generator=g) * 0.05])
     order = torch.randperm(1000, generator=g).double()  # a suspicion of its own

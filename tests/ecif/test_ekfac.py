@@ -1,10 +1,15 @@
+from typing import Any
+
 import torch
+from torch import Tensor
 
-from ecif import FitSettings, GaussNewton, conjugate_gradients, dense_matrix, fit
+from ecif import Batch, FitSettings, GaussNewton, Params, conjugate_gradients, dense_matrix, fit
 from ecif.curvature.ekfac import Ekfac, bases, curvatures, factors, merge
+from ecif.solve.solution import Solution, State
+from tests.ecif.conftest import HeadsWorld, MakeHeads, MakeWorld
 
 
-def test_it_is_closer_to_gauss_newton_than_a_diagonal_is(make_world):
+def test_it_is_closer_to_gauss_newton_than_a_diagonal_is(make_world: MakeWorld) -> None:
     world = make_world(l2=1.0, partitions=2)
     given = (world.objective, world.params, world.batches)
     matrix = torch.linalg.inv(Ekfac.of(*given, damping=0.5, draws=200).solve(torch.eye(220, dtype=torch.float64)).x)
@@ -13,12 +18,12 @@ def test_it_is_closer_to_gauss_newton_than_a_diagonal_is(make_world):
     assert float(torch.linalg.eigvalsh(matrix)[0]) >= world.objective.ridge(0.5) * (1 - 1e-9)
 
 
-def test_shards_in_any_grouping_make_the_same(make_world):
+def test_shards_in_any_grouping_make_the_same(make_world: MakeWorld) -> None:
     world = make_world(l2=1.0)
     objective, params = world.objective, world.params
     batches = list(enumerate(world.batches()))
 
-    def sharded(groups):
+    def sharded(groups: list[list[tuple[int, Batch]]]) -> Ekfac:
         eigenbases = bases(merge(merge(factors(objective, params, b, i, 4, 7) for i, b in g) for g in groups))
         along = merge(merge(curvatures(objective, params, b, i, eigenbases, 4, 8) for i, b in g) for g in groups)
         return Ekfac.finish(objective, params, eigenbases, along)
@@ -29,13 +34,13 @@ def test_shards_in_any_grouping_make_the_same(make_world):
         torch.testing.assert_close(sharded(groups).solve(rhs).x, whole)
 
 
-def ill_conditioned(make_heads, seed):
+def ill_conditioned(make_heads: MakeHeads, seed: int) -> tuple[HeadsWorld, Params, Tensor]:
     world = make_heads(seed, n=512, width=12, batch_size=64, l2=0.01, scale=30.0, decay=1.0)
     params = fit(world.objective, world.params, world.batches, FitSettings(epochs=60)).params
     return world, params, world.validation(params)[1][None]
 
 
-def test_as_a_preconditioner_it_saves_passes(make_heads):
+def test_as_a_preconditioner_it_saves_passes(make_heads: MakeHeads) -> None:
     for seed in (0, 1):
         world, params, rhs = ill_conditioned(make_heads, seed)
         given = (world.objective, params, world.batches)
@@ -48,14 +53,15 @@ def test_as_a_preconditioner_it_saves_passes(make_heads):
         assert helped.iterations < plain.iterations  # by 11 to 57 %: docs/methods.md
 
 
-def test_preconditioned_solves_are_right_and_resume_exactly():
+def test_preconditioned_solves_are_right_and_resume_exactly() -> None:
     g = torch.Generator().manual_seed(0)
     Q = torch.linalg.qr(torch.randn(60, 60, generator=g, dtype=torch.float64))[0]
     sizes = torch.diag(torch.logspace(0, 1.5, 60, dtype=torch.float64))
     H = sizes @ Q @ torch.diag(torch.linspace(1, 9, 60, dtype=torch.float64)) @ Q.T @ sizes
-    rhs, states = torch.randn(3, 60, generator=g, dtype=torch.float64), []
+    rhs = torch.randn(3, 60, generator=g, dtype=torch.float64)
+    states: list[State] = []
 
-    def solve(**more):
+    def solve(**more: Any) -> Solution:
         return conjugate_gradients(
             lambda v: v @ H, rhs, tolerance=1e-9, preconditioner=lambda r: r / H.diagonal(), **more
         )

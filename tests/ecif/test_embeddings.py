@@ -2,9 +2,11 @@
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from ecif import rank_embeddings
 from ecif.curvature.choice import PROBES
@@ -13,7 +15,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "rank_embeddings.py"
 
 
 @pytest.fixture
-def pairs():
+def pairs() -> tuple[Tensor, Tensor]:
     """(images, texts), (200, 6) each: 120 pairs of which the last 20 have each other's captions, then 80 right ones."""
     g = torch.Generator().manual_seed(0)
     latent = torch.randn(200, 6, generator=g)
@@ -22,10 +24,10 @@ def pairs():
     return images, texts
 
 
-SETTINGS = {"temperature": 0.1, "batch_size": 40, "partitions": 2, "epochs": 20}
+SETTINGS: dict[str, Any] = {"temperature": 0.1, "batch_size": 40, "partitions": 2, "epochs": 20}
 
 
-def test_the_example_runs(capsys):
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
     assert float(lines[0].split()[-1]) > 0.95
@@ -33,7 +35,7 @@ def test_the_example_runs(capsys):
     assert sum(line.endswith("True") for line in lines) >= 9
 
 
-def test_a_clean_set_gives_p_values_and_influence(pairs):
+def test_a_clean_set_gives_p_values_and_influence(pairs: tuple[Tensor, Tensor]) -> None:
     images, texts = pairs
     clean = (images[120:], texts[120:])
     ranking = rank_embeddings(images[:120], texts[:120], clean=clean, false_discovery_rate=0.2, **SETTINGS)
@@ -55,7 +57,7 @@ def test_a_clean_set_gives_p_values_and_influence(pairs):
     torch.testing.assert_close(ranking.suspicion[ranking.order], ranking.suspicion.sort(descending=True).values)
 
 
-def test_without_one_flags_are_an_estimate_and_there_is_no_influence(pairs):
+def test_without_one_flags_are_an_estimate_and_there_is_no_influence(pairs: tuple[Tensor, Tensor]) -> None:
     images, texts = (side[:120] for side in pairs)
     ranking = rank_embeddings(images, texts, **SETTINGS)
     assert set(ranking.scores) == {"pair_loss", "clip_score", "self_influence"}
@@ -63,7 +65,7 @@ def test_without_one_flags_are_an_estimate_and_there_is_no_influence(pairs):
     assert ranking.flags.p_value is None
 
 
-def test_wide_heads_are_scored_along_probes(pairs, monkeypatch):
+def test_wide_heads_are_scored_along_probes(pairs: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     images, texts = (side[:120] for side in pairs)
     exact = rank_embeddings(images, texts, **SETTINGS).scores["self_influence"]
     monkeypatch.setattr("ecif.curvature.choice.LARGEST", 0)
@@ -73,7 +75,7 @@ def test_wide_heads_are_scored_along_probes(pairs, monkeypatch):
     assert float(off.abs().max()) < 5
 
 
-def test_what_does_not_fit_is_refused(pairs):
+def test_what_does_not_fit_is_refused(pairs: tuple[Tensor, Tensor]) -> None:
     images, texts = pairs
     for wrong in ((images, texts[:10]), (images[0], texts[0])):
         with pytest.raises(ValueError, match="alike"):

@@ -1,18 +1,22 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from ecif import FitSettings, fit, flatten, unflatten
+from ecif import FitResult, FitSettings, Params, fit, flatten, unflatten
 from ecif.objective import in_bfloat16
+from ecif.solve.solution import State
+from tests.ecif.conftest import MakeWorld, World
 
 
-def run(world, settings, **more):
+def run(world: World, settings: FitSettings, **more: Any) -> FitResult:
     return fit(world.objective, world.params, world.batches, settings, **more)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_fit_reaches_stationarity_and_says_so(make_world, dtype):
+def test_a_fit_reaches_stationarity_and_says_so(make_world: MakeWorld, dtype: torch.dtype) -> None:
     world = make_world(dtype=dtype)
     result = run(world, FitSettings(epochs=200, adam_share=0.2))
     assert result.stationary
@@ -25,7 +29,7 @@ def test_a_fit_reaches_stationarity_and_says_so(make_world, dtype):
     assert len(result.checkpoints) == 4
 
 
-def test_a_fit_at_a_minimum_stops_at_once(make_world):
+def test_a_fit_at_a_minimum_stops_at_once(make_world: MakeWorld) -> None:
     world = make_world()
     there = run(world, FitSettings(epochs=300, adam_share=0.1, tolerance=1e-8)).params
     again = fit(world.objective, there, world.batches, FitSettings(epochs=300, tolerance=1e-7))
@@ -36,7 +40,7 @@ def test_a_fit_at_a_minimum_stops_at_once(make_world):
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 5])
 @pytest.mark.parametrize("seed", range(4))
-def test_few_epochs_still_improve(make_world, epochs, seed):
+def test_few_epochs_still_improve(make_world: MakeWorld, epochs: int, seed: int) -> None:
     world = make_world(seed=seed, dtype=torch.float32)
     before, _ = world.objective.value_and_gradient(world.params, world.batches())
     result = run(world, FitSettings(epochs=epochs))
@@ -45,22 +49,23 @@ def test_few_epochs_still_improve(make_world, epochs, seed):
     assert not result.stationary
 
 
-def test_a_ruinous_learning_rate_does_not_leave_the_start_worse(make_world):
+def test_a_ruinous_learning_rate_does_not_leave_the_start_worse(make_world: MakeWorld) -> None:
     world = make_world(dtype=torch.float32)
     before, _ = world.objective.value_and_gradient(world.params, world.batches())
     assert run(world, FitSettings(epochs=5, learning_rate=100.0)).objective <= before
 
 
 @pytest.mark.parametrize("partitions", [1, 2])
-def test_a_resumed_fit_equals_an_undisturbed_one(make_world, partitions):
+def test_a_resumed_fit_equals_an_undisturbed_one(make_world: MakeWorld, partitions: int) -> None:
     world = make_world(dtype=torch.float32, partitions=partitions)
     settings = FitSettings(epochs=20, state_every=2, tolerance=1e-12, adam_share=0.3)
-    states, epochs = [], []
+    states: list[State] = []
+    epochs: list[int] = []
     whole = run(world, settings, on_state=states.append, on_epoch=lambda e, _: epochs.append(e))
     assert epochs == list(range(1, 21))
     for state in states:
         copied = {name: tensor.clone() for name, tensor in state.items()}
-        later = []
+        later: list[int] = []
         resumed = run(world, settings, state=copied, on_epoch=lambda e, _, later=later: later.append(e))
         assert torch.equal(flatten(resumed.params), flatten(whole.params))
         assert later == list(range(int(state["epoch"]) + 1, 21))
@@ -71,7 +76,7 @@ def test_a_resumed_fit_equals_an_undisturbed_one(make_world, partitions):
         run(other, settings, state=states[0])
 
 
-def test_without_l2_the_gradient_is_judged_relative_to_the_start(make_world):
+def test_without_l2_the_gradient_is_judged_relative_to_the_start(make_world: MakeWorld) -> None:
     world = make_world(l2=0.0)
     _, gradient = world.objective.value_and_gradient(world.params, world.batches())
     result = run(world, FitSettings(epochs=400, tolerance=0.05))
@@ -80,7 +85,7 @@ def test_without_l2_the_gradient_is_judged_relative_to_the_start(make_world):
     assert result.stationary
 
 
-def test_a_random_transformer_learns_in_few_epochs(make_world):
+def test_a_random_transformer_learns_in_few_epochs(make_world: MakeWorld) -> None:
     """Scope all: both towers from scratch."""
     torch.manual_seed(0)
     text = torch.nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
@@ -88,8 +93,8 @@ def test_a_random_transformer_learns_in_few_epochs(make_world):
     both = torch.nn.ModuleDict({"text": text, "image": image})
     params = {name: tensor.detach() for name, tensor in both.named_parameters()}
 
-    def embed(p, images, texts):
-        def part(name):
+    def embed(p: Params, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        def part(name: str) -> Params:
             return {k.removeprefix(name): v for k, v in p.items() if k.startswith(name)}
 
         call = torch.func.functional_call
@@ -105,7 +110,7 @@ def test_a_random_transformer_learns_in_few_epochs(make_world):
     assert result.objective < 0.6 * before
 
 
-def test_adam_gets_the_epochs_that_many_batches_are_worth():
+def test_adam_gets_the_epochs_that_many_batches_are_worth() -> None:
     few, long = FitSettings(epochs=5), FitSettings(epochs=200)
     assert [few.adam_epochs(batches) for batches in (8, 16, 1000)] == [0, 4, 4]
     assert [long.adam_epochs(batches) for batches in (8, 16, 64, 800)] == [0, 12, 12, 100]
@@ -113,30 +118,30 @@ def test_adam_gets_the_epochs_that_many_batches_are_worth():
     assert FitSettings(epochs=0).adam_epochs(100) == 0
 
 
-def test_heads_with_few_batches_are_stationary_soon(make_world):
+def test_heads_with_few_batches_are_stationary_soon(make_world: MakeWorld) -> None:
     result = run(make_world(dtype=torch.float32), FitSettings(epochs=200))
     assert result.stationary
     assert result.epochs_done <= 60
 
 
-def test_adam_ends_once_it_is_at_stationarity(make_world):
+def test_adam_ends_once_it_is_at_stationarity(make_world: MakeWorld) -> None:
     world = make_world(dtype=torch.float32, batch_size=2)
     settings = FitSettings(epochs=300, adam_share=1.0, tolerance=0.5)
-    states = []
+    states: list[State] = []
     result = run(world, settings, on_state=states.append)
     assert result.stationary
     assert int(states[-1]["adam_epochs"]) < 250
     assert result.epochs_done <= int(states[-1]["adam_epochs"]) + 3
 
 
-def test_a_weak_regulariser_does_not_trap_the_search(make_world):
+def test_a_weak_regulariser_does_not_trap_the_search(make_world: MakeWorld) -> None:
     """As low as torch's own strong Wolfe L-BFGS goes (backtracking used to end above it)."""
     for seed in range(2):
         world = make_world(l2=0.03, seed=seed)
         x = flatten(world.params).clone()
         torchs = torch.optim.LBFGS([x], max_iter=100, max_eval=100, line_search_fn="strong_wolfe", history_size=20)
 
-        def evaluate(x=x, world=world):
+        def evaluate(x: Tensor = x, world: World = world) -> Tensor:
             value, gradient = world.objective.value_and_gradient(unflatten(x.detach(), world.params), world.batches())
             x.grad = gradient
             return torch.tensor(value)
@@ -146,13 +151,13 @@ def test_a_weak_regulariser_does_not_trap_the_search(make_world):
         assert result.objective < float(evaluate()) * 1.02
 
 
-def test_senseless_settings_are_refused():
+def test_senseless_settings_are_refused() -> None:
     for change in ({"epochs": -1}, {"adam_share": 2.0}, {"tolerance": 0.0}, {"learning_rate": -1.0}):
         with pytest.raises(ValueError, match=r"epochs|adam_share|learning_rate"):
             FitSettings(**({"epochs": 3} | change))
 
 
-def test_adam_in_bfloat16_is_coarse_and_what_comes_after_it_is_not(make_world):
+def test_adam_in_bfloat16_is_coarse_and_what_comes_after_it_is_not(make_world: MakeWorld) -> None:
     world = make_world(dtype=torch.float32)
     start, _ = world.objective.value_and_gradient(world.params, world.batches())
     adam = FitSettings(epochs=9, adam_share=1.0, keep_checkpoints=8)
@@ -171,7 +176,7 @@ def test_adam_in_bfloat16_is_coarse_and_what_comes_after_it_is_not(make_world):
     assert both.stationary
 
 
-def test_only_the_model_is_rounded(make_world):
+def test_only_the_model_is_rounded(make_world: MakeWorld) -> None:
     world = make_world(dtype=torch.float32, scale=100.0)
     batch = world.batches()[0]
     rounded = in_bfloat16(world.objective.embed)

@@ -6,9 +6,10 @@ import torch
 from ecif import Dense, GaussNewton, Hessian, NegativeCurvature, dense_matrix
 from ecif.batches import generator
 from ecif.curvature.gauss_newton import loss_curvature, sample_root
+from tests.ecif.conftest import MakeWorld
 
 
-def test_negative_curvature_is_an_error_that_says_what_to_do(make_world):
+def test_negative_curvature_is_an_error_that_says_what_to_do(make_world: MakeWorld) -> None:
     world = make_world(l2=0.0)
     rhs = torch.randn(2, 220, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     matrix = Hessian(world.objective, world.params, world.batches)
@@ -19,13 +20,13 @@ def test_negative_curvature_is_an_error_that_says_what_to_do(make_world):
         assert caught.value.curvature < 0
 
 
-def test_gauss_newton_is_positive_semi_definite_where_the_hessian_is_not(make_world):
+def test_gauss_newton_is_positive_semi_definite_where_the_hessian_is_not(make_world: MakeWorld) -> None:
     world = make_world(l2=0.0)
     matrix = GaussNewton(world.objective, world.params, world.batches)
     assert float(torch.linalg.eigvalsh(dense_matrix(matrix))[0]) > -1e-9
 
 
-def test_sampled_labels_have_the_covariance_of_the_loss(make_world):
+def test_sampled_labels_have_the_covariance_of_the_loss(make_world: MakeWorld) -> None:
     world = make_world()
     S = world.objective.similarity(world.params, world.batches()[0]).detach()[:4, :4]
     draws = sample_root(S, 40_000, generator(0, 0)).flatten(1)

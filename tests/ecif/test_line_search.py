@@ -1,10 +1,12 @@
 import math
+from collections.abc import Callable
 
 import pytest
 
 from ecif.fit.line_search import LineSearch
 
-FUNCTIONS = {
+Function = Callable[[float], float]
+FUNCTIONS: dict[str, tuple[Function, Function]] = {
     "parabola": (lambda t: (t - 3) ** 2, lambda t: 2 * (t - 3)),
     "far": (lambda t: (t - 1e4) ** 2, lambda t: 2 * (t - 1e4)),
     "near": (lambda t: (t - 1e-5) ** 2 * 1e6, lambda t: 2e6 * (t - 1e-5)),
@@ -15,12 +17,16 @@ FUNCTIONS = {
 }
 
 
+def mirrored(f: Function, slope: Function) -> tuple[Function, Function]:
+    return lambda t: f(-t), lambda t: -slope(-t)
+
+
 @pytest.mark.parametrize("first", [1e-3, 1.0, 300.0])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_it_ends_where_the_strong_wolfe_conditions_hold(name, first):
+def test_it_ends_where_the_strong_wolfe_conditions_hold(name: str, first: float) -> None:
     f, slope = FUNCTIONS[name]
     if slope(0.0) >= 0:
-        f, slope = (lambda t, f=f: f(-t)), (lambda t, s=slope: -s(-t))
+        f, slope = mirrored(f, slope)
     value, start = f(0.0), slope(0.0)
     line = LineSearch.start(value, start, first)
     while not line.accepted and not line.exhausted:
@@ -35,12 +41,12 @@ def test_it_ends_where_the_strong_wolfe_conditions_hold(name, first):
     assert abs(slope(t)) <= 0.9 * abs(start)
 
 
-def test_rounding_is_decided_by_slopes():
+def test_rounding_is_decided_by_slopes() -> None:
     line = LineSearch.start(1e9, -1.0, 1.0).observe(1e9 + 64, 0.1)
     assert line.accepted
 
 
-def test_a_direction_that_only_climbs_is_given_up():
+def test_a_direction_that_only_climbs_is_given_up() -> None:
     line = LineSearch.start(1.0, -1e-3, 1.0)
     while not line.exhausted:
         line = line.observe(5.0 + line.step, 1.0)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import Tensor
 
 from ecif import flatten, score_batch, unflatten
 from ecif.curvature.ekfac import Ekfac
@@ -14,13 +15,14 @@ from ecif.methods import (
     trak_scores,
 )
 from ecif.traceback import role_gradients
+from tests.ecif.conftest import MakeHeads, MakeWorld
 
 
-def auroc(scores, wrong):
+def auroc(scores: Tensor, wrong: Tensor) -> float:
     return float((scores[wrong][:, None] > scores[~wrong][None, :]).double().mean())
 
 
-def test_tracin_sums_positive_inner_products_over_checkpoints(make_world):
+def test_tracin_sums_positive_inner_products_over_checkpoints(make_world: MakeWorld) -> None:
     world = make_world()
     batch = world.batches()[0]
     checkpoints = [world.params, {name: 1.1 * tensor for name, tensor in world.params.items()}]
@@ -32,7 +34,7 @@ def test_tracin_sums_positive_inner_products_over_checkpoints(make_world):
     torch.testing.assert_close(tracin(world.objective, checkpoints, (0.5, 0.1), gradients, batch), truth)
 
 
-def test_ekfac_influence_is_the_positive_part(make_world):
+def test_ekfac_influence_is_the_positive_part(make_world: MakeWorld) -> None:
     world = make_world(l2=1.0)
     curvature = Ekfac.of(world.objective, world.params, world.batches)
     batch, g = world.batches()[0], torch.randn(220, dtype=torch.float64)
@@ -41,13 +43,13 @@ def test_ekfac_influence_is_the_positive_part(make_world):
     torch.testing.assert_close(scores, score_batch(world.objective, world.params, batch, w).positive[0])
 
 
-def test_trak_is_the_positive_role_through_its_margins(make_world):
+def test_trak_is_the_positive_role_through_its_margins(make_world: MakeWorld) -> None:
     world = make_world()
     projection = Projection.draw(world.params, 10, seed=0)  # the whole space
     parts = [trak_features(world.objective, world.params, batch, projection) for batch in world.batches()]
     batch, part = world.batches()[0], parts[0]
 
-    def margins(theta):
+    def margins(theta: Tensor) -> Tensor:
         S = world.objective.similarity(unflatten(theta, world.params), batch)
         own = torch.eye(len(S), dtype=torch.bool)
         sides = [x.diagonal() - x.masked_fill(own, -1e30).logsumexp(1) for x in (S, S.mT)]
@@ -64,15 +66,21 @@ def test_trak_is_the_positive_role_through_its_margins(make_world):
     torch.testing.assert_close(trak_scores(part, kernel, g, 7.2), truth)
 
 
-def test_lemon_is_its_definition_in_any_chunks():
+def test_lemon_is_its_definition_in_any_chunks() -> None:
     g = torch.Generator().manual_seed(0)
     x, y = (torch.nn.functional.normalize(torch.randn(40, 6, generator=g).double()) for _ in range(2))
-    d = lambda a, b: 1 - a @ b  # noqa: E731
+
+    def d(a: Tensor, b: Tensor) -> Tensor:
+        return 1 - a @ b
+
+    def nearest(side: Tensor, i: int) -> list[int]:
+        return sorted((j for j in range(40) if j != i), key=lambda j: float(d(side[i], side[j])))[:7]
+
     truth = []
     for i in range(40):
         total = d(x[i], y[i])
         for here, there in ((x, y), (y, x)):
-            near = sorted((j for j in range(40) if j != i), key=lambda j, i=i, here=here: d(here[i], here[j]))[:7]
+            near = nearest(here, i)
             terms = [
                 d(there[i], there[j]) * torch.exp(-0.1 * d(here[i], here[j])) * torch.exp(-5 * d(x[j], y[j]))
                 for j in near
@@ -85,7 +93,7 @@ def test_lemon_is_its_definition_in_any_chunks():
         lemon(x, y[:3])
 
 
-def test_the_loss_against_all_counts_every_caption_once():
+def test_the_loss_against_all_counts_every_caption_once() -> None:
     g = torch.Generator().manual_seed(0)
     x, y = (torch.nn.functional.normalize(torch.randn(12, 5, generator=g).double()) for _ in range(2))
     groups = torch.tensor([5, 5, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11])
@@ -95,7 +103,7 @@ def test_the_loss_against_all_counts_every_caption_once():
         torch.testing.assert_close(loss_against_all(x, y, groups, scale=20.0, chunk=chunk), truth)
 
 
-def test_they_find_exchanged_captions(make_heads):
+def test_they_find_exchanged_captions(make_heads: MakeHeads) -> None:
     world = make_heads(0, width=16)
     truth = make_heads(0, width=16, wrong=0.0)
     x, y = world.images[:256], world.texts[:256]

@@ -5,10 +5,11 @@ from ecif import Dense, GaussNewton, exact_self_influence, score_batch
 from ecif.curvature.projected import Projected, project_batch
 from ecif.curvature.projection import Projection
 from ecif.traceback import relative_influence, role_gradients
+from tests.ecif.conftest import MakeWorld
 
 
 @pytest.mark.parametrize("side", [1, 3, 5])
-def test_coordinates_are_projections_of_the_gradients(make_world, side):
+def test_coordinates_are_projections_of_the_gradients(make_world: MakeWorld, side: int) -> None:
     world = make_world()
     batch, projection = world.batches()[0], Projection.draw(world.params, side, seed=3)
     assert projection.size == 3 * side * side
@@ -20,7 +21,7 @@ def test_coordinates_are_projections_of_the_gradients(make_world, side):
     torch.testing.assert_close(projection.down(projection.up(vectors)), vectors)
 
 
-def test_a_whole_space_gives_the_exact_answers(make_world):
+def test_a_whole_space_gives_the_exact_answers(make_world: MakeWorld) -> None:
     world = make_world(l2=1.0)
     given = (world.objective, world.params, world.batches)
     dense, batch = Dense.of(GaussNewton(*given)), world.batches()[0]
@@ -38,6 +39,6 @@ def test_a_whole_space_gives_the_exact_answers(make_world):
     )
 
 
-def test_a_side_of_nothing_is_refused(make_world):
+def test_a_side_of_nothing_is_refused(make_world: MakeWorld) -> None:
     with pytest.raises(ValueError, match="side"):
         Projection.draw(make_world().params, 0, 0)

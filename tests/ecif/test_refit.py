@@ -1,16 +1,31 @@
 """The whole: predicted against real change of the validation loss when random 5 % subsets leave (`docs/design.md`, 11).
 
-Three seeds fixed beforehand, 256 pairs, a fifth of them wrong, δ = 0.3; the floors are those of the design page. At
+Three seeds fixed beforehand, 256 pairs, a fifth of them wrong, δ = 0.3; the floors are those of that page. At
 twice this scale `hessian` stays above 0.97 but `gauss_newton` falls to 0.91–0.95: see docs/methods.md.
 """
 
 import pytest
 import torch
+from torch import Tensor
 
-from ecif import FitSettings, GaussNewton, Hessian, dense_matrix, fit, flatten, score_batch, unflatten
+from ecif import (
+    Batch,
+    FitSettings,
+    GaussNewton,
+    Hessian,
+    Objective,
+    Params,
+    dense_matrix,
+    fit,
+    flatten,
+    score_batch,
+    unflatten,
+)
 from ecif.curvature.ekfac import Ekfac
-from ecif.datamodelling import datamodelling_score, random_subsets
+from ecif.datamodelling import DatamodellingScore, datamodelling_score, random_subsets
+from ecif.objective import Batches
 from ecif.scoring import removal_gradient, score_removals
+from tests.ecif.conftest import HeadsWorld, MakeHeads
 
 SUBSETS = 100
 
@@ -18,7 +33,7 @@ SUBSETS = 100
 class Refits:
     """One world, fitted, and what 100 refits without a twentieth of its pairs do to its validation loss."""
 
-    def __init__(self, world):
+    def __init__(self, world: HeadsWorld) -> None:
         self.world, self.objective = world, world.objective
         best = fit(world.objective, world.params, world.batches, FitSettings(epochs=600, tolerance=1e-8))
         assert best.stationary
@@ -31,10 +46,10 @@ class Refits:
         self.actual = torch.tensor(changes, dtype=torch.float64)
 
     @property
-    def given(self):
+    def given(self) -> tuple[Objective, Params, Batches]:
         return self.objective, self.params, self.world.batches
 
-    def deleted_loss(self, theta, batch, removed):
+    def deleted_loss(self, theta: Tensor, batch: Batch, removed: Tensor) -> Tensor:
         """The batch's loss with pairs deleted, by −∞ in the denominators: no code of `roles`."""
         text, image = self.objective.embed(unflatten(theta, self.params), batch.images, batch.texts)
         text, image = text / text.norm(dim=1, keepdim=True), image / image.norm(dim=1, keepdim=True)
@@ -43,7 +58,7 @@ class Refits:
         columns = S.masked_fill(removed[:, None], -1e300).log_softmax(0).diagonal()
         return -torch.where(removed, 0.0, rows + columns).sum()
 
-    def refit(self):
+    def refit(self) -> Tensor:
         """All subsets at once: θ ← θ − H_R⁻¹∇f_R(θ) with each subset's own Hessian at the start, to a decrement of
         1e-6, far below the 1e-3 that a fit asks for."""
         start, ridge = flatten(self.params), self.objective.ridge()
@@ -60,10 +75,10 @@ class Refits:
             thetas = thetas - torch.cholesky_solve(gradient[..., None], factor)[..., 0]
         raise AssertionError("a refit did not reach stationarity")
 
-    def predicted(self, matrix, form="set"):
+    def predicted(self, matrix: Tensor, form: str = "set") -> Tensor:
         return self.predicted_along(torch.linalg.solve(matrix, self.gradient)[None], form)
 
-    def predicted_along(self, w, form="set"):
+    def predicted_along(self, w: Tensor, form: str = "set") -> Tensor:
         change = torch.zeros(SUBSETS, dtype=torch.float64)
         for batch in self.world.batches():
             removed = self.subsets[:, batch.image_group]
@@ -74,25 +89,25 @@ class Refits:
                 change += removed.double() @ (scores.total if form == "singles" else scores.positive)[0]
         return change
 
-    def score(self, matrix, form="set"):
+    def score(self, matrix: Tensor, form: str = "set") -> DatamodellingScore:
         return datamodelling_score(self.predicted(matrix, form), self.actual)
 
-    def score_along(self, w):
+    def score_along(self, w: Tensor) -> DatamodellingScore:
         return datamodelling_score(self.predicted_along(w), self.actual)
 
 
 @pytest.fixture(scope="module")
-def refits(make_heads):
+def refits(make_heads: MakeHeads) -> list[Refits]:
     return [Refits(make_heads(seed, width=4, scale=5.0)) for seed in (0, 1, 2)]
 
 
-def check(scores, floor):
+def check(scores: list[DatamodellingScore], floor: float) -> None:
     """The mean over the seeds reaches the floor, and no seed's interval lies below it."""
     assert sum(score.spearman for score in scores) / len(scores) >= floor, scores
     assert all(score.high >= floor for score in scores), scores
 
 
-def test_the_hessian_predicts_what_refits_do(refits):
+def test_the_hessian_predicts_what_refits_do(refits: list[Refits]) -> None:
     exact = [one.score(one.matrices[Hessian]) for one in refits]
     check(exact, 0.97)
     check([one.score(one.matrices[Hessian], "singles") for one in refits], 0.97)
@@ -102,11 +117,11 @@ def test_the_hessian_predicts_what_refits_do(refits):
         assert one.score(torch.eye(32, dtype=torch.float64)).spearman < score.spearman - 0.05  # and the curvature
 
 
-def test_gauss_newton_predicts_what_refits_do(refits):
+def test_gauss_newton_predicts_what_refits_do(refits: list[Refits]) -> None:
     check([one.score(one.matrices[GaussNewton]) for one in refits], 0.95)
 
 
-def test_ekfac_stays_close_to_what_it_approximates(refits):
+def test_ekfac_stays_close_to_what_it_approximates(refits: list[Refits]) -> None:
     """Its floor is not the 0.95 that was hoped for: blocks between the two heads are missing (docs/methods.md)."""
     scores = []
     for one in refits:
@@ -115,7 +130,7 @@ def test_ekfac_stays_close_to_what_it_approximates(refits):
     check(scores, 0.8)
 
 
-def test_a_set_removed_without_retraining_lands_near_its_refit(refits):
+def test_a_set_removed_without_retraining_lands_near_its_refit(refits: list[Refits]) -> None:
     for one in refits:
         gradient = torch.zeros(SUBSETS, 32, dtype=torch.float64)
         for batch in one.world.batches():

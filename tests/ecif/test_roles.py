@@ -4,23 +4,25 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from ecif import exclude, false_negatives, negative, negative_derivative, positive, positive_derivative, removal_loss
+from ecif.roles import Negative
 
 
-def loss(S):
+def loss(S: Tensor) -> Tensor:
     return -(S.log_softmax(1) + S.log_softmax(0)).diagonal().sum()
 
 
-def keep(S, places):
+def keep(S: Tensor, places: Tensor) -> Tensor:
     return S[places][:, places]
 
 
-def draw(B, spread=3.0, seed=0, dtype=torch.float64):
+def draw(B: int, spread: float = 3.0, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return spread * torch.randn(B, B, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def masked(B=8):
+def masked(B: int = 8) -> Tensor:
     groups = torch.tensor([0, 1, 0, 2, 3, 3, 3, 4])[:B]
     return exclude(draw(B), false_negatives(groups, torch.arange(B)))
 
@@ -35,7 +37,7 @@ MATRICES = {
 
 
 @pytest.mark.parametrize("name", MATRICES)
-def test_both_roles_are_what_deletion_takes_from_the_loss(name):
+def test_both_roles_are_what_deletion_takes_from_the_loss(name: str) -> None:
     S = MATRICES[name]
     B = len(S)
     deleted = [loss(S) - loss(keep(S, torch.arange(B) != n)) for n in range(B)]
@@ -43,7 +45,7 @@ def test_both_roles_are_what_deletion_takes_from_the_loss(name):
 
 
 @pytest.mark.parametrize("name", MATRICES)
-def test_a_set_is_what_deleting_it_takes_from_the_loss(name):
+def test_a_set_is_what_deleting_it_takes_from_the_loss(name: str) -> None:
     S = MATRICES[name]
     B = len(S)
     for removed in (torch.arange(B) % 2 == 0, torch.arange(B) == 1, torch.ones(B).bool(), torch.zeros(B).bool()):
@@ -53,10 +55,10 @@ def test_a_set_is_what_deleting_it_takes_from_the_loss(name):
     assert bool(gradient.isfinite().all())
 
 
-def test_taylor_is_the_first_order_in_zeta_and_the_printed_reciprocal_is_not():
+def test_taylor_is_the_first_order_in_zeta_and_the_printed_reciprocal_is_not() -> None:
     S = draw(5)
 
-    def perturbed(n, zeta):
+    def perturbed(n: int, zeta: float) -> Tensor:
         """The others' loss with ζ on pair n's place in their denominators."""
         others = torch.arange(5) != n
         rows, columns = S.exp().clone(), S.exp().clone()
@@ -75,7 +77,7 @@ def test_taylor_is_the_first_order_in_zeta_and_the_printed_reciprocal_is_not():
 
 
 @pytest.mark.parametrize("S_hard", [60.0, 100.0])
-def test_a_hard_negative_counts_in_full_in_float32(S_hard):
+def test_a_hard_negative_counts_in_full_in_float32(S_hard: float) -> None:
     S = torch.zeros(3, 3)
     S[0, 2] = S_hard
     S.requires_grad_()
@@ -99,7 +101,7 @@ def test_a_hard_negative_counts_in_full_in_float32(S_hard):
 
 @pytest.mark.parametrize("mode", ["exact", "taylor"])
 @pytest.mark.parametrize("name", MATRICES)
-def test_closed_form_derivatives_match_autograd(name, mode):
+def test_closed_form_derivatives_match_autograd(name: str, mode: Negative) -> None:
     S = MATRICES[name]
     dS = torch.stack([draw(len(S), seed=i) for i in range(3)])
     for i in range(3):
@@ -112,7 +114,7 @@ def test_closed_form_derivatives_match_autograd(name, mode):
 
 @pytest.mark.parametrize("mode", ["exact", "taylor"])
 @pytest.mark.parametrize("spread", [1.0, 10.0, 40.0, 100.0])
-def test_float32_agrees_with_float64_however_saturated(spread, mode):
+def test_float32_agrees_with_float64_however_saturated(spread: float, mode: Negative) -> None:
     S = draw(16, seed=5).clamp(-3, 3) / 3 * spread
     S = S.float().double()
     dS = draw(16, seed=6).float()[None]
@@ -127,14 +129,14 @@ def test_float32_agrees_with_float64_however_saturated(spread, mode):
         torch.testing.assert_close(function(S.float()).double(), function(S), rtol=tolerance, atol=tolerance)
 
 
-def test_saturated_pairs_keep_relative_accuracy():
+def test_saturated_pairs_keep_relative_accuracy() -> None:
     S = torch.tensor([[40.0, 0.0], [5.0, 40.0]])
     dS = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
     for function in (positive, lambda x: positive_derivative(x, dS.to(x)), lambda x: negative_derivative(x, dS.to(x))):
         torch.testing.assert_close(function(S).double(), function(S.double()), rtol=1e-5, atol=0)
 
 
-def test_a_batch_of_one_has_no_contrast():
+def test_a_batch_of_one_has_no_contrast() -> None:
     S = torch.tensor([[7.0]], requires_grad=True)
     assert positive(S).item() == negative(S).item() == negative(S, "taylor").item() == 0
     (gradient,) = torch.autograd.grad((positive(S) + negative(S) + negative(S, "taylor")).sum(), S)
@@ -144,6 +146,6 @@ def test_a_batch_of_one_has_no_contrast():
         assert torch.equal(d.detach(), torch.zeros(2, 1))
 
 
-def test_an_unknown_form_is_refused():
+def test_an_unknown_form_is_refused() -> None:
     with pytest.raises(ValueError, match="exact"):
         negative(torch.zeros(2, 2), "clamped")  # type: ignore[arg-type]

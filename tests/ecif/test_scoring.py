@@ -1,9 +1,14 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from ecif import (
     Batch,
     Objective,
+    Params,
     flatten,
     forward_mode,
     negative,
@@ -12,22 +17,26 @@ from ecif import (
     score_batch,
     unflatten,
 )
+from ecif.roles import Negative
+from tests.ecif.conftest import MakeWorld
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("mode", ["exact", "taylor"])
 @pytest.mark.parametrize("k", [1, 3, 40])
-def test_scores_are_inner_products_with_per_pair_gradients(make_world, mode, dtype, k):
+def test_scores_are_inner_products_with_per_pair_gradients(
+    make_world: MakeWorld, mode: Negative, dtype: torch.dtype, k: int
+) -> None:
     world = make_world(dtype=dtype)
     batch, params = world.batches()[0], world.params
     w = torch.randn(k, 220, generator=torch.Generator().manual_seed(1), dtype=dtype)
     scores = score_batch(world.objective, params, batch, w, mode)
 
-    def role(function):
+    def role(function: Callable[[Tensor], Tensor]) -> Tensor:
         gradient = torch.func.jacrev(lambda p: function(world.objective.similarity(p, batch)))(params)
         return w @ flatten(gradient, leading=1).mT
 
-    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
+    tolerance: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
     torch.testing.assert_close(scores.positive, role(positive), **tolerance)
     torch.testing.assert_close(scores.negative, role(lambda S: negative(S, mode)), **tolerance)
     both = w @ pair_gradients(world.objective, params, batch, mode).mT
@@ -37,7 +46,7 @@ def test_scores_are_inner_products_with_per_pair_gradients(make_world, mode, dty
     torch.testing.assert_close(scores.clip_score, torch.cosine_similarity(text, image), **tolerance)
 
 
-def test_a_lone_pair_scores_zero_and_a_zero_embedding_is_finite(make_world):
+def test_a_lone_pair_scores_zero_and_a_zero_embedding_is_finite(make_world: MakeWorld) -> None:
     world = make_world()
     w = torch.ones(2, 220, dtype=torch.float64)
     lone = score_batch(world.objective, world.params, world.take(torch.tensor([3])), w)
@@ -51,7 +60,7 @@ def test_a_lone_pair_scores_zero_and_a_zero_embedding_is_finite(make_world):
     assert float(scores.clip_score[0]) == 0
 
 
-def test_a_trainable_scale_is_capped_and_scored(make_world):
+def test_a_trainable_scale_is_capped_and_scored(make_world: MakeWorld) -> None:
     world = make_world()
     params = world.params | {"logit_scale": torch.tensor(2.0, dtype=torch.float64)}
     objective = Objective(world.objective.embed, 5.0, 0.3, params, 24)
@@ -63,7 +72,7 @@ def test_a_trainable_scale_is_capped_and_scored(make_world):
     assert float(objective.scale_of(params | {"logit_scale": torch.tensor(9.0)})) == 100
 
 
-def test_directions_must_be_flat_and_fit(make_world):
+def test_directions_must_be_flat_and_fit(make_world: MakeWorld) -> None:
     world = make_world()
     batch = world.batches()[0]
     with pytest.raises(ValueError, match="directions"):
@@ -72,12 +81,12 @@ def test_directions_must_be_flat_and_fit(make_world):
         score_batch(world.objective, world.params, batch, torch.zeros(1, 7))
 
 
-def test_attention_can_be_scored_and_its_settings_come_back(make_world):
+def test_attention_can_be_scored_and_its_settings_come_back(make_world: MakeWorld) -> None:
     torch.manual_seed(0)
     layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).eval()
     params = {name: tensor.detach() for name, tensor in layer.named_parameters()}
 
-    def embed(p, images, texts):
+    def embed(p: Params, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
         return torch.func.functional_call(layer, p, (texts,))[:, 0], images
 
     batch = Batch(torch.randn(4, 8), torch.randn(4, 3, 8), torch.arange(4), torch.arange(4))
@@ -91,7 +100,7 @@ def test_attention_can_be_scored_and_its_settings_come_back(make_world):
     assert torch.backends.mha.get_fastpath_enabled() == before
 
 
-def test_flat_vectors_go_there_and_back():
+def test_flat_vectors_go_there_and_back() -> None:
     params = {"b": torch.randn(2, 3), "a": torch.tensor(1.5), "c": torch.randn(4)}
     flat = flatten(params)
     assert float(flat[0]) == 1.5
@@ -101,10 +110,10 @@ def test_flat_vectors_go_there_and_back():
     assert torch.equal(flatten(unflatten(stack, params), leading=1), stack)
 
 
-def test_parameters_that_require_gradients_leave_no_graph_behind(make_world):
+def test_parameters_that_require_gradients_leave_no_graph_behind(make_world: MakeWorld) -> None:
     world = make_world()
     batch, w = world.batches()[0], torch.ones(2, 220, dtype=torch.float64)
-    live = {name: torch.nn.Parameter(tensor) for name, tensor in world.params.items()}
+    live: Params = {name: torch.nn.Parameter(tensor) for name, tensor in world.params.items()}
     scores = score_batch(world.objective, live, batch, w)
     assert not scores.total.requires_grad
     assert not scores.pair_loss.requires_grad

@@ -11,9 +11,10 @@ from ecif import (
     probed_self_influence,
     score_batch,
 )
+from tests.ecif.conftest import MakeWorld
 
 
-def test_exact_self_influence_is_the_quadratic_form(make_world):
+def test_exact_self_influence_is_the_quadratic_form(make_world: MakeWorld) -> None:
     world = make_world(l2=1.0)
     matrix = GaussNewton(world.objective, world.params, world.batches, tolerance=1e-8)
     inverse = torch.linalg.inv(dense_matrix(matrix))
@@ -27,7 +28,7 @@ def test_exact_self_influence_is_the_quadratic_form(make_world):
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-def test_probes_are_unbiased_with_the_stated_error(make_world, partitions):
+def test_probes_are_unbiased_with_the_stated_error(make_world: MakeWorld, partitions: int) -> None:
     world = make_world(partitions=partitions, l2=0.05)
     k, damping = 2000, 0.02
     solver = Dense.of(GaussNewton(world.objective, world.params, world.batches, damping=damping))
@@ -44,7 +45,7 @@ def test_probes_are_unbiased_with_the_stated_error(make_world, partitions):
         assert bool((estimate.value >= 0).all())
 
 
-def test_probes_are_seeded(make_world):
+def test_probes_are_seeded(make_world: MakeWorld) -> None:
     world = make_world()
     draw = lambda seed: probe_rhs(world.objective, world.params, world.batches, 2, seed, 0.0)  # noqa: E731
     assert torch.equal(draw(1), draw(1))

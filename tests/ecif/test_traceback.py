@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from ecif import (
     Dense,
@@ -16,6 +17,7 @@ from ecif import (
     unflatten,
 )
 from ecif.traceback import (
+    QueryLoss,
     SpanProducts,
     influence_gram,
     normal_probes,
@@ -24,13 +26,14 @@ from ecif.traceback import (
     relative_influence_from_products,
     role_gradients,
 )
+from tests.ecif.conftest import MakeWorld
 
 
-def draw(*shape, seed=0):
+def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def brute_force(columns, g):
+def brute_force(columns: Tensor, g: Tensor) -> Tensor:
     """The largest first-order change of the loss by a move of norm 1 in the span: every angle tried."""
     basis = torch.linalg.qr(columns.T)[0]
     angle = torch.linspace(0, 2 * math.pi, 20_001, dtype=torch.float64)
@@ -38,7 +41,7 @@ def brute_force(columns, g):
     return (moves @ g).max() / g.norm()
 
 
-def test_it_is_the_most_a_move_in_the_span_can_do():
+def test_it_is_the_most_a_move_in_the_span_can_do() -> None:
     spans, g = draw(12, 2, 7), draw(7, seed=1)
     answer = relative_influence(spans, g)
     for n in range(12):
@@ -46,7 +49,7 @@ def test_it_is_the_most_a_move_in_the_span_can_do():
         assert float(answer[n]) == pytest.approx(float(sign * brute_force(spans[n], g)), abs=1e-6)
 
 
-def test_lengths_do_not_matter_and_parallel_columns_are_one():
+def test_lengths_do_not_matter_and_parallel_columns_are_one() -> None:
     spans, g = draw(5, 2, 7), draw(7, seed=1)
     scaled = spans * torch.tensor([1.0, 1e-4], dtype=torch.float64)[:, None]
     torch.testing.assert_close(relative_influence(scaled, g).abs(), relative_influence(spans, g).abs())
@@ -59,12 +62,12 @@ def test_lengths_do_not_matter_and_parallel_columns_are_one():
     torch.testing.assert_close(relative_influence(opposed, g), cosine)
 
 
-def test_nothing_spanned_or_nothing_asked_is_zero():
+def test_nothing_spanned_or_nothing_asked_is_zero() -> None:
     assert torch.equal(relative_influence(torch.zeros(3, 2, 4), torch.ones(4)), torch.zeros(3).double())
     assert torch.equal(relative_influence(draw(3, 2, 4), torch.zeros(4)), torch.zeros(3).double())
 
 
-def test_many_gradients_share_the_products(make_world):
+def test_many_gradients_share_the_products(make_world: MakeWorld) -> None:
     world = make_world(l2=1.0)
     batch = world.batches()[0]
     curvature = Dense.of(GaussNewton(world.objective, world.params, world.batches))
@@ -85,7 +88,7 @@ def test_many_gradients_share_the_products(make_world):
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-def test_gradients_of_query_losses(make_world, loss):
+def test_gradients_of_query_losses(make_world: MakeWorld, loss: QueryLoss) -> None:
     world = make_world()
     batch = next(iter(world.batches()))
     images, candidates = batch.images[:3], batch.texts[:5]
@@ -99,14 +102,14 @@ def test_gradients_of_query_losses(make_world, loss):
         torch.testing.assert_close(gradients[q], truth, rtol=1e-4, atol=1e-5)
 
 
-def test_cross_entropy_and_margin_are_what_they_say():
+def test_cross_entropy_and_margin_are_what_they_say() -> None:
     S = torch.tensor([[2.0, 1.0, 0.0]])
     true, predicted = torch.tensor([1]), torch.tensor([0])
     assert query_losses(S, true, predicted, "margin").item() == pytest.approx(1.0)
     assert query_losses(S, true, predicted, "cross_entropy").item() == pytest.approx(-S.log_softmax(1)[0, 1].item())
 
 
-def test_probed_gram_matrices_are_unbiased(make_world):
+def test_probed_gram_matrices_are_unbiased(make_world: MakeWorld) -> None:
     world, k = make_world(l2=1.0), 4000
     batch = world.batches()[0]
     curvature = Dense.of(GaussNewton(world.objective, world.params, world.batches))
@@ -120,7 +123,7 @@ def test_probed_gram_matrices_are_unbiased(make_world):
     torch.testing.assert_close(estimate, estimate.mT)
 
 
-def test_the_most_responsible_pairs_come_first_whatever_the_batches():
+def test_the_most_responsible_pairs_come_first_whatever_the_batches() -> None:
     spans, queries = draw(6, 2, 7), draw(3, 7, seed=1)
     products, gram = torch.einsum("nrp,qp->qnr", spans, queries), spans @ spans.mT
     sums = SpanProducts.start(queries.norm(dim=1), 6, partitions=2)

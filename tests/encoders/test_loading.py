@@ -153,7 +153,7 @@ def test_a_checkpoint_is_prepared_for_as_open_clip_would(
     }
     model = load_model(ModelSpec({"model_cfg": changed(), "preprocess_cfg": said}), checkpoint=mine)
     plain = load_model(ModelSpec("tiny"), checkpoint=mine)
-    reference = image_transform(32, is_train=False, **said)  # type: ignore[arg-type]
+    reference = image_transform(32, is_train=False, **said)
     theirs = torch.stack([reference(picture) for picture in pictures])
     pixels = model.prepare_images(pictures)
     torch.testing.assert_close(model._towers.normalise(pixels), theirs, rtol=1e-5, atol=1e-5)

@@ -2,20 +2,27 @@
 
 import json
 import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ecif_client.cli import main
+from standalone.stack import Stack
+from tests.service_fixtures import EmbeddingZip
+
+Ecif = Callable[..., tuple[object, str, str]]
 
 
 @pytest.fixture
-def ecif(stack, monkeypatch, capsys):
+def ecif(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ecif:
     """Run the command; return (exit code, what it printed, what it remarked)."""
     monkeypatch.setenv("ECIF_URL", stack.url)
 
-    def run(*arguments):
+    def run(*arguments: object) -> tuple[object, str, str]:
         try:
-            code = main([str(argument) for argument in arguments])
+            code: object = main([str(argument) for argument in arguments])
         except SystemExit as ended:
             code = ended.code
         printed = capsys.readouterr()
@@ -25,13 +32,13 @@ def ecif(stack, monkeypatch, capsys):
 
 
 @pytest.fixture
-def files(tmp_path, embedding_zip):
+def files(tmp_path: Path, embedding_zip: EmbeddingZip) -> Path:
     (tmp_path / "train.zip").write_bytes(embedding_zip(60, wrong=12))
     (tmp_path / "clean.zip").write_bytes(embedding_zip(60, seed=7))
     return tmp_path
 
 
-def test_from_files_to_a_gate(ecif, files):
+def test_from_files_to_a_gate(ecif: Ecif, files: Path) -> None:
     spec = json.dumps({"objective": {"batch_size": 20, "temperature": 0.1}, "flag": {"false_discovery_rate": 0.2}})
     clean = files / "clean.zip"
     code, out, err = ecif("submit", files / "train.zip", "--validation", clean, "--spec", spec, "--wait", "--json")
@@ -56,7 +63,7 @@ def test_from_files_to_a_gate(ecif, files):
     assert json.loads(out) == {"passed": False, "flagged": flagged, "scored": 60, "share": flagged / 60}
 
 
-def test_a_job_that_failed_is_3(ecif, files):
+def test_a_job_that_failed_is_3(ecif: Ecif, files: Path) -> None:
     (files / "noise.zip").write_bytes(b"PK\3\4 no zip at all")
     code, _, err = ecif("submit", files / "noise.zip", "--wait")
     assert code == 3
@@ -83,13 +90,13 @@ def test_a_job_that_failed_is_3(ecif, files):
         (),
     ],
 )
-def test_usage_is_2(ecif, arguments):
+def test_usage_is_2(ecif: Ecif, arguments: tuple[Any, ...]) -> None:
     code, out, err = ecif(*arguments)
     assert (code, out) == (2, "")
     assert err
 
 
-def test_nobody_there_is_4(ecif, monkeypatch):
+def test_nobody_there_is_4(ecif: Ecif, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ecif_client.client.time.sleep", lambda _: None)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -99,7 +106,7 @@ def test_nobody_there_is_4(ecif, monkeypatch):
     assert "does not answer" in err
 
 
-def test_waiting_too_long_is_4(ecif, files):
+def test_waiting_too_long_is_4(ecif: Ecif, files: Path) -> None:
     code, _, err = ecif("submit", files / "train.zip", "--wait", "--timeout", 0)
     assert code == 4
     assert "still" in err

@@ -1,14 +1,18 @@
 """The sweeper of a running service tells of ended jobs."""
 
 import time
+from pathlib import Path
 
+import httpx
 from standardwebhooks import Webhook
 
 from ecif_client.cli import main
+from standalone.stack import Stack
 from tests.receiving import receiver
+from tests.service_fixtures import EmbeddingZip
 
 
-def test_who_asks_is_told(stack, http, embedding_zip, tmp_path):
+def test_who_asks_is_told(stack: Stack, http: httpx.Client, embedding_zip: EmbeddingZip, tmp_path: Path) -> None:
     (tmp_path / "train.zip").write_bytes(embedding_zip(20))
     with receiver() as told:
         assert main(["submit", str(tmp_path / "train.zip"), "--notify", told.url, "--wait", "--url", stack.url]) == 0

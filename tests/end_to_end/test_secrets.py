@@ -7,19 +7,21 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
 from store.settings import Settings
 from tests.service.serving import in_a_process
+from tests.service_fixtures import EmbeddingZip
 
 SECRET = "s3cr3t-0f-the-h0use"
 KEY = "ecif_" + "k" * 32
 
 
 @pytest.fixture
-def unreachable(tmp_path):
+def unreachable(tmp_path: Path) -> Settings:
     """Settings full of secrets; nobody listens at either address."""
     return Settings(
         ecif_home=tmp_path,
@@ -30,7 +32,9 @@ def unreachable(tmp_path):
     )
 
 
-def test_not_in_answers_nor_in_the_log_of_the_api(unreachable, embedding_zip, capfd):
+def test_not_in_answers_nor_in_the_log_of_the_api(
+    unreachable: Settings, embedding_zip: EmbeddingZip, capfd: pytest.CaptureFixture[str]
+) -> None:
     with in_a_process(unreachable) as (url, _), httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
         headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": KEY}
         answers = [
@@ -56,7 +60,9 @@ def test_not_in_answers_nor_in_the_log_of_the_api(unreachable, embedding_zip, ca
         (["migrations"], "OperationalError"),
     ],
 )
-def test_not_in_what_other_processes_say(unreachable, tmp_path, program, complaint):
+def test_not_in_what_other_processes_say(
+    unreachable: Settings, tmp_path: Path, program: list[str], complaint: str
+) -> None:
     log = tmp_path / "log"
     environment = os.environ | {name.upper(): str(value) for name, value in unreachable.model_dump().items()}
     with log.open("wb") as output:

@@ -4,10 +4,14 @@ import json
 import os
 import signal
 import time
+from typing import Any
 
 import httpx
 import psutil
 import pytest
+
+from standalone.stack import Stack
+from tests.service_fixtures import EmbeddingZip, ImageZip
 
 pytestmark = pytest.mark.end_to_end
 
@@ -19,7 +23,7 @@ TINY = {
 }
 
 
-def ended(http: httpx.Client, job_id: str, seconds: float = 180) -> dict:
+def ended(http: httpx.Client, job_id: str, seconds: float = 180) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         job = http.get(f"/jobs/{job_id}").json()
@@ -29,14 +33,14 @@ def ended(http: httpx.Client, job_id: str, seconds: float = 180) -> dict:
     raise AssertionError(f"job did not end: {job}")
 
 
-def scores(http: httpx.Client, job_id: str) -> dict[str, dict]:
+def scores(http: httpx.Client, job_id: str) -> dict[str, dict[str, Any]]:
     page = http.get(f"/jobs/{job_id}/results", params={"limit": 1000}).json()
     assert page["next_cursor"] is None
     return {row["key"]: {**row, "image_url": None} for row in page["items"]}
 
 
-def test_images_in_one_call_to_a_ranking(http, image_zip):
-    files = {
+def test_images_in_one_call_to_a_ranking(http: httpx.Client, image_zip: ImageZip) -> None:
+    files: dict[str, Any] = {
         "dataset": ("train.zip", image_zip(24, broken=(3,))),
         "validation": ("clean.zip", image_zip(10)),
         "spec": (None, json.dumps(TINY), "application/json"),
@@ -54,11 +58,14 @@ def test_images_in_one_call_to_a_ranking(http, image_zip):
     assert {phase["phase"] for phase in job["summary"]["phases"]} >= {"plan", "encode", "fit", "curvature", "score"}
 
 
-def test_a_killed_worker_process_loses_nothing(stack, http, embedding_zip):
+def test_a_killed_worker_process_loses_nothing(stack: Stack, http: httpx.Client, embedding_zip: EmbeddingZip) -> None:
     spec = {"task": "misalignment", "objective": {"batch_size": 16, "l2": 0.003}, "fit": {"epochs": 4000}}
     undisturbed_and_disturbed = []
     for kill in (False, True):
-        files = {"dataset": ("x.zip", embedding_zip(600, width=24, wrong=60)), "spec": (None, json.dumps(spec))}
+        files: dict[str, Any] = {
+            "dataset": ("x.zip", embedding_zip(600, width=24, wrong=60)),
+            "spec": (None, json.dumps(spec)),
+        }
         job_id = http.post("/jobs", files=files).json()["id"]
         if kill:
             deadline = time.monotonic() + 60
@@ -82,13 +89,15 @@ def test_a_killed_worker_process_loses_nothing(stack, http, embedding_zip):
 LONG_FIT = {"task": "misalignment", "objective": {"batch_size": 16, "l2": 0}, "fit": {"epochs": 10_000}}
 
 
-def test_a_worker_that_is_told_to_end_hands_back_its_shard(stack, http, embedding_zip):
-    files = {"dataset": ("x.zip", embedding_zip(4000, width=64)), "spec": (None, json.dumps(LONG_FIT))}
+def test_a_worker_that_is_told_to_end_hands_back_its_shard(
+    stack: Stack, http: httpx.Client, embedding_zip: EmbeddingZip
+) -> None:
+    files: dict[str, Any] = {"dataset": ("x.zip", embedding_zip(4000, width=64)), "spec": (None, json.dumps(LONG_FIT))}
     job_id = http.post("/jobs", files=files).json()["id"]
     worker = stack.processes["worker"]
     first = worker.pid
 
-    def until(word):
+    def until(word: str) -> None:
         deadline = time.monotonic() + 120
         while f"{job_id} fit-0{word}" not in worker.command.log.read_text():
             assert time.monotonic() < deadline, word
@@ -104,15 +113,17 @@ def test_a_worker_that_is_told_to_end_hands_back_its_shard(stack, http, embeddin
     assert f"{job_id} fit-0: its worker vanished" not in worker.command.log.read_text()
 
 
-def test_an_api_that_is_killed_comes_back_with_everything(stack, http, embedding_zip):
+def test_an_api_that_is_killed_comes_back_with_everything(
+    stack: Stack, http: httpx.Client, embedding_zip: EmbeddingZip
+) -> None:
     dataset = http.post("/datasets", files={"file": ("x.zip", embedding_zip(20))}).json()
     os.kill(stack.processes["api"].pid, signal.SIGKILL)
     stack.wait_until_up()
     assert httpx.get(f"{stack.url}/datasets/{dataset['id']}").status_code == 200
 
 
-def test_cancelling_a_running_job_ends_it_soon(http, embedding_zip):
-    files = {"dataset": ("x.zip", embedding_zip(4000, width=64)), "spec": (None, json.dumps(LONG_FIT))}
+def test_cancelling_a_running_job_ends_it_soon(http: httpx.Client, embedding_zip: EmbeddingZip) -> None:
+    files: dict[str, Any] = {"dataset": ("x.zip", embedding_zip(4000, width=64)), "spec": (None, json.dumps(LONG_FIT))}
     job_id = http.post("/jobs", files=files).json()["id"]
     deadline = time.monotonic() + 60
     while http.get(f"/jobs/{job_id}").json()["phase"] != "fit":
@@ -122,7 +133,7 @@ def test_cancelling_a_running_job_ends_it_soon(http, embedding_zip):
     assert ended(http, job_id, seconds=10)["status"] == "cancelled"
 
 
-def test_ready_says_what_it_depends_on(stack, http):
+def test_ready_says_what_it_depends_on(stack: Stack, http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "alive"}
     assert http.get("/readyz").json() == {"status": "ready", "postgres": "ok", "redis": "ok"}
     document = http.get("/openapi.json").json()

@@ -6,14 +6,15 @@ import stat
 import struct
 import tarfile
 import zipfile
+from functools import partial
 
 import pyarrow as pa
 
-from tests.hostile.case import ROW, Case, shard, zip_of
+from tests.hostile.case import ROW, Case, fixed, shard, zip_of
 from tests.readers.conftest import tar_bytes
 from tests.service_fixtures import picture
 
-GOOD = {"metadata.csv": ROW, "good.png": picture(0), "evil.png": picture(1)}
+GOOD: dict[str, bytes | str] = {"metadata.csv": ROW, "good.png": picture(0), "evil.png": picture(1)}
 CENTRAL, END = b"PK\1\2", b"PK\5\6"
 
 
@@ -80,7 +81,7 @@ LONG_TABLE = b"file_name,caption\n" + bytes(200 << 20)
 
 CASES = [
     *(
-        Case(f"a zip whose member is called {shown}", "rejected", (name,), lambda _, n=name: _escaping(n), kept=1)
+        Case(f"a zip whose member is called {shown}", "rejected", (name,), fixed(_escaping, name), kept=1)
         for shown, name in {
             "dot dot": "../../evil.png",
             "root": "/evil.png",
@@ -98,11 +99,11 @@ CASES = [
         kept=1,
     ),
     *(
-        Case(f"a zip with {what}", "failed", ("evil.png", "link or a device"), lambda _, k=kind: _special(k))
+        Case(f"a zip with {what}", "failed", ("evil.png", "link or a device"), fixed(_special, kind))
         for what, kind in {"a link": stat.S_IFLNK, "a device": stat.S_IFCHR, "a pipe": stat.S_IFIFO}.items()
     ),
     *(
-        Case(f"a tar with {what}", "failed", ("evil.png", what), lambda outside, k=kind: _member(k, outside), "x.tar")
+        Case(f"a tar with {what}", "failed", ("evil.png", what), partial(_member, kind), "x.tar")
         for what, kind in {
             "a symbolic link": tarfile.SYMTYPE,
             "a hard link": tarfile.LNKTYPE,
@@ -113,7 +114,7 @@ CASES = [
     ),
     Case("an encrypted zip", "failed", ("encrypted", ".png"), lambda _: _last_entry(8, b"\1")),
     *(
-        Case(f"a zip packed by {name}", "failed", ("metadata.csv", name), lambda _, m=method: zip_of(GOOD, m))
+        Case(f"a zip packed by {name}", "failed", ("metadata.csv", name), fixed(zip_of, GOOD, method))
         for name, method in {"bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}.items()
     ),
     Case("a zip in a zip", "failed", (".zip",), lambda _: zip_of({"inner.zip": zip_of(GOOD)})),
@@ -133,7 +134,7 @@ CASES = [
             f"a bomb of {name}",
             "failed",
             ("200 times",),
-            lambda _, p=pack: p(tar_bytes({"a.png": BOMB, "a.txt": b"a"})),
+            fixed(pack, tar_bytes({"a.png": BOMB, "a.txt": b"a"})),
             "x",
         )
         for name, pack in {
@@ -192,7 +193,7 @@ CASES = [
         "two tables of one name",
         "failed",
         ("metadata.csv",),
-        lambda _: zip_of({"metadata.csv": ROW, "metadata.jsonl": "{}"} | GOOD),
+        lambda _: zip_of({"metadata.csv": ROW, "metadata.jsonl": "{}", **GOOD}),
     ),
     Case(
         "the table as an image",

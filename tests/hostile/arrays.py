@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from tests.hostile.case import Case, embeddings, entry, npy, npy_header, safetensors, zip_of
+from tests.hostile.case import Case, embeddings, entry, fixed, npy, npy_header, safetensors, zip_of
 
 GOOD = np.eye(4, 3, dtype=np.float32)
 TINY = {"architecture": "tiny"}
@@ -107,7 +107,7 @@ def _any(make: object) -> object:
 
 CASES = [
     *(
-        Case(f"npy: {name}", "failed", words, lambda _, m=make: embeddings(m()))
+        Case(f"npy: {name}", "failed", words, fixed(lambda m: embeddings(m()), make))
         for name, (make, words) in ARRAYS.items()
     ),
     *(
@@ -115,7 +115,7 @@ CASES = [
             f"npy: {name} among the numbers",
             "rejected",
             ("row 2", "image embedding"),
-            lambda _, v=value: _with(v),
+            fixed(_with, value),
             kept=3,
         )
         for name, value in {"NaN": float("nan"), "an infinity": float("inf")}.items()
@@ -124,11 +124,11 @@ CASES = [
     Case("a pickle", "failed", ("pickle",), lambda _: PICKLE, "x.pkl"),
     Case("a .pt", "failed", (".pt", "pickled objects"), lambda _: TORCH, "x.pt"),
     *(
-        Case(f"safetensors: {name}", "failed", words, lambda _, m=make: m(), "x.safetensors")
+        Case(f"safetensors: {name}", "failed", words, fixed(make), "x.safetensors")
         for name, (make, words) in SAFETENSORS.items()
     ),
     *(
-        Case(f"checkpoint: {name}", "refused", ("file", *words), lambda _, m=make: m(), "x.safetensors", "models", TINY)
+        Case(f"checkpoint: {name}", "refused", ("file", *words), fixed(make), "x.safetensors", "models", TINY)
         for name, (make, words) in CHECKPOINTS.items()
     ),
     *(

@@ -4,7 +4,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,11 @@ from tests.service_fixtures import picture
 
 Make = Callable[[str], bytes]
 """Given a path outside that the upload may aim at, its bytes."""
+
+
+def fixed(make: Callable[..., bytes], *given: Any) -> Make:
+    """What aims at nothing outside."""
+    return lambda _: make(*given)
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Case:
 ROW = "file_name,caption\ngood.png,a good one\nevil.png,an evil one\n"
 
 
-def zip_of(files: dict[Any, bytes | str], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zip_of(files: Mapping[Any, bytes | str], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     """A zip; names may be `ZipInfo`."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", compression) as archive:

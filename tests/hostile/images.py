@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from tests.hostile.case import Case, beside_a_good_one
+from tests.hostile.case import Case, beside_a_good_one, fixed
 from tests.service_fixtures import picture
 
 
@@ -105,11 +105,8 @@ ODD: dict[str, bytes] = {
 
 CASES = [
     *(
-        Case(f"image: {name}", "rejected", ("evil.png", *words), lambda _, i=image: beside_a_good_one(i), kept=1)
+        Case(f"image: {name}", "rejected", ("evil.png", *words), fixed(beside_a_good_one, image), kept=1)
         for name, (image, words) in IMAGES.items()
     ),
-    *(
-        Case(f"image: {name}", "ready", (), lambda _, i=image: beside_a_good_one(i), kept=2)
-        for name, image in ODD.items()
-    ),
+    *(Case(f"image: {name}", "ready", (), fixed(beside_a_good_one, image), kept=2) for name, image in ODD.items()),
 ]

@@ -6,7 +6,7 @@ import zipfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.hostile.case import Case, shard, table, zip_of
+from tests.hostile.case import Case, fixed, shard, table, zip_of
 from tests.readers.conftest import tar_bytes
 from tests.service_fixtures import picture
 
@@ -49,7 +49,7 @@ CASES = [
             f"csv: {name}",
             "rejected",
             ("metadata.csv", *words),
-            lambda _, r=row: table(HEADER + GOOD + r + GOOD),
+            fixed(table, HEADER + GOOD + row + GOOD),
             kept=2,
         )
         for name, (row, words) in ROWS.items()
@@ -59,7 +59,7 @@ CASES = [
             f"json lines: {name}",
             "rejected",
             ("metadata.jsonl", *words),
-            lambda _, row=line: table(JSON + row + b"\n" + JSON, "metadata.jsonl"),
+            fixed(table, JSON + line + b"\n" + JSON, "metadata.jsonl"),
             kept=2,
         )
         for name, (line, words) in LINES.items()

@@ -8,15 +8,18 @@ that list has its cases in a module beside this one. How readers turn such thing
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.hostile import archives, arrays, images, tables
-from tests.hostile.case import beside_a_good_one, embeddings, npy
-from tests.service_fixtures import picture
+from tests.hostile.case import Case, beside_a_good_one, embeddings, npy
+from tests.hostile.conftest import World
+from tests.service_fixtures import Answer, picture
 
 CASES = archives.CASES + images.CASES + tables.CASES + arrays.CASES
 MOST_MIB = {"api": 64, "worker": 200}
@@ -24,14 +27,14 @@ GOOD = embeddings(npy(np.eye(4, 3, dtype=np.float32)))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm(world):
+def warm(world: World) -> None:
     """What is imported once is not what an upload costs."""
     for content in (GOOD, beside_a_good_one(picture(1)), tables.PARQUET):
         assert ended(world, world.client.post("/datasets", files={"file": ("data", content)}))["status"] == "ready"
 
 
 @pytest.fixture
-def watched(world):
+def watched(world: World) -> Iterator[None]:
     """Around whatever is sent: the files before and after are the same, memory was bounded, good uploads go on."""
     before = world.files()
     world.api.begin()
@@ -45,26 +48,26 @@ def watched(world):
     assert world.files() == before
 
 
-def ended(world, answer):
+def ended(world: World, answer: Answer) -> dict[str, Any]:
     """The dataset or model that an upload became."""
     assert answer.status_code == 201, answer.text
     world.work()
     return world.client.get(answer.headers["location"]).json()
 
 
-def rejections(world, dataset):
+def rejections(world: World, dataset: dict[str, Any]) -> list[str]:
     pairs = world.client.get(f"/datasets/{dataset['id']}/pairs", params={"rejected": True}).json()["items"]
     return [pair["error"] for pair in pairs]
 
 
-def problem_text(answer):
+def problem_text(answer: Answer) -> str:
     assert 400 <= answer.status_code < 500, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
     return f"{body['detail']} {body.get('errors')}"
 
 
-def by_tus(world, content, filename):
+def by_tus(world: World, content: bytes, filename: str) -> Answer:
     metadata = "filename " + base64.b64encode(filename.encode()).decode()
     headers = {"upload-length": str(len(content)), "upload-metadata": metadata}
     place = world.client.post("/uploads", headers=headers).headers["location"]
@@ -73,7 +76,7 @@ def by_tus(world, content, filename):
     return world.client.post("/datasets", json={"upload": place.removeprefix("/uploads/")})
 
 
-def check(world, case, answer):
+def check(world: World, case: Case, answer: Answer) -> None:
     if case.ends == "refused":
         text = problem_text(answer)
         assert all(word in text for word in case.names), text
@@ -94,7 +97,7 @@ def check(world, case, answer):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_hostile(world, watched, case):
+def test_hostile(world: World, watched: None, case: Case) -> None:
     files = {"file": (case.filename, case.make(str(world.aim)))}
     check(world, case, world.client.post(f"/{case.door}", files=files, data=case.fields))
 
@@ -103,27 +106,27 @@ BY_TUS = ("a zip whose member is called dot dot", "a bomb of gzip", "npy: pickle
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in BY_TUS], ids=lambda case: case.name)
-def test_hostile_in_pieces(world, watched, case):
+def test_hostile_in_pieces(world: World, watched: None, case: Case) -> None:
     check(world, case, by_tus(world, case.make(str(world.aim)), "../../evil.zip"))
 
 
 BOUNDARY = {"content-type": "multipart/form-data; boundary=x"}
 
 
-def part(disposition, content=b"evil"):
+def part(disposition: bytes, content: bytes = b"evil") -> bytes:
     return b"--x\r\nContent-Disposition: form-data; " + disposition + b"\r\n\r\n" + content + b"\r\n"
 
 
 FILE, END = b'name="file"; filename="f"', b"--x--\r\n"
 
 
-def endless():
+def endless() -> Iterator[bytes]:
     yield b"--x\r\nContent-Disposition: form-data; " + FILE + b"\r\n\r\n"
     for _ in range(301):
         yield bytes(1 << 20)
 
 
-BODIES = {
+BODIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "larger than allowed, and does not say so": ({"content": endless}, ("314,572,800 bytes",)),
     "cut short": ({"content": part(FILE)}, ("closing boundary",)),
     "of no parts": ({"content": END}, ("'file' is missing",)),
@@ -169,7 +172,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_body(world, watched, name):
+def test_a_body(world: World, watched: None, name: str) -> None:
     how, words = BODIES[name]
     how = {name: value() if callable(value) else value for name, value in how.items()}
     if "content" in how:
@@ -178,7 +181,7 @@ def test_a_body(world, watched, name):
     assert all(word in text for word in words), text
 
 
-def test_a_body_that_says_how_large_it_is_is_not_waited_for(world, watched):
+def test_a_body_that_says_how_large_it_is_is_not_waited_for(world: World, watched: None) -> None:
     connection = HTTPConnection(world.client.base_url.netloc.decode(), timeout=20)
     connection.putrequest("POST", "/datasets")
     for name, value in (BOUNDARY | {"content-length": str(1 << 40)}).items():
@@ -202,7 +205,7 @@ PRIVATE = (
 
 
 @pytest.mark.parametrize("host", PRIVATE)
-def test_an_address_that_is_not_public(world, watched, host):
+def test_an_address_that_is_not_public(world: World, watched: None, host: str) -> None:
     made = ended(world, world.client.post("/datasets", json={"uri": f"https://{host}/evil.zip"}))
     assert made["status"] == "failed"
     assert "public" in made["error"]["message"]
@@ -218,7 +221,7 @@ PIECES = {
 
 
 @pytest.mark.parametrize("name", PIECES)
-def test_pieces(world, watched, name):
+def test_pieces(world: World, watched: None, name: str) -> None:
     headers, content, words = PIECES[name]
     answer = world.client.post("/uploads", headers=headers)
     if answer.status_code == 201:
@@ -233,12 +236,12 @@ def test_pieces(world, watched, name):
 @pytest.mark.parametrize(
     "filename", ["../../evil.zip", "/etc/evil.zip", "C:\\evil.zip", "a\0b.zip", "é" * 2000 + ".zip"]
 )
-def test_a_filename_is_only_text(world, watched, filename):
+def test_a_filename_is_only_text(world: World, watched: None, filename: str) -> None:
     made = ended(world, world.client.post("/datasets", files={"file": (filename, GOOD)}))
     assert made["status"] == "ready"
     assert hashlib.sha256(GOOD).hexdigest() in made["digest"]
     world.client.delete(f"/datasets/{made['id']}")
 
 
-def test_there_are_enough_of_them():
+def test_there_are_enough_of_them() -> None:
     assert len({case.name for case in CASES}) == len(CASES) >= 60

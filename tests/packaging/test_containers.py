@@ -26,6 +26,7 @@ from service.app import create_app
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
+from tests.service_fixtures import ImageZip
 from worker.attempts.attempt import Workplace, work_once
 from worker.sweeper import sweep
 
@@ -212,7 +213,7 @@ def roles(postgres_url: str) -> Iterator[Callable[[str], str]]:
 
 
 def test_the_service_works_as_a_role_that_only_reads_and_writes_rows(
-    roles: Callable[[str], str], tmp_path: Path, image_zip: Callable[..., bytes]
+    roles: Callable[[str], str], tmp_path: Path, image_zip: ImageZip
 ) -> None:
     upgrade(roles("migrate"))
     # Few results are many enough for a partition of their own: making and dropping it takes more rights than rows do.

@@ -19,7 +19,14 @@ from readers.pairs import EmbeddingBlock, ImagePair, RejectedPair
 from readers.refusals import UploadRefused
 from readers.upload import UploadReader
 
+WriteUpload = Callable[[bytes | bytearray], Path]
+
 Files = Mapping[str, bytes]
+Npy = Callable[..., bytes]
+Saved = Callable[..., bytes]
+Tar = Callable[..., bytes]
+Tarred = Callable[..., Path]
+Zipped = Callable[..., Path]
 
 
 @dataclass
@@ -47,17 +54,24 @@ class Read:
         return [pair.reason for pair in self.rejected]
 
 
+ReadUpload = Callable[..., Read]
+Refusal = Callable[..., UploadRefused]
+
+
 @pytest.fixture
-def read() -> Callable[..., Read]:
+def read() -> ReadUpload:
     """Read an upload to its end."""
 
     def read_all(path: Path, *, limits: Limits | None = None, **how: str) -> Read:
         with UploadReader(path, limits=limits, **how) as reader:
             found = Read(reader.format, reader.kind, reader.total)
             for item in reader:
-                {ImagePair: found.pairs, RejectedPair: found.rejected, EmbeddingBlock: found.blocks}[type(item)].append(
-                    item
-                )
+                kinds: dict[type, list[Any]] = {
+                    ImagePair: found.pairs,
+                    RejectedPair: found.rejected,
+                    EmbeddingBlock: found.blocks,
+                }
+                kinds[type(item)].append(item)
             found.unreferenced = reader.unreferenced
             found.ignored_columns = reader.ignored_columns
             found.missing_shards, found.left_out = reader.missing_shards, reader.left_out
@@ -68,7 +82,7 @@ def read() -> Callable[..., Read]:
 
 
 @pytest.fixture
-def refusal(read: Callable[..., Read]) -> Callable[..., UploadRefused]:
+def refusal(read: ReadUpload) -> Refusal:
     """The refusal that reading an upload ends in."""
 
     def refused(path: Path, **how: Any) -> UploadRefused:
@@ -81,10 +95,10 @@ def refusal(read: Callable[..., Read]) -> Callable[..., UploadRefused]:
 
 
 @pytest.fixture
-def upload(tmp_path: Path) -> Callable[[bytes], Path]:
+def upload(tmp_path: Path) -> WriteUpload:
     """A file with these bytes, alone in its folder."""
 
-    def write(content: bytes) -> Path:
+    def write(content: bytes | bytearray) -> Path:
         path = tmp_path / "upload"
         path.write_bytes(content)
         return path
@@ -93,7 +107,7 @@ def upload(tmp_path: Path) -> Callable[[bytes], Path]:
 
 
 @pytest.fixture
-def zipped(upload: Callable[[bytes], Path]) -> Callable[..., Path]:
+def zipped(upload: WriteUpload) -> Zipped:
     """A zip of these files."""
 
     def write(files: Files, compression: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -107,7 +121,7 @@ def zipped(upload: Callable[[bytes], Path]) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def tarred(upload: Callable[[bytes], Path]) -> Callable[..., Path]:
+def tarred(upload: WriteUpload) -> Tarred:
     """A tar of these files, or of ready-made members without content."""
 
     def write(files: Files, mode: Any = "w", members: tuple[tarfile.TarInfo, ...] = (), tar_format: int = 1) -> Path:
@@ -131,12 +145,12 @@ def tar_bytes(
 
 
 @pytest.fixture
-def tar() -> Callable[..., bytes]:
+def tar() -> Tar:
     return tar_bytes
 
 
 @pytest.fixture
-def npy() -> Callable[[npt.NDArray[Any]], bytes]:
+def npy() -> Npy:
     """The bytes of a `.npy`."""
 
     def save(array: npt.NDArray[Any], *, allow_pickle: bool = False) -> bytes:
@@ -148,7 +162,7 @@ def npy() -> Callable[[npt.NDArray[Any]], bytes]:
 
 
 @pytest.fixture(scope="session")
-def saved() -> Callable[..., bytes]:
+def saved() -> Saved:
     """An image as the bytes of a file."""
 
     def save(image: Image.Image, image_format: str, **options: Any) -> bytes:

@@ -8,6 +8,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -18,8 +20,9 @@ from readers.refusals import UploadRefused
 from readers.sandbox import child, confinement
 from readers.sandbox.confinement import confined_environment
 from readers.sandbox.image_checks import Decoder, Refused
-from readers.sandbox.image_decoding import FORMATS
+from readers.sandbox.image_decoding import FORMATS, Inspected
 from readers.tables.parquet import parquet_file
+from store.settings import Settings
 from tests.service_fixtures import picture
 
 SIZES = (64, 256)
@@ -89,7 +92,7 @@ PTRACE = {"x86_64": 101, "aarch64": 117}
 
 
 @pytest.fixture
-def formats():
+def formats() -> dict[str, bytes]:
     """An image in each format, the one of 16 bits a pixel too."""
     images = {}
     for name in FORMATS:
@@ -100,7 +103,7 @@ def formats():
 
 
 @pytest.fixture
-def tries(tmp_path):
+def tries(tmp_path: Path) -> Iterator[str]:
     """A piece of program with a function that returns which forbidden things it could do."""
     blob = tmp_path / "blob"
     blob.write_bytes(b"secret")
@@ -111,30 +114,34 @@ def tries(tmp_path):
         yield TRIES.format(port=server.getsockname()[1], blob=str(blob), ptrace=number)
 
 
-def test_an_image_decoder_reaches_nothing_but_its_images(tries, monkeypatch):
+def test_an_image_decoder_reaches_nothing_but_its_images(tries: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "_PROGRAM", tries + DECODER)
     with contextlib.closing(Decoder(DecoderLimits(1, SIZES))) as one:
         (answer,) = one.inspect([b"x"])
     assert isinstance(answer, Refused)
+    assert isinstance(answer, Refused)
     assert json.loads(answer.reason) == [False, []]
 
 
-def test_landlock_alone_keeps_files_processes_and_tcp_away(tries, monkeypatch):
+def test_landlock_alone_keeps_files_processes_and_tcp_away(tries: str, monkeypatch: pytest.MonkeyPatch) -> None:
     without = "from readers.sandbox import confinement as c; c._MACHINES = {}; c._leave_root = lambda: None\n"
     monkeypatch.setattr(child, "_PROGRAM", tries + without + DECODER)
     with contextlib.closing(Decoder(DecoderLimits(1, SIZES))) as one:
         (answer,) = one.inspect([b"x"])
+    assert isinstance(answer, Refused)
     assert set(json.loads(answer.reason)[1]) <= {"udp", "unix", "root"}
 
 
-def test_a_parquet_reader_reaches_nothing_but_its_file(tries, monkeypatch, tmp_path):
+def test_a_parquet_reader_reaches_nothing_but_its_file(
+    tries: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(child, "_PROGRAM", tries + PARQUET)
     with (tmp_path / "blob").open("rb") as file, pytest.raises(UploadRefused) as refused:
         parquet_file("x", lambda: Extent(file, 0, 1), Limits())
     assert (refused.value.code, json.loads(refused.value.message)) == ("done", [])
 
 
-def test_without_confinement_all_of_it_can_be_done(tries):
+def test_without_confinement_all_of_it_can_be_done(tries: str) -> None:
     """So that what the tests above find refused is refused by confinement, not by this machine."""
     program = tries + "print(json.dumps(tries()))"
     program = program.replace('os.execv("/bin/sh", ["sh", "-c", "exit 0"])', 'subprocess.run(["/bin/sh", "-c", ":"])')
@@ -143,27 +150,31 @@ def test_without_confinement_all_of_it_can_be_done(tries):
     assert possible >= {"environment", "blob", "blobs", "write", "users", "tcp", "udp", "unix", "program", "end"}
 
 
-def test_what_the_kernel_lacks_is_said_once_and_the_images_are_read(monkeypatch, caplog):
+def test_what_the_kernel_lacks_is_said_once_and_the_images_are_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     confinement.warn_of_missing.cache_clear()
     lacking = "from readers.sandbox import confinement; confinement._CREATE_RULESET = 99999; " + child._PROGRAM
     monkeypatch.setattr(child, "_PROGRAM", lacking)
     with caplog.at_level(logging.WARNING, "readers.sandbox.confinement"):
         for _ in range(2):
             with contextlib.closing(Decoder(DecoderLimits(10_000, SIZES))) as one:
-                assert one.inspect([picture(0)])[0].width == 32
+                (answer,) = one.inspect([picture(0)])
+                assert isinstance(answer, Inspected)
+                assert answer.width == 32
     assert [record.getMessage() for record in caplog.records] == [
         "decoders of uploads run without Landlock, which this system does not grant"
     ]
 
 
-def test_every_format_is_read_by_a_confined_decoder(formats):
+def test_every_format_is_read_by_a_confined_decoder(formats: dict[str, bytes]) -> None:
     with contextlib.closing(Decoder(DecoderLimits(10_000, SIZES))) as one:
         found = one.inspect(list(formats.values()))
-    assert [image.format for image in found] == list(formats)
+    assert [image.format for image in found if isinstance(image, Inspected)] == list(formats)
 
 
 @pytest.mark.parametrize("module", ["worker.app", "worker.sweeper", "service.app"])
-def test_a_process_with_secrets_is_closed_to_others_of_its_user(module, settings):
+def test_a_process_with_secrets_is_closed_to_others_of_its_user(module: str, settings: Settings) -> None:
     """`/proc/PID/environ` of what cannot be dumped belongs to root, whoever runs it."""
     program = f"import ctypes, {module}; from store.settings import get_settings; get_settings()"
     program += "; print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"

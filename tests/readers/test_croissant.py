@@ -1,6 +1,8 @@
 """Data sets with a description that mlcroissant wrote."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import mlcroissant as mlc
 import pyarrow as pa
@@ -9,25 +11,26 @@ import pytest
 
 from readers.formats.registry import Format
 from readers.pairs import ImagePair
+from tests.readers.conftest import ReadUpload, Refusal, Zipped
 from tests.readers.writers import jpeg, zip_of
 
 NO_HASH = "0" * 64
 ROWS = [("0.jpg", "a cat", 3), ("1.jpg", "a dog", 4)]
 
 
-def file_object(name, encoding, url=None):
+def file_object(name: str, encoding: str, url: str | None = None) -> Any:
     return mlc.FileObject(id=name, name=name, content_url=url or name, encoding_formats=[encoding], sha256=NO_HASH)
 
 
-def column(source, name, kind="file_object", **more):
+def column(source: str, name: str, kind: str = "file_object", **more: Any) -> Any:
     return mlc.Source(**{kind: source}, extract=mlc.Extract(column=name), **more)
 
 
-def field(name, data_type, source, **more):
+def field(name: str, data_type: Any, source: Any, **more: Any) -> Any:
     return mlc.Field(id=f"pairs/{name}", name=name, data_types=data_type, source=source, **more)
 
 
-def describe(folder, distribution, *fields):
+def describe(folder: Path, distribution: Any, *fields: Any) -> None:
     """Write `croissant.json` for one record set of these fields."""
     metadata = mlc.Metadata(
         name="pets",
@@ -44,7 +47,7 @@ def describe(folder, distribution, *fields):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     path = tmp_path / "data"
     (path / "images").mkdir(parents=True)
     for n in range(2):
@@ -54,7 +57,7 @@ def folder(tmp_path):
     return path
 
 
-def table_and_files(folder, **more):
+def table_and_files(folder: Path, **more: Any) -> None:
     """A CSV whose column of names refers to the files of a file set."""
     distribution = [
         file_object("table.csv", "text/csv", more.get("url")),
@@ -79,7 +82,7 @@ def table_and_files(folder, **more):
     )
 
 
-def test_a_table_that_refers_to_a_set_of_files(folder, tmp_path, read):
+def test_a_table_that_refers_to_a_set_of_files(folder: Path, tmp_path: Path, read: ReadUpload) -> None:
     table_and_files(folder)
     found = read(zip_of(folder, tmp_path / "upload.zip"))
     assert (found.format, found.rejected, found.left_out) == (Format.CROISSANT, [], {})
@@ -89,12 +92,12 @@ def test_a_table_that_refers_to_a_set_of_files(folder, tmp_path, read):
     ]
 
 
-def test_a_description_of_files_elsewhere_finds_them_beside_it(folder, tmp_path, read):
+def test_a_description_of_files_elsewhere_finds_them_beside_it(folder: Path, tmp_path: Path, read: ReadUpload) -> None:
     table_and_files(folder, url="https://example.org/data/table.csv?download=true")
     assert len(read(zip_of(folder, tmp_path / "upload.zip")).pairs) == 2
 
 
-def test_a_table_of_paths(folder, tmp_path, read):
+def test_a_table_of_paths(folder: Path, tmp_path: Path, read: ReadUpload) -> None:
     (folder / "table.csv").write_text("path,text\nimages/0.jpg,a cat\nimages/7.jpg,gone\n")
     describe(
         folder,
@@ -107,7 +110,7 @@ def test_a_table_of_paths(folder, tmp_path, read):
     assert found.reasons == ["row 2 of table.csv, line 3: no file images/7.jpg in the archive"]
 
 
-def test_parquet_as_the_hub_describes_it(folder, tmp_path, read):
+def test_parquet_as_the_hub_describes_it(folder: Path, tmp_path: Path, read: ReadUpload) -> None:
     (folder / "default").mkdir()
     for n, (name, caption, label) in enumerate(ROWS):
         row = {"img": {"bytes": jpeg(n), "path": name}, "what": caption, "label": label}
@@ -179,7 +182,9 @@ IMAGE = field("image", mlc.DataType.IMAGE_OBJECT, column("table.csv", "picture")
         ),
     ],
 )
-def test_a_description_of_something_else_is_refused_with_its_reason(folder, tmp_path, distribution, fields, why):
+def test_a_description_of_something_else_is_refused_with_its_reason(
+    folder: Path, tmp_path: Path, distribution: list[Any], fields: list[Any], why: str
+) -> None:
     from readers.refusals import UploadRefused
     from readers.upload import UploadReader
 
@@ -191,5 +196,5 @@ def test_a_description_of_something_else_is_refused_with_its_reason(folder, tmp_
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"recordSet": {"field": [[1], {"source": 3}]}}'])
-def test_a_broken_description_is_refused(zipped, refusal, content):
+def test_a_broken_description_is_refused(zipped: Zipped, refusal: Refusal, content: bytes) -> None:
     assert refusal(zipped({"croissant.json": content, "a.jpg": b"A"})).code == "unreadable_croissant"

@@ -4,26 +4,28 @@ import io
 import lzma
 import pickle
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
 
 from readers.formats.registry import Format
+from tests.readers.conftest import Npy, ReadUpload, Refusal, Tarred, WriteUpload, Zipped
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_a_format_is_a_name(tarred, read):
+def test_a_format_is_a_name(tarred: Tarred, read: ReadUpload) -> None:
     format_ = read(tarred({"a.jpg": b"A", "a.txt": b"a"}), filename="x.tar").format
     assert (format_, str(format_)) == ("webdataset", "webdataset")
 
 
-def test_the_name_of_a_file_decides_nothing(zipped, read):
+def test_the_name_of_a_file_decides_nothing(zipped: Zipped, read: ReadUpload) -> None:
     for name in ("upload.tar.gz", "blob.bin"):
         assert read(zipped({"metadata.csv": b"file_name,caption\n"}), filename=name).format is Format.FOLDER
 
 
-def test_a_client_may_choose_where_two_fit(tarred, read):
+def test_a_client_may_choose_where_two_fit(tarred: Tarred, read: ReadUpload) -> None:
     both = tarred({"metadata.csv": b"file_name,caption\na.jpg,from csv\n", "a.jpg": b"A", "a.txt": b"from txt"})
     assert read(both).pairs[0].caption == "from csv"
     assert read(both, format="webdataset").pairs[0].caption == "from txt"
@@ -43,7 +45,7 @@ def test_a_client_may_choose_where_two_fit(tarred, read):
         ("open_clip_csv", "the archive holds no table of filepath and title"),
     ],
 )
-def test_a_chosen_format_that_does_not_fit(tarred, refusal, chosen, wanted):
+def test_a_chosen_format_that_does_not_fit(tarred: Tarred, refusal: Refusal, chosen: str, wanted: str) -> None:
     refused = refusal(tarred({"a.jpg": b"A", "a.txt": b"a"}), format=chosen)
     assert (refused.code, refused.param) == ("unknown_format", "format")
     assert wanted in refused.message
@@ -63,7 +65,9 @@ def test_a_chosen_format_that_does_not_fit(tarred, refusal, chosen, wanted):
         (b"\0\1\2\3\4\5\6\7\x08", None, "beginning with the bytes 00 01 02 03 04 05 06 07"),
     ],
 )
-def test_what_is_no_dataset(upload, refusal, content, filename, wanted):
+def test_what_is_no_dataset(
+    upload: WriteUpload, refusal: Refusal, content: bytes, filename: str | None, wanted: str
+) -> None:
     refused = refusal(upload(content), filename=filename)
     assert refused.code == "unknown_format"
     assert wanted in refused.message
@@ -71,7 +75,7 @@ def test_what_is_no_dataset(upload, refusal, content, filename, wanted):
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl", ".pickle"])
-def test_pickles_are_refused_by_name(zipped, refusal, npy, suffix):
+def test_pickles_are_refused_by_name(zipped: Zipped, refusal: Refusal, npy: Npy, suffix: str) -> None:
     content = {"image.npy": npy(np.ones((1, 1))), "text.npy": npy(np.ones((1, 1)))}
     refused = refusal(zipped(content), filename=f"embeddings{suffix.upper()}")
     assert refused.code == "pickle_refused"
@@ -79,7 +83,7 @@ def test_pickles_are_refused_by_name(zipped, refusal, npy, suffix):
     assert ".safetensors" in refused.message
 
 
-def test_pickles_are_refused_by_content(upload, zipped, refusal):
+def test_pickles_are_refused_by_content(upload: WriteUpload, zipped: Zipped, refusal: Refusal) -> None:
     assert refusal(upload(pickle.dumps([1]))).code == "pickle_refused"
     assert refusal(upload(b"\1\2\3\4"), filename="pytorch_model.bin").code == "pickle_refused"
     torch_save = zipped({"archive/data.pkl": b"\x80\2.", "archive/data/0": b"x", "archive/version": b"3"})
@@ -101,13 +105,13 @@ def test_pickles_are_refused_by_content(upload, zipped, refusal):
         ({"other.csv": b"a,b\n" + b"x" * (2 << 20)}, "an archive with 1 .csv"),
     ],
 )
-def test_an_archive_that_is_no_dataset(zipped, refusal, files, wanted):
+def test_an_archive_that_is_no_dataset(zipped: Zipped, refusal: Refusal, files: dict[str, Any], wanted: str) -> None:
     refused = refusal(zipped(files))
     assert refused.code == "unknown_format"
     assert wanted in refused.message
 
 
-def test_a_nested_archive_is_never_opened(zipped, read):
+def test_a_nested_archive_is_never_opened(zipped: Zipped, read: ReadUpload) -> None:
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w") as archive:
         archive.writestr("metadata.csv", "file_name,caption\n")

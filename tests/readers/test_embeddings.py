@@ -4,14 +4,20 @@ import json
 import struct
 import tracemalloc
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from safetensors.numpy import save
 
 from readers.formats.registry import Format
 from readers.limits import Limits
+from readers.pairs import EmbeddingBlock
 from readers.upload import UploadReader
+from tests.readers.conftest import Npy, Read, ReadUpload, Refusal, Tarred, WriteUpload, Zipped
 
 N, E = 10, 3
 IMAGE = np.arange(N * E, dtype=np.float32).reshape(N, E)
@@ -19,18 +25,18 @@ TEXT = -IMAGE
 
 
 @pytest.fixture
-def npz(zipped, npy):
+def npz(zipped: Zipped, npy: Npy) -> Callable[..., Path]:
     """A zip of two arrays, and other files."""
     return lambda image=IMAGE, text=TEXT, other=None, **how: zipped(
         {"image.npy": npy(image), "text.npy": npy(text), **(other or {})}, **how
     )
 
 
-def joined(found, side):
+def joined(found: Read, side: str) -> npt.NDArray[Any]:
     return np.concatenate([getattr(block, side) for block in found.blocks])
 
 
-def test_two_npy_in_a_zip(npz, read):
+def test_two_npy_in_a_zip(npz: Callable[..., Path], read: ReadUpload) -> None:
     found = read(npz(), limits=Limits(block_rows=4))
     assert (found.format, found.kind, found.total) == (Format.NPY, "embeddings", N)
     assert [(block.first_row, len(block.keys)) for block in found.blocks] == [(0, 4), (4, 4), (8, 2)]
@@ -41,25 +47,25 @@ def test_two_npy_in_a_zip(npz, read):
     np.testing.assert_array_equal(joined(found, "text"), TEXT)
 
 
-def test_stored_zip_and_tar_in_a_folder(npz, tarred, npy, read):
+def test_stored_zip_and_tar_in_a_folder(npz: Callable[..., Path], tarred: Tarred, npy: Npy, read: ReadUpload) -> None:
     np.testing.assert_array_equal(joined(read(npz(compression=zipfile.ZIP_STORED)), "text"), TEXT)
     tar = tarred({"emb/image.npy": npy(IMAGE), "emb/text.npy": npy(TEXT)}, "w:gz")
     np.testing.assert_array_equal(joined(read(tar), "image"), IMAGE)
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4", ">f8"])
-def test_every_float_becomes_float32(npz, read, dtype):
+def test_every_float_becomes_float32(npz: Callable[..., Path], read: ReadUpload, dtype: str) -> None:
     found = read(npz(IMAGE.astype(dtype), TEXT.astype(dtype)))
     assert joined(found, "image").dtype == np.float32
     np.testing.assert_array_equal(joined(found, "image"), IMAGE)
 
 
-def test_wide_rows_come_in_smaller_blocks(npz, read):
+def test_wide_rows_come_in_smaller_blocks(npz: Callable[..., Path], read: ReadUpload) -> None:
     found = read(npz(), limits=Limits(block_bytes=2 * E * 4))
     assert [len(block.keys) for block in found.blocks] == [2] * 5
 
 
-def test_metadata_beside_them(npz, read):
+def test_metadata_beside_them(npz: Callable[..., Path], read: ReadUpload) -> None:
     rows = b"key,caption,label\n" + b"".join(b"k%d,caption %d,%d\n" % (n, n, n % 2) for n in range(N))
     found = read(npz(other={"metadata.csv": rows}), limits=Limits(block_rows=4))
     assert found.blocks[1].keys == ["k4", "k5", "k6", "k7"]
@@ -67,7 +73,7 @@ def test_metadata_beside_them(npz, read):
     assert found.blocks[1].extras[0] == {"label": "0"}
 
 
-def test_metadata_without_captions_or_keys(npz, read):
+def test_metadata_without_captions_or_keys(npz: Callable[..., Path], read: ReadUpload) -> None:
     rows = b"".join(json.dumps({"file_name": "x.png", "n": n}).encode() + b"\n" for n in range(N))
     found = read(npz(other={"metadata.jsonl": rows}))
     assert found.blocks[0].keys[:3] == ["x.png", "x.png#2", "x.png#3"]
@@ -75,13 +81,13 @@ def test_metadata_without_captions_or_keys(npz, read):
 
 
 @pytest.mark.parametrize("rows", [N - 1, N + 1])
-def test_metadata_of_another_length(npz, refusal, rows):
+def test_metadata_of_another_length(npz: Callable[..., Path], refusal: Refusal, rows: int) -> None:
     refused = refusal(npz(other={"metadata.csv": b"key\n" + b"k\n" * rows}))
     assert refused.code == "metadata_row_count"
     assert f"metadata.csv has {rows} rows beside {N} embeddings" in refused.message
 
 
-def test_a_bad_metadata_row_rejects_its_embedding_only(npz, read):
+def test_a_bad_metadata_row_rejects_its_embedding_only(npz: Callable[..., Path], read: ReadUpload) -> None:
     rows = b"key,caption\n" + b"k,fine\n" * 4 + b"k,caf\xe9\n" + b"k\n" + b"k,fine\n" * 4
     found = read(npz(other={"metadata.csv": rows}))
     assert found.reasons == [
@@ -91,14 +97,14 @@ def test_a_bad_metadata_row_rejects_its_embedding_only(npz, read):
     np.testing.assert_array_equal(found.blocks[0].image, np.delete(IMAGE, [4, 5], axis=0))
 
 
-def test_metadata_whose_rows_can_no_longer_be_counted(npz, refusal):
+def test_metadata_whose_rows_can_no_longer_be_counted(npz: Callable[..., Path], refusal: Refusal) -> None:
     rows = b'key,caption\nk,"open\n' + b"k,fine\n" * 9
     refused = refusal(npz(other={"metadata.csv": rows}))
     assert refused.code == "unreadable_table"
     assert "row 1 of metadata.csv, line 2: unexpected end of data" in refused.message
 
 
-def test_rows_that_are_not_finite_are_rejected_and_zeros_kept(npz, read):
+def test_rows_that_are_not_finite_are_rejected_and_zeros_kept(npz: Callable[..., Path], read: ReadUpload) -> None:
     image, text = IMAGE.astype(np.float64), TEXT.copy()
     image[2, 1], text[2, 0], text[5, 0], image[7, 0] = np.nan, np.inf, -np.inf, 1e300
     image[0] = 0
@@ -113,7 +119,7 @@ def test_rows_that_are_not_finite_are_rejected_and_zeros_kept(npz, read):
     assert not found.blocks[0].image[0].any()
 
 
-def test_a_block_without_a_good_row_is_not_given_out(npz, read):
+def test_a_block_without_a_good_row_is_not_given_out(npz: Callable[..., Path], read: ReadUpload) -> None:
     found = read(npz(np.full((N, E), np.nan, np.float32)))
     assert (found.blocks, len(found.rejected)) == ([], N)
 
@@ -139,20 +145,22 @@ def test_a_block_without_a_good_row_is_not_given_out(npz, read):
         (np.asfortranarray(IMAGE), TEXT, "embedding_shape", "save numpy.ascontiguousarray(…) of it"),
     ],
 )
-def test_arrays_that_are_no_embeddings(npz, refusal, image, text, code, wanted):
+def test_arrays_that_are_no_embeddings(
+    npz: Callable[..., Path], refusal: Refusal, image: npt.NDArray[Any], text: npt.NDArray[Any], code: str, wanted: str
+) -> None:
     refused = refusal(npz(image, text))
     assert refused.code == code
     assert wanted in refused.message
 
 
-def test_pickled_objects_are_refused_unopened(zipped, npy, refusal):
+def test_pickled_objects_are_refused_unopened(zipped: Zipped, npy: Npy, refusal: Refusal) -> None:
     objects = npy(np.array([[{}, 1]], dtype=object), allow_pickle=True)
     refused = refusal(zipped({"image.npy": objects, "text.npy": npy(TEXT)}))
     assert refused.code == "pickle_refused"
     assert "image.npy holds pickled objects, which can run code" in refused.message
 
 
-def npy_header(shape, descr="<f4", length=None, version=b"\1\0"):
+def npy_header(shape: str, descr: str = "<f4", length: int | None = None, version: bytes = b"\1\0") -> bytes:
     text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
     size = struct.pack("<H" if version == b"\1\0" else "<I", len(text) if length is None else length)
     return b"\x93NUMPY" + version + size + text
@@ -187,35 +195,39 @@ def npy_header(shape, descr="<f4", length=None, version=b"\1\0"):
         (b"", "unreadable_archive", "image.npy is not a readable .npy"),
     ],
 )
-def test_a_npy_whose_header_lies(zipped, npy, refusal, content, code, wanted):
+def test_a_npy_whose_header_lies(
+    zipped: Zipped, npy: Npy, refusal: Refusal, content: bytes, code: str, wanted: str
+) -> None:
     refused = refusal(zipped({"image.npy": content, "text.npy": npy(TEXT)}))
     assert refused.code == code
     assert wanted in refused.message
 
 
-def test_two_image_npy_are_ambiguous(npz, npy, refusal):
+def test_two_image_npy_are_ambiguous(npz: Callable[..., Path], npy: Npy, refusal: Refusal) -> None:
     refused = refusal(npz(other={"test/image.npy": npy(IMAGE)}))
     assert refused.code == "ambiguous_upload"
     assert "image.npy and test/image.npy" in refused.message
 
 
-def test_safetensors(upload, read):
+def test_safetensors(upload: WriteUpload, read: ReadUpload) -> None:
     found = read(upload(save({"image": IMAGE, "text": TEXT.astype(np.float64)})))
     assert (found.format, found.total) == (Format.SAFETENSORS, N)
     np.testing.assert_array_equal(joined(found, "image"), IMAGE)
     np.testing.assert_array_equal(joined(found, "text"), TEXT)
 
 
-def raw_safetensors(header, data=b""):
+def raw_safetensors(header: Any, data: bytes = b"") -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
 
 
-def entry(dtype="F32", shape=(N, E), offsets=(0, 4 * N * E)):
+def entry(
+    dtype: str = "F32", shape: tuple[int, ...] = (N, E), offsets: tuple[int, ...] = (0, 4 * N * E)
+) -> dict[str, Any]:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
 
 
-def test_safetensors_bfloat16_and_float16(upload, read):
+def test_safetensors_bfloat16_and_float16(upload: WriteUpload, read: ReadUpload) -> None:
     upper = (IMAGE.view(np.uint32) >> 16).astype(np.uint16).tobytes()
     half = TEXT.astype(np.float16).tobytes()
     header = {"image": entry("BF16", offsets=(0, 60)), "text": entry("F16", offsets=(60, 120))}
@@ -225,7 +237,7 @@ def test_safetensors_bfloat16_and_float16(upload, read):
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_safetensors_in_a_zip_with_metadata(zipped, read, compression):
+def test_safetensors_in_a_zip_with_metadata(zipped: Zipped, read: ReadUpload, compression: int) -> None:
     rows = b"key\n" + b"".join(b"k%d\n" % n for n in range(N))
     found = read(zipped({"e.safetensors": save({"image": IMAGE, "text": TEXT}), "metadata.csv": rows}, compression))
     assert found.blocks[0].keys[9] == "k9"
@@ -282,24 +294,26 @@ def test_safetensors_in_a_zip_with_metadata(zipped, read, compression):
         (raw_safetensors(b'{"a":' * 50_000), "unreadable_archive", "its header is not JSON"),
     ],
 )
-def test_safetensors_that_are_no_embeddings(upload, refusal, content, code, wanted):
+def test_safetensors_that_are_no_embeddings(
+    upload: WriteUpload, refusal: Refusal, content: bytes, code: str, wanted: str
+) -> None:
     refused = refusal(upload(content))
     assert refused.code == code
     assert wanted in refused.message
 
 
-def test_a_safetensors_header_may_not_be_long(upload, refusal):
+def test_a_safetensors_header_may_not_be_long(upload: WriteUpload, refusal: Refusal) -> None:
     refused = refusal(upload(raw_safetensors(b"{" + b" " * 200 + b"}")), limits=Limits(max_header_bytes=100))
     assert "its header announces 202 bytes" in refused.message
 
 
-def test_a_deflated_npy_is_streamed(npz):
+def test_a_deflated_npy_is_streamed(npz: Callable[..., Path]) -> None:
     wide = np.random.default_rng(0).integers(0, 4, (6_000, 128)).astype(np.float32)
     path = npz(wide, wide)
     tracemalloc.start()
     try:
         with UploadReader(path, limits=Limits(block_rows=64)) as reader:
-            rows = sum(len(block.keys) for block in reader)
+            rows = sum(len(block.keys) for block in reader if isinstance(block, EmbeddingBlock))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -2,7 +2,9 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pytest
 from readers.formats.registry import Format
 from readers.limits import Limits
 from readers.pairs import ImagePair
+from tests.readers.conftest import ReadUpload, Refusal, Tarred, WriteUpload, Zipped
 
 CELL = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 CELLS = [{"bytes": b"A", "path": "a.jpg"}, {"bytes": b"B", "path": None}]
@@ -25,17 +28,17 @@ ABORTS_ARROW = base64.b85decode(
 )
 
 
-def parquet(columns, **how):
+def parquet(columns: dict[str, Any], **how: Any) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, **how)
     return buffer.getvalue()
 
 
-def hugging_face(cells=CELLS, captions=("a cat", "a dog"), **more):
+def hugging_face(cells: list[Any] = CELLS, captions: Sequence[str] = ("a cat", "a dog"), **more: Any) -> bytes:
     return parquet({"image": pa.array(cells, CELL), "text": list(captions), **more})
 
 
-def test_hugging_face_parquet(upload, read):
+def test_hugging_face_parquet(upload: WriteUpload, read: ReadUpload) -> None:
     found = read(upload(hugging_face(label=[3, 4], tags=[["x"], None])))
     assert (found.format, found.kind, found.total) == (Format.PARQUET, "images", 2)
     assert found.pairs == [
@@ -44,13 +47,13 @@ def test_hugging_face_parquet(upload, read):
     ]
 
 
-def test_img2dataset_parquet(upload, read):
+def test_img2dataset_parquet(upload: WriteUpload, read: ReadUpload) -> None:
     found = read(upload(parquet({"jpg": [b"A"], "caption": ["x"], "key": ["0007"], "url": ["u"], "thumb": [b"t"]})))
     assert found.pairs == [ImagePair("0007", "x", b"A", {"url": "u"})]
     assert found.ignored_columns == ("thumb",)
 
 
-def test_shards_in_an_archive_in_the_order_of_their_names(zipped, read):
+def test_shards_in_an_archive_in_the_order_of_their_names(zipped: Zipped, read: ReadUpload) -> None:
     cells = [{"bytes": b"A", "path": None}] * 2
     shards = {
         "d/train-1.parquet": hugging_face(cells, ["c", "d"]),
@@ -61,7 +64,7 @@ def test_shards_in_an_archive_in_the_order_of_their_names(zipped, read):
     assert found.total == 4
 
 
-def test_rows_turned_away(upload, read):
+def test_rows_turned_away(upload: WriteUpload, read: ReadUpload) -> None:
     cells = [None, {"bytes": None, "path": "x.jpg"}, {"bytes": b"", "path": None}, {"bytes": b"A" * 11}, CELLS[0]]
     found = read(upload(hugging_face(cells, ["a", "b", "c", "d", None])), limits=Limits(max_member_bytes=10))
     assert found.reasons == [
@@ -88,42 +91,46 @@ def test_rows_turned_away(upload, read):
         (parquet({str(n): [n] for n in range(1001)}), "unreadable_table", "has 1001 columns; 1000 is the most"),
     ],
 )
-def test_parquet_that_is_no_dataset(upload, refusal, content, code, wanted):
+def test_parquet_that_is_no_dataset(
+    upload: WriteUpload, refusal: Refusal, content: bytes, code: str, wanted: str
+) -> None:
     refused = refusal(upload(content), filename="x.parquet")
     assert refused.code == code
     assert wanted in refused.message
 
 
-def test_damage_in_a_page_refuses_the_upload(upload, refusal):
+def test_damage_in_a_page_refuses_the_upload(upload: WriteUpload, refusal: Refusal) -> None:
     content = bytearray(parquet({"jpg": [b"A" * 1000], "caption": ["x" * 1000]}, compression="zstd"))
     content[30:60] = b"\xff" * 30
     assert refusal(upload(bytes(content))).code == "unreadable_archive"
 
 
-def test_a_parquet_bomb_is_refused_by_its_ratio(upload, refusal):
+def test_a_parquet_bomb_is_refused_by_its_ratio(upload: WriteUpload, refusal: Refusal) -> None:
     content = parquet({"jpg": [b"A"] * 8, "caption": ["x" * (1 << 20)] * 8}, compression="zstd", use_dictionary=False)
     refused = refusal(upload(content), limits=Limits(ratio_floor_bytes=1 << 20))
     assert (refused.code, "unpacks to more than 200 times" in refused.message) == ("decompression_bomb", True)
 
 
-def test_a_file_that_aborts_arrow_ends_the_upload_and_not_the_worker(upload, refusal):
+def test_a_file_that_aborts_arrow_ends_the_upload_and_not_the_worker(upload: WriteUpload, refusal: Refusal) -> None:
     refused = refusal(upload(ABORTS_ARROW), filename="x.parquet")
     assert refused.code == "unreadable_archive"
     assert "the parquet reader broke down over x.parquet" in refused.message
 
 
-def test_what_needs_too_much_memory_ends_the_upload_and_not_the_worker(upload, refusal):
+def test_what_needs_too_much_memory_ends_the_upload_and_not_the_worker(upload: WriteUpload, refusal: Refusal) -> None:
     content = parquet({"jpg": [b"A"], "text": ["x" * (24 << 20)]}, compression="zstd", use_dictionary=False)
     limits = Limits(ratio_floor_bytes=1 << 40, parquet_memory_bytes=300 << 20)
     assert refusal(upload(content), limits=limits).code == "unreadable_archive"
 
 
-def test_what_takes_too_long_ends_the_upload(upload, refusal):
+def test_what_takes_too_long_ends_the_upload(upload: WriteUpload, refusal: Refusal) -> None:
     refused = refusal(upload(hugging_face()), limits=Limits(parquet_seconds=0))
     assert "took more than 0 seconds" in refused.message
 
 
-def test_one_long_value_repeated_by_a_dictionary_is_read_a_few_rows_at_a_time(upload, read):
+def test_one_long_value_repeated_by_a_dictionary_is_read_a_few_rows_at_a_time(
+    upload: WriteUpload, read: ReadUpload
+) -> None:
     """200 MiB out of 1 MiB: more than the reader may hold at once."""
     image = bytes(range(256)) * (1 << 12)
     images = pa.array([image]).dictionary_encode().take([0] * 200).dictionary_decode()
@@ -133,7 +140,7 @@ def test_one_long_value_repeated_by_a_dictionary_is_read_a_few_rows_at_a_time(up
     assert len(found.pairs) == 200
 
 
-def test_every_type_of_column_comes_out_as_json(upload, read):
+def test_every_type_of_column_comes_out_as_json(upload: WriteUpload, read: ReadUpload) -> None:
     columns = {
         "day": pa.array([19_000], pa.date32()),
         "clock": pa.array([1], pa.time64("ns")),
@@ -161,17 +168,17 @@ def test_every_type_of_column_comes_out_as_json(upload, read):
     }
 
 
-def test_limits_hold_inside_arrow(tarred, refusal):
+def test_limits_hold_inside_arrow(tarred: Tarred, refusal: Refusal) -> None:
     refused = refusal(tarred({"x.parquet": hugging_face()}), limits=Limits(max_total_bytes=1000))
     assert (refused.code, refused.message) == ("too_large", "the upload holds more than 1000 bytes")
 
 
-def test_hostile_column_names(upload, read):
+def test_hostile_column_names(upload: WriteUpload, read: ReadUpload) -> None:
     columns = {f"{n}" + "é" * 500: [n] for n in range(900)} | {"a\0b": [1]}
     found = read(upload(parquet({"jpg": [b"A"], "text": ["x"], **columns})))
     assert found.reasons == ["row 1 of upload: a column's name holds a NUL character"]
 
 
-def test_too_many_rows(upload, refusal):
+def test_too_many_rows(upload: WriteUpload, refusal: Refusal) -> None:
     refused = refusal(upload(hugging_face()), limits=Limits(max_rows=1))
     assert refused.code == "too_many_rows"

@@ -3,26 +3,31 @@
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from readers.formats.registry import Format
 from readers.limits import Limits
+from tests.readers.conftest import ReadUpload, Refusal
 from tests.readers.writers import about, img2dataset_tar, jpeg, stats, webdataset_shard, zip_of
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     path = tmp_path / "data"
     path.mkdir()
     return path
 
 
-def img2dataset(folder, layout):
+def img2dataset(folder: Path, layout: str) -> Path:
     """Two shards of two samples, as img2dataset leaves them; the layout is its `output_format`."""
     for shard, numbers in enumerate((range(2), range(10_000, 10_002))):
         name = folder / f"{shard:05d}"
@@ -42,7 +47,7 @@ def img2dataset(folder, layout):
 
 
 @pytest.mark.parametrize("layout", ["webdataset", "files", "parquet"])
-def test_what_img2dataset_leaves(folder, tmp_path, read, layout):
+def test_what_img2dataset_leaves(folder: Path, tmp_path: Path, read: ReadUpload, layout: str) -> None:
     found = read(zip_of(img2dataset(folder, layout), tmp_path / "upload.zip"))
     assert found.format is (Format.PARQUET if layout == "parquet" else Format.WEBDATASET)
     assert found.keys == ["000000000", "000000001", "000010000", "000010001"]
@@ -52,7 +57,7 @@ def test_what_img2dataset_leaves(folder, tmp_path, read, layout):
     assert (found.reasons, found.missing_shards, found.left_out) == ([], (), {})
 
 
-def test_a_download_that_failed_says_why(folder, tmp_path, read):
+def test_a_download_that_failed_says_why(folder: Path, tmp_path: Path, read: ReadUpload) -> None:
     row = {**about(0), "jpg": None, "status": "failed_to_download", "error_message": "HTTP Error 404: Not Found"}
     pq.write_table(pa.Table.from_pylist([row, {**about(1), "jpg": jpeg(1)}]), tmp_path / "00000.parquet")
     found = read(tmp_path / "00000.parquet", filename="00000.parquet")
@@ -63,7 +68,9 @@ def test_a_download_that_failed_says_why(folder, tmp_path, read):
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
 @pytest.mark.parametrize("packed", ["stored zip", "deflated zip", "tar"])
-def test_an_archive_of_webdataset_shards_is_one_data_set(folder, tmp_path, read, packed, ending):
+def test_an_archive_of_webdataset_shards_is_one_data_set(
+    folder: Path, tmp_path: Path, read: ReadUpload, packed: str, ending: str
+) -> None:
     for shard in range(3):
         webdataset_shard(folder / f"{shard:05d}{ending}", 4 * shard, 4)
     assert ((folder / f"00000{ending}").read_bytes()[:2] == b"\x1f\x8b") == (ending == ".tar.gz")
@@ -80,14 +87,16 @@ def test_an_archive_of_webdataset_shards_is_one_data_set(folder, tmp_path, read,
     assert [path.name for path in tmp_path.iterdir()] == ["upload"], "something was left behind"
 
 
-def image_folder(folder):
+def image_folder(folder: Path) -> None:
     for n in range(6):
         path = folder / ("golden_retriever", "cat")[n % 2] / f"{n}.jpg"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(jpeg(n))
 
 
-def test_an_image_folder_has_the_labels_that_datasets_reads(folder, tmp_path, read, monkeypatch):
+def test_an_image_folder_has_the_labels_that_datasets_reads(
+    folder: Path, tmp_path: Path, read: ReadUpload, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
     image_folder(folder)
     split = datasets.load_dataset("imagefolder", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))["train"]
@@ -99,18 +108,18 @@ def test_an_image_folder_has_the_labels_that_datasets_reads(folder, tmp_path, re
     assert {pair.caption for pair in found.pairs} == {"a photo of a golden retriever", "a photo of a cat"}
 
 
-def _paths(split):
+def _paths(split: Any) -> list[tuple[Any, Any]]:
     split = split.cast_column("image", datasets.Image(decode=False))
     return [(row["image"], row["label"]) for row in split]
 
 
-def test_the_template_of_an_image_folder_is_the_uploaders(folder, tmp_path, read):
+def test_the_template_of_an_image_folder_is_the_uploaders(folder: Path, tmp_path: Path, read: ReadUpload) -> None:
     image_folder(folder)
     found = read(zip_of(folder, tmp_path / "upload.zip"), caption_template="{label}, seen from {label}'s side")
     assert found.pairs[0].caption == "cat, seen from cat's side"
 
 
-def test_parquet_as_datasets_writes_it(tmp_path, read):
+def test_parquet_as_datasets_writes_it(tmp_path: Path, read: ReadUpload) -> None:
     features = datasets.Features({"image": datasets.Image(), "caption": datasets.List(datasets.Value("string"))})
     rows = {"image": [jpeg(0), jpeg(1)], "caption": [["one", "two"], ["three"]]}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train-00000-of-00003.parquet")
@@ -124,8 +133,8 @@ def test_parquet_as_datasets_writes_it(tmp_path, read):
     assert found.missing_shards == ("train-00001-of-00003.parquet", "train-00002-of-00003.parquet")
 
 
-def test_metadata_parquet_as_datasets_writes_it(folder, tmp_path, read):
-    rows = {"file_name": ["a.jpg", "b.jpg"], "caption": ["a cat", "a dog"], "label": [0, 1]}
+def test_metadata_parquet_as_datasets_writes_it(folder: Path, tmp_path: Path, read: ReadUpload) -> None:
+    rows: dict[str, list[Any]] = {"file_name": ["a.jpg", "b.jpg"], "caption": ["a cat", "a dog"], "label": [0, 1]}
     datasets.Dataset.from_dict(rows).to_parquet(folder / "metadata.parquet")
     for n, name in enumerate(rows["file_name"]):
         (folder / name).write_bytes(jpeg(n))
@@ -135,7 +144,9 @@ def test_metadata_parquet_as_datasets_writes_it(folder, tmp_path, read):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_an_npz_is_read_as_the_zip_of_npy_that_it_is(tmp_path, read, save):
+def test_an_npz_is_read_as_the_zip_of_npy_that_it_is(
+    tmp_path: Path, read: ReadUpload, save: Callable[..., None]
+) -> None:
     image, text = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
     save(tmp_path / "embeddings.npz", image=image, text=text)
     found = read(tmp_path / "embeddings.npz", filename="embeddings.npz")
@@ -144,20 +155,24 @@ def test_an_npz_is_read_as_the_zip_of_npy_that_it_is(tmp_path, read, save):
     np.testing.assert_array_equal(found.blocks[0].text, text)
 
 
-def test_an_npz_with_a_pickle_in_it_is_refused(tmp_path, refusal):
+def test_an_npz_with_a_pickle_in_it_is_refused(tmp_path: Path, refusal: Refusal) -> None:
     np.savez(tmp_path / "x.npz", image=np.array([{"a": 1}], dtype=object), text=np.ones((1, 2)))
     refused = refusal(tmp_path / "x.npz", filename="x.npz")
     assert refused.code == "pickle_refused"
 
 
-def embedding_rows(n, width=4):
+def embedding_rows(n: int, width: int = 4) -> tuple[npt.NDArray[Any], npt.NDArray[Any], dict[str, list[Any]]]:
     image, text = np.random.default_rng(0).normal(size=(2, n, width)).astype(np.float32)
-    rows = {"uid": [f"u{i}" for i in range(n)], "text": [f"text {i}" for i in range(n)], "score": list(range(n))}
+    rows: dict[str, list[Any]] = {
+        "uid": [f"u{i}" for i in range(n)],
+        "text": [f"text {i}" for i in range(n)],
+        "score": list(range(n)),
+    }
     return image, text, rows
 
 
 @pytest.mark.parametrize("kind", ["fixed", "variable", "large", "half"])
-def test_embeddings_in_columns_of_parquet(tmp_path, read, kind):
+def test_embeddings_in_columns_of_parquet(tmp_path: Path, read: ReadUpload, kind: str) -> None:
     image, text, rows = embedding_rows(7)
     wanted = {
         "fixed": pa.list_(pa.float32(), 4),
@@ -178,11 +193,11 @@ def test_embeddings_in_columns_of_parquet(tmp_path, read, kind):
     assert found.blocks[0].extras == [{"score": 0}, {"score": 1}]
 
 
-def _lists(matrix, kind):
+def _lists(matrix: npt.NDArray[Any], kind: Any) -> Any:
     return pa.array([list(row) for row in matrix], kind)
 
 
-def test_embeddings_as_datasets_writes_them(tmp_path, read):
+def test_embeddings_as_datasets_writes_them(tmp_path: Path, read: ReadUpload) -> None:
     image, text, rows = embedding_rows(5)
     features = datasets.Features(
         {name: datasets.List(datasets.Value("float32"), length=4) for name in ("img_emb", "txt_emb")}
@@ -195,7 +210,7 @@ def test_embeddings_as_datasets_writes_them(tmp_path, read):
     assert found.blocks[0].keys == rows["uid"]
 
 
-def test_embeddings_that_are_none_are_turned_away(tmp_path, read):
+def test_embeddings_that_are_none_are_turned_away(tmp_path: Path, read: ReadUpload) -> None:
     good = [1.0, 2.0]
     image = [good, None, [1.0], [1.0, float("nan")], [1.0, None], good]
     text = [good, good, good, good, good, []]
@@ -219,13 +234,15 @@ def test_embeddings_that_are_none_are_turned_away(tmp_path, read):
         (("image_a",), "missing_column", "no column of images"),
     ],
 )
-def test_columns_of_embeddings_that_cannot_be_told_apart(tmp_path, refusal, columns, code, said):
+def test_columns_of_embeddings_that_cannot_be_told_apart(
+    tmp_path: Path, refusal: Refusal, columns: tuple[str, ...], code: str, said: str
+) -> None:
     pq.write_table(pa.table({name: [[1.0, 2.0]] for name in columns}), tmp_path / "x.parquet")
     refused = refusal(tmp_path / "x.parquet", filename="x.parquet")
     assert (refused.code, said in refused.message) == (code, True), refused.message
 
 
-def datacomp(path, n=3):
+def datacomp(path: Path, n: int = 3) -> None:
     """DataComp's metadata: addresses of images and texts."""
     rows = [
         {"uid": f"{i:032x}", "url": f"http://x/{i}", "text": f"text {i}", "clip_l14_similarity": 0.3} for i in range(n)
@@ -233,7 +250,7 @@ def datacomp(path, n=3):
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
-def test_datacomp_metadata_says_that_it_holds_no_images(tmp_path, refusal):
+def test_datacomp_metadata_says_that_it_holds_no_images(tmp_path: Path, refusal: Refusal) -> None:
     datacomp(tmp_path / "00.parquet")
     refused = refusal(tmp_path / "00.parquet", filename="00.parquet")
     assert refused.code == "images_not_included"
@@ -241,7 +258,7 @@ def test_datacomp_metadata_says_that_it_holds_no_images(tmp_path, refusal):
     assert "img2dataset" in refused.message
 
 
-def test_datacomp_metadata_beside_embeddings_describes_them(folder, tmp_path, read):
+def test_datacomp_metadata_beside_embeddings_describes_them(folder: Path, tmp_path: Path, read: ReadUpload) -> None:
     datacomp(folder / "00.parquet")
     image, text, _ = embedding_rows(3)
     np.save(folder / "image.npy", image)

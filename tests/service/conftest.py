@@ -10,6 +10,7 @@ from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
 from tests.service.exporting import World, images_zip
+from tests.service_fixtures import EmbeddingZip
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +35,7 @@ def job(world: World) -> str:
 
 
 @pytest.fixture(scope="session")
-def embeddings(world: World, embedding_zip: Callable[..., bytes]) -> str:
+def embeddings(world: World, embedding_zip: EmbeddingZip) -> str:
     """One that flags some of 60 pairs of embeddings without captions, by 100 clean ones."""
     clean = world.upload(embedding_zip(100, seed=3))
     return world.job(

@@ -4,15 +4,22 @@ import io
 import json
 import tarfile
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from tests.readers.writers import webdataset_shard, zip_of
-from tests.service_fixtures import picture
+from tests.service_fixtures import Upload, Work, picture
+
+Ingested = Callable[..., tuple[dict[str, Any], list[str]]]
+Shards = tuple[Path, Callable[[], bytes]]
 
 
-def files_zip(files):
+def files_zip(files: dict[str, Any]) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, content in files.items():
@@ -20,12 +27,12 @@ def files_zip(files):
     return out.getvalue()
 
 
-def sample(name, seed=0):
+def sample(name: str, seed: int = 0) -> dict[str, Any]:
     return {f"{name}.png": picture(seed), f"{name}.txt": f"caption of {name}"}
 
 
 @pytest.fixture
-def shards(tmp_path):
+def shards(tmp_path: Path) -> Shards:
     """A folder for shards, and how to send it: as one zip."""
     folder = tmp_path / "shards"
     folder.mkdir()
@@ -33,8 +40,8 @@ def shards(tmp_path):
 
 
 @pytest.fixture
-def ingested(client, upload, work):
-    def look(content, filename="data.zip", **fields):
+def ingested(client: TestClient, upload: Upload, work: Work) -> Ingested:
+    def look(content: bytes, filename: str = "data.zip", **fields: Any) -> tuple[dict[str, Any], list[str]]:
         dataset = upload(content, filename, **fields)
         work()
         ingested = client.get(f"/datasets/{dataset['id']}").json()
@@ -44,11 +51,11 @@ def ingested(client, upload, work):
     return look
 
 
-def warned(dataset, *words):
+def warned(dataset: dict[str, Any], *words: str) -> bool:
     return any(all(word in warning for word in words) for warning in dataset["warnings"])
 
 
-def test_a_missing_shard_is_named(shards, ingested):
+def test_a_missing_shard_is_named(shards: Shards, ingested: Ingested) -> None:
     folder, send = shards
     for number in (0, 2, 5):
         webdataset_shard(folder / f"{number:05d}.tar", 10 * number, 2)
@@ -58,7 +65,7 @@ def test_a_missing_shard_is_named(shards, ingested):
     assert warned(dataset, "gaps", "00001.tar, 00003.tar, 00004.tar")
 
 
-def test_a_shard_that_was_cut_short_is_named_and_what_came_before_is_kept(shards, ingested):
+def test_a_shard_that_was_cut_short_is_named_and_what_came_before_is_kept(shards: Shards, ingested: Ingested) -> None:
     folder, send = shards
     for number in range(3):
         webdataset_shard(folder / f"{number:05d}.tar", 10 * number, 3)
@@ -72,7 +79,7 @@ def test_a_shard_that_was_cut_short_is_named_and_what_came_before_is_kept(shards
     assert any(reason.startswith("00001.tar: unreadable archive: it ends too early") for reason in reasons)
 
 
-def test_a_shard_that_is_no_tar_is_named_and_the_others_are_kept(shards, ingested):
+def test_a_shard_that_is_no_tar_is_named_and_the_others_are_kept(shards: Shards, ingested: Ingested) -> None:
     folder, send = shards
     webdataset_shard(folder / "00000.tar", 0, 2)
     (folder / "00001.tar").write_bytes(b"<html>404</html>" * 100)
@@ -81,7 +88,11 @@ def test_a_shard_that_is_no_tar_is_named_and_the_others_are_kept(shards, ingeste
     assert reasons == ["00001.tar: unreadable archive: the header at byte 0 is broken"]
 
 
-def test_keys_that_repeat_across_shards_are_told_apart_and_counted(client, shards, ingested):
+def test_keys_that_repeat_across_shards_are_told_apart_and_counted(
+    client: TestClient,
+    shards: Shards,
+    ingested: Ingested,
+) -> None:
     folder, send = shards
     for number in range(3):
         webdataset_shard(folder / f"{number:05d}.tar", 0, 2)
@@ -94,7 +105,9 @@ def test_keys_that_repeat_across_shards_are_told_apart_and_counted(client, shard
     assert dataset["summary"]["duplicates"]["image"] == {"groups": 2, "pairs": 6}
 
 
-def test_halves_of_pairs_are_counted_by_what_they_lack(ingested):
+def test_halves_of_pairs_are_counted_by_what_they_lack(
+    ingested: Ingested,
+) -> None:
     halves = {"a.png": picture(1), "b.txt": "no image", "c.json": b"{}"}
     dataset, reasons = ingested(files_zip(sample("good") | halves))
     assert (dataset["pair_count"], dataset["summary"]["rejected"]) == (1, {"no_caption": 1, "no_image": 2})
@@ -105,7 +118,7 @@ def test_halves_of_pairs_are_counted_by_what_they_lack(ingested):
     ]
 
 
-def npy(rows):
+def npy(rows: int) -> bytes:
     out = io.BytesIO()
     np.save(out, np.eye(rows, 4, dtype=np.float32))
     return out.getvalue()
@@ -124,7 +137,12 @@ def npy(rows):
         ({"cat/1.png": picture(1), "dog/2.png": picture(2), "x.parquet": b"?"}, None, {}),
     ],
 )
-def test_a_mixture_is_read_as_one_format_and_says_what_was_left_out(ingested, files, read_as, left_out):
+def test_a_mixture_is_read_as_one_format_and_says_what_was_left_out(
+    ingested: Ingested,
+    files: dict[str, Any],
+    read_as: str | None,
+    left_out: dict[str, Any],
+) -> None:
     dataset, _ = ingested(files_zip({"a.png": picture(0)} | files))
     if read_as is None:  # images of two depths beside a parquet: nothing that could be read
         assert dataset["error"]["code"] == "unknown_format"
@@ -134,19 +152,21 @@ def test_a_mixture_is_read_as_one_format_and_says_what_was_left_out(ingested, fi
     assert warned(dataset, "mixture", f"read as {read_as}")
 
 
-def test_images_with_nothing_beside_them_are_told_what_was_looked_for(ingested):
+def test_images_with_nothing_beside_them_are_told_what_was_looked_for(
+    ingested: Ingested,
+) -> None:
     dataset, _ = ingested(files_zip({f"images/{n}.png": picture(n) for n in range(3)}))
     assert (dataset["status"], dataset["error"]["code"]) == ("failed", "unknown_format")
     for looked_for in ("3 .png", "metadata.csv, .tsv, .jsonl or .parquet", "filepath", ".txt or .json", "classes"):
         assert looked_for in dataset["error"]["message"]
 
 
-def test_one_folder_of_images_can_be_named_a_class(ingested):
+def test_one_folder_of_images_can_be_named_a_class(ingested: Ingested) -> None:
     dataset, _ = ingested(files_zip({f"cat/{n}.png": picture(n) for n in range(3)}), format="imagefolder")
     assert (dataset["status"], dataset["summary"]["labels"]) == ("ready", {"cat": 3})
 
 
-def test_bounds_hold_over_all_shards_together(tmp_path):
+def test_bounds_hold_over_all_shards_together(tmp_path: Path) -> None:
     from readers.limits import Limits
     from readers.refusals import UploadRefused
     from readers.upload import UploadReader
@@ -165,7 +185,7 @@ def test_bounds_hold_over_all_shards_together(tmp_path):
         assert caught.value.code == code
 
 
-def test_only_one_level_is_opened(tmp_path, ingested):
+def test_only_one_level_is_opened(tmp_path: Path, ingested: Ingested) -> None:
     webdataset_shard(tmp_path / "0.tar", 0, 2)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
@@ -175,7 +195,9 @@ def test_only_one_level_is_opened(tmp_path, ingested):
     assert "an archive of 1 .tar with 1 .tar" in dataset["error"]["message"]
 
 
-def test_a_caption_longer_than_the_model_reads_is_cut_and_counted(client, upload, work):
+def test_a_caption_longer_than_the_model_reads_is_cut_and_counted(
+    client: TestClient, upload: Upload, work: Work
+) -> None:
     rows = [{"file_name": f"{n}.png", "caption": "word " * (200 if n < 2 else 3)} for n in range(6)]
     files = {"metadata.jsonl": "\n".join(map(json.dumps, rows))} | {f"{n}.png": picture(n) for n in range(6)}
     dataset = upload(files_zip(files))

@@ -1,21 +1,26 @@
 """The OpenAPI document and the service say the same, whatever is sent: schemathesis, over every operation."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 import schemathesis
+from fastapi.testclient import TestClient
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 from schemathesis.schemas import BaseSchema
 
 from store import api_keys
+from store.database import Database
+from store.settings import Settings
 from tests.service.serving import in_a_process, watched
+from tests.service_fixtures import EmbeddingZip, ImageZip, Upload, Work
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "seed": 1,
     "generation": {"deterministic": True, "max-examples": 30, "no-shrink": True},
     "phases": {"stateful": {"generation": {"max-examples": 20}}},
@@ -65,23 +70,23 @@ def disagreements(schema: BaseSchema) -> tuple[Counter[str], list[str]]:
 
 
 @pytest.fixture
-def settings(settings):
+def settings(settings: Settings) -> Settings:
     """A tenant that may ask as often as it likes: how many requests a minute these are depends on the machine."""
     return settings.model_copy(update={"ecif_requests_per_minute": 10**9})
 
 
 @pytest.fixture
-def served(settings):
+def served(settings: Settings) -> Iterator[tuple[str, Any]]:
     """A server of its own process: whoever sends must not hold up whoever answers."""
     with in_a_process(settings) as (url, process):
         yield url, process
 
 
 @pytest.fixture
-def new_key(database):
+def new_key(database: Database) -> Callable[[], dict[str, str]]:
     """Headers with a key; from the first on everybody needs one."""
 
-    def make():
+    def make() -> dict[str, str]:
         with database.transaction() as session:
             return {"Authorization": f"Bearer {api_keys.create(session, 'default', None)[1]}"}
 
@@ -89,17 +94,17 @@ def new_key(database):
 
 
 @pytest.fixture
-def load(served, new_key):
+def load(served: tuple[str, Any], new_key: Callable[[], dict[str, str]]) -> Callable[..., BaseSchema]:
     """The document, as schemathesis reads it; its requests show a key."""
 
-    def make(**config):
+    def make(**config: Any) -> BaseSchema:
         schemathesis_config = SchemathesisConfig.from_dict({**CONFIG, **config, "headers": new_key()})
         return schemathesis.openapi.from_url(f"{served[0]}/openapi.json", config=schemathesis_config)
 
     return make
 
 
-def judge(watch):
+def judge(watch: Any) -> None:
     print(
         f"/healthz waited {watch.slowest:.2f} s at most, memory grew by {watch.grown >> 20} MiB"
     )  # shown by pytest -s
@@ -110,7 +115,9 @@ def judge(watch):
     assert watch.grown < 256 << 20
 
 
-def test_the_document_and_the_service_agree_whatever_is_sent(served, load, upload, image_zip, work):
+def test_the_document_and_the_service_agree_whatever_is_sent(
+    served: tuple[str, Any], load: Callable[..., BaseSchema], upload: Upload, image_zip: ImageZip, work: Work
+) -> None:
     upload(image_zip(3))
     work()
     schema = load()
@@ -123,7 +130,7 @@ def test_the_document_and_the_service_agree_whatever_is_sent(served, load, uploa
     judge(watch)
 
 
-def filled(begin, item, end):
+def filled(begin: str, item: str, end: str) -> str:
     return begin + ",".join([item] * ((MEBIBYTE - len(begin) - len(end)) // (len(item) + 1))) + end
 
 
@@ -144,16 +151,18 @@ BODIES = [
 ]
 
 
-def test_bodies_that_are_built_to_take_long_hold_up_nobody(served, new_key):
+def test_bodies_that_are_built_to_take_long_hold_up_nobody(
+    served: tuple[str, Any], new_key: Callable[[], dict[str, str]]
+) -> None:
     url, process = served
     key = new_key()
     with httpx.Client(base_url=url, headers=key, trust_env=False, timeout=60) as client, ThreadPoolExecutor(4) as pool:
 
-        def post(sent):
+        def post(sent: Any) -> httpx.Response:
             path, body = sent
             return client.post(path, content=body, headers={"content-type": "application/json"})
 
-        def post_form(body):
+        def post_form(body: str) -> httpx.Response:
             return client.post("/jobs", files={"dataset": ("x.zip", b"x")}, data={"spec": body})
 
         paths = ("/jobs", "/datasets", "/models")
@@ -167,8 +176,14 @@ def test_bodies_that_are_built_to_take_long_hold_up_nobody(served, new_key):
 
 @pytest.mark.parametrize("holds", ["images", "embeddings"])
 def test_the_document_and_the_service_agree_on_what_is_there(
-    load, client, upload, image_zip, embedding_zip, work, holds
-):
+    load: Callable[..., BaseSchema],
+    client: TestClient,
+    upload: Upload,
+    image_zip: ImageZip,
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    holds: str,
+) -> None:
     """A guess at an id finds nothing; here every id is one of a finished job and its dataset."""
     dataset = upload(image_zip(8, broken=(1,)) if holds == "images" else embedding_zip(8))["id"]
     tiny = {"architecture": "tiny"} if holds == "images" else None

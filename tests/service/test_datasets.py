@@ -6,15 +6,22 @@ import resource
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.service_fixtures import picture
+from store.blobs import Blobs
+from store.settings import Settings
+from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work, picture
 
 
-def test_an_upload_is_answered_before_it_is_read(client, upload, image_zip, work):
+def test_an_upload_is_answered_before_it_is_read(
+    client: TestClient, upload: Upload, image_zip: ImageZip, work: Work
+) -> None:
     dataset = upload(image_zip(), name="six pictures")
     assert dataset["status"] == "ingesting"
     assert dataset["name"] == "six pictures"
@@ -24,7 +31,9 @@ def test_an_upload_is_answered_before_it_is_read(client, upload, image_zip, work
     assert (ready["status"], ready["format"], ready["pair_count"], ready["rejected_count"]) == ("ready", "folder", 6, 0)
 
 
-def test_a_broken_image_is_turned_away_and_its_neighbours_are_kept(client, upload, image_zip, work):
+def test_a_broken_image_is_turned_away_and_its_neighbours_are_kept(
+    client: TestClient, upload: Upload, image_zip: ImageZip, work: Work
+) -> None:
     dataset = upload(image_zip(6, broken=(2,)))
     work()
     ready = client.get(f"/datasets/{dataset['id']}").json()
@@ -34,7 +43,9 @@ def test_a_broken_image_is_turned_away_and_its_neighbours_are_kept(client, uploa
     assert "images/2.png" in rejected["error"]
 
 
-def test_pairs_come_in_the_order_of_the_upload_page_by_page(client, upload, image_zip, work):
+def test_pairs_come_in_the_order_of_the_upload_page_by_page(
+    client: TestClient, upload: Upload, image_zip: ImageZip, work: Work
+) -> None:
     dataset = upload(image_zip(7, broken=(0,)))
     work()
     keys, params = [], {"limit": 3}
@@ -53,7 +64,9 @@ def test_pairs_come_in_the_order_of_the_upload_page_by_page(client, upload, imag
     assert (page["items"][-1]["width"], page["items"][-1]["height"]) == (32, 32)
 
 
-def test_the_image_comes_back_as_it_came_and_as_a_thumbnail(client, upload, image_zip, work):
+def test_the_image_comes_back_as_it_came_and_as_a_thumbnail(
+    client: TestClient, upload: Upload, image_zip: ImageZip, work: Work
+) -> None:
     content = image_zip(3)
     dataset = upload(content)
     work()
@@ -66,7 +79,7 @@ def test_the_image_comes_back_as_it_came_and_as_a_thumbnail(client, upload, imag
     assert small.content == answer.content  # it is as small
 
 
-def jpeg(width, height, seed=0):
+def jpeg(width: int, height: int, seed: int = 0) -> bytes:
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(coarse).resize((width, height)).save(out, "JPEG", quality=95)
@@ -74,7 +87,7 @@ def jpeg(width, height, seed=0):
 
 
 @pytest.fixture
-def photographs(upload, work):
+def photographs(upload: Upload, work: Work) -> tuple[str, dict[str, bytes]]:
     """A dataset of three images, 640 × 400, 200 × 100 and 300 × 600 pixels, the last with a second caption."""
     images = {"large.jpg": jpeg(640, 400), "small.jpg": jpeg(200, 100), "twice.jpg": jpeg(300, 600, seed=1)}
     rows = [{"file_name": name, "caption": ["one", "another"] if name == "twice.jpg" else "one"} for name in images]
@@ -103,7 +116,9 @@ def photographs(upload, work):
         ("twice.jpg#2", 256, (128, 256)),
     ],
 )
-def test_a_size_picks_the_thumbnail_that_fits(client, photographs, key, size, shown):
+def test_a_size_picks_the_thumbnail_that_fits(
+    client: TestClient, photographs: tuple[str, dict[str, bytes]], key: str, size: int, shown: tuple[int, int] | None
+) -> None:
     dataset, images = photographs
     answer = client.get(f"/datasets/{dataset}/pairs/{key.replace('#', '%23')}/image", params={"size": size})
     assert answer.headers["content-type"] == "image/jpeg"
@@ -113,7 +128,9 @@ def test_a_size_picks_the_thumbnail_that_fits(client, photographs, key, size, sh
         assert Image.open(io.BytesIO(answer.content)).size == shown
 
 
-def test_an_image_ingested_before_there_were_thumbnails_comes_as_it_came(client, photographs, blobs):
+def test_an_image_ingested_before_there_were_thumbnails_comes_as_it_came(
+    client: TestClient, photographs: tuple[str, dict[str, bytes]], blobs: Blobs
+) -> None:
     dataset, images = photographs
     (thumbnails,) = [name for name, _ in blobs.list(f"datasets/{dataset}") if name.endswith(".thumbnails")]
     blobs.delete(thumbnails)
@@ -121,19 +138,23 @@ def test_an_image_ingested_before_there_were_thumbnails_comes_as_it_came(client,
     assert answer.content == images["large.jpg"]
 
 
-def test_thumbnails_are_deleted_with_their_dataset(client, photographs, blobs):
+def test_thumbnails_are_deleted_with_their_dataset(
+    client: TestClient, photographs: tuple[str, dict[str, bytes]], blobs: Blobs
+) -> None:
     dataset, _ = photographs
     client.delete(f"/datasets/{dataset}")
     assert not list(blobs.list(f"datasets/{dataset}"))
     assert client.get(f"/datasets/{dataset}/pairs/large.jpg/image", params={"size": 64}).status_code == 404
 
 
-def test_a_process_that_serves_imports_no_image_decoder():
+def test_a_process_that_serves_imports_no_image_decoder() -> None:
     program = "import sys, service.app; sys.exit('PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_an_image_that_unpacks_to_much_is_shown_in_little_memory(client, upload, work):
+def test_an_image_that_unpacks_to_much_is_shown_in_little_memory(
+    client: TestClient, upload: Upload, work: Work
+) -> None:
     """250 KB of PNG are 256 MB of pixels: the API passes on the bytes of thumbnails and nothing else."""
     bomb, archived = io.BytesIO(), io.BytesIO()
     Image.new("RGBA", (7900, 7900), (1, 2, 3, 255)).save(bomb, "PNG")
@@ -149,7 +170,7 @@ def test_an_image_that_unpacks_to_much_is_shown_in_little_memory(client, upload,
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
 
 
-def test_a_deleted_dataset_is_gone(client, upload, image_zip, blobs):
+def test_a_deleted_dataset_is_gone(client: TestClient, upload: Upload, image_zip: ImageZip, blobs: Blobs) -> None:
     dataset = upload(image_zip(2))
     assert client.delete(f"/datasets/{dataset['id']}").status_code == 204
     assert client.get(f"/datasets/{dataset['id']}").status_code == 404
@@ -158,7 +179,7 @@ def test_a_deleted_dataset_is_gone(client, upload, image_zip, blobs):
     assert client.get("/datasets").json()["total"] == 0
 
 
-def test_datasets_are_listed_newest_first(client, upload, image_zip):
+def test_datasets_are_listed_newest_first(client: TestClient, upload: Upload, image_zip: ImageZip) -> None:
     ids = [upload(image_zip(1))["id"] for _ in range(3)]
     first = client.get("/datasets", params={"limit": 2}).json()
     second = client.get("/datasets", params={"limit": 2, "cursor": first["next_cursor"]}).json()
@@ -173,7 +194,9 @@ def test_datasets_are_listed_newest_first(client, upload, image_zip):
         (b"PK\x03\x04 cut short", "data.zip", "unreadable_archive", "archive"),
     ],
 )
-def test_an_unreadable_upload_fails_with_its_reason(client, upload, work, content, filename, code, said):
+def test_an_unreadable_upload_fails_with_its_reason(
+    client: TestClient, upload: Upload, work: Work, content: bytes, filename: str, code: str, said: str
+) -> None:
     dataset = upload(content, filename)
     work()
     failed = client.get(f"/datasets/{dataset['id']}").json()
@@ -182,7 +205,9 @@ def test_an_unreadable_upload_fails_with_its_reason(client, upload, work, conten
     assert said in failed["error"]["message"]
 
 
-def test_classes_become_captions_by_the_template_that_came_with_them(client, upload, work):
+def test_classes_become_captions_by_the_template_that_came_with_them(
+    client: TestClient, upload: Upload, work: Work
+) -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for n, name in enumerate(("tabby_cat/1.png", "dog/1.png")):
@@ -195,7 +220,7 @@ def test_classes_become_captions_by_the_template_that_came_with_them(client, upl
     assert [pair["extra"] for pair in pairs] == [{"label": "tabby_cat"}, {"label": "dog"}]
 
 
-def test_a_missing_caption_column_is_named(client, upload, image_zip, work):
+def test_a_missing_caption_column_is_named(client: TestClient, upload: Upload, image_zip: ImageZip, work: Work) -> None:
     dataset = upload(image_zip(2, columns=("file_name", "words")))
     work()
     failed = client.get(f"/datasets/{dataset['id']}").json()
@@ -204,7 +229,9 @@ def test_a_missing_caption_column_is_named(client, upload, image_zip, work):
     assert "words" in failed["error"]["message"]
 
 
-def test_no_usable_pair_fails_the_dataset_and_keeps_the_reasons(client, upload, image_zip, work):
+def test_no_usable_pair_fails_the_dataset_and_keeps_the_reasons(
+    client: TestClient, upload: Upload, image_zip: ImageZip, work: Work
+) -> None:
     dataset = upload(image_zip(2, broken=(0, 1)))
     work()
     failed = client.get(f"/datasets/{dataset['id']}").json()
@@ -212,7 +239,9 @@ def test_no_usable_pair_fails_the_dataset_and_keeps_the_reasons(client, upload, 
     assert len(client.get(f"/datasets/{dataset['id']}/pairs", params={"rejected": True}).json()["items"]) == 2
 
 
-def test_embeddings_of_different_lengths_name_both_shapes(client, upload, embedding_zip, work):
+def test_embeddings_of_different_lengths_name_both_shapes(
+    client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, work: Work
+) -> None:
     dataset = upload(embedding_zip(10, text_rows=9))
     work()
     error = client.get(f"/datasets/{dataset['id']}").json()["error"]
@@ -243,13 +272,15 @@ def test_embeddings_of_different_lengths_name_both_shapes(client, upload, embedd
         ),
     ],
 )
-def test_a_bad_upload_request_is_a_problem(client, problem_of, request_kwargs, status, code):
+def test_a_bad_upload_request_is_a_problem(
+    client: TestClient, problem_of: ProblemOf, request_kwargs: dict[str, Any], status: int, code: str
+) -> None:
     problem = problem_of(client.post("/datasets", **request_kwargs))
     assert (problem["status"], problem["code"]) == (status, code)
     assert client.get("/datasets").json()["total"] == 0
 
 
-def test_an_upload_over_the_limit_is_a_413_and_leaves_nothing(settings, problem_of):
+def test_an_upload_over_the_limit_is_a_413_and_leaves_nothing(settings: Settings, problem_of: ProblemOf) -> None:
     from fastapi.testclient import TestClient
 
     from service.app import create_app
@@ -258,7 +289,7 @@ def test_an_upload_over_the_limit_is_a_413_and_leaves_nothing(settings, problem_
     with TestClient(create_app(small)) as client:
         declared = client.post("/datasets", files={"file": ("x.zip", b"x" * 2000)})
 
-        def undeclared():
+        def undeclared() -> Iterator[bytes]:
             yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
             for _ in range(20):
                 yield b"x" * 100

@@ -4,19 +4,25 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from service import events
 from service.concurrency import Streams
+from store.database import Database
 from store.errors import LimitError
+from store.settings import Settings
 from tests.service.serving import in_a_process, in_a_thread
+from tests.service_fixtures import EmbeddingZip, Upload, Work
 
 
-def events_of(lines):
+def events_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The events of a stream of lines, as browsers read them; a comment is the event `:`."""
     event = {}
     for line in lines:
@@ -31,13 +37,13 @@ def events_of(lines):
 
 
 @pytest.fixture
-def job(client, upload, embedding_zip):
+def job(client: TestClient, upload: Upload, embedding_zip: EmbeddingZip) -> str:
     """Queued: nobody works on it yet."""
     dataset = upload(embedding_zip(40))["id"]
     return client.post("/jobs", json={"task": "misalignment", "dataset": dataset}).json()["id"]
 
 
-def test_a_job_is_followed_to_its_end(settings, job, work):
+def test_a_job_is_followed_to_its_end(settings: Settings, job: str, work: Work) -> None:
     patient = settings.model_copy(update={"ecif_stream_seconds": 60, "ecif_heartbeat_seconds": 0.02})
     with in_a_thread(patient) as url, httpx.stream("GET", f"{url}/jobs/{job}/events", trust_env=False) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -60,7 +66,7 @@ def test_a_job_is_followed_to_its_end(settings, job, work):
     assert len({event["id"] for event in seen}) == len(seen)
 
 
-def test_whoever_has_seen_the_end_is_told_not_to_come_back(client, job, work):
+def test_whoever_has_seen_the_end_is_told_not_to_come_back(client: TestClient, job: str, work: Work) -> None:
     first = list(events_of(client.get(f"/jobs/{job}/events").text.splitlines()))
     assert [event["event"] for event in first] == ["progress"]  # and then the stream had lasted long enough
     again = client.get(f"/jobs/{job}/events", headers={"Last-Event-ID": first[0]["id"]})
@@ -71,7 +77,9 @@ def test_whoever_has_seen_the_end_is_told_not_to_come_back(client, job, work):
     assert client.get(f"/jobs/{job}/events", headers={"Last-Event-ID": end["id"]}).status_code == 204
 
 
-def test_a_comment_is_sent_while_nothing_happens_and_a_deleted_job_ends_it(client, job, monkeypatch):
+def test_a_comment_is_sent_while_nothing_happens_and_a_deleted_job_ends_it(
+    client: TestClient, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(events, "_QUIET_SECONDS", 0.1)
     sent = list(events_of(client.get(f"/jobs/{job}/events").text.splitlines()))
     assert {event["event"] for event in sent[1:]} == {":"}
@@ -79,7 +87,9 @@ def test_a_comment_is_sent_while_nothing_happens_and_a_deleted_job_ends_it(clien
     assert client.get(f"/jobs/{job}/events").status_code == 404
 
 
-def test_no_connection_is_held_and_what_is_left_is_not_counted_any_more(settings, job, database):
+def test_no_connection_is_held_and_what_is_left_is_not_counted_any_more(
+    settings: Settings, job: str, database: Database
+) -> None:
     patient = settings.model_copy(update={"ecif_stream_seconds": 60, "ecif_max_streams": 3})
     with in_a_thread(patient) as url, httpx.Client(base_url=url, trust_env=False) as http:
         streams = ExitStack()
@@ -99,7 +109,7 @@ def test_no_connection_is_held_and_what_is_left_is_not_counted_any_more(settings
         assert status == 200
 
 
-def test_a_server_that_is_told_to_end_does_not_wait_for_streams(settings, job):
+def test_a_server_that_is_told_to_end_does_not_wait_for_streams(settings: Settings, job: str) -> None:
     patient = settings.model_copy(update={"ecif_stream_seconds": 60})
     with (
         in_a_process(patient) as (url, process),
@@ -112,7 +122,7 @@ def test_a_server_that_is_told_to_end_does_not_wait_for_streams(settings, job):
         assert process.wait(20) in (0, -signal.SIGTERM)
 
 
-def test_a_stream_is_counted_while_it_lasts():
+def test_a_stream_is_counted_while_it_lasts() -> None:
     streams = Streams(1)
     with streams.one_more("ours"):
         with pytest.raises(LimitError):

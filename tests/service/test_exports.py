@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 import time
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,17 +18,17 @@ from service.exports import source
 from service.exports.text import safe
 from store import exports
 from store.tables import SCORES, Dataset
-from tests.service.exporting import ROWS, UIDS
-from tests.service_fixtures import picture
+from tests.service.exporting import ROWS, UIDS, World
+from tests.service_fixtures import ProblemOf, picture
 
 CAPTIONS = {row["file_name"]: row["caption"] for row in ROWS}
 
 
-def jsonl(content):
+def jsonl(content: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content.decode().splitlines()]
 
 
-def test_jsonl_is_the_results_and_every_column_that_came(world, job):
+def test_jsonl_is_the_results_and_every_column_that_came(world: World, job: str) -> None:
     rows, results = jsonl(world.export(job, "jsonl")), world.results(job)
     assert [row["rank"] for row in rows] == list(range(1, 13))
     came = {row["file_name"]: row for row in ROWS}
@@ -43,7 +44,7 @@ def test_jsonl_is_the_results_and_every_column_that_came(world, job):
         assert extra == expected
 
 
-def test_csv_is_whole_and_safe_to_open_in_a_spreadsheet(world, job):
+def test_csv_is_whole_and_safe_to_open_in_a_spreadsheet(world: World, job: str) -> None:
     answer = world.client.get(f"/jobs/{job}/export")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert answer.headers["content-disposition"] == f'attachment; filename="{job}.all.csv"'
@@ -73,12 +74,12 @@ def test_csv_is_whole_and_safe_to_open_in_a_spreadsheet(world, job):
     [("=1", "'=1"), ("-1", "-1"), ("+1.5e-3", "+1.5e-3"), ("-1+1", "'-1+1"), ("-", "'-"), ("", ""), (-1.5, -1.5),
      ("\n=1", "'\n=1"), ("＝1", "'＝1"), ("a=1", "a=1"), (["=1"], '["=1"]'), (True, "true"), (None, None)],
 )  # fmt: skip
-def test_a_cell_that_would_be_a_formula_becomes_text(cell, expected):
+def test_a_cell_that_would_be_a_formula_becomes_text(cell: object, expected: str | float | None) -> None:
     assert safe(cell) == expected
 
 
 @pytest.mark.parametrize("start", ["-", "-1.", "-1e"])
-def test_a_long_cell_is_judged_in_linear_time(start):
+def test_a_long_cell_is_judged_in_linear_time(start: str) -> None:
     """Quadratic, the first of them takes hours."""
     cell = start + "1" * 1_000_000 + "x"
     began = time.perf_counter()
@@ -86,7 +87,7 @@ def test_a_long_cell_is_judged_in_linear_time(start):
     assert time.perf_counter() - began < 2
 
 
-def test_parquet_has_typed_columns(world, job):
+def test_parquet_has_typed_columns(world: World, job: str) -> None:
     answer = world.client.get(f"/jobs/{job}/export", params={"format": "parquet"})
     assert answer.headers["content-type"] == "application/vnd.apache.parquet"
     table = parquet.read_table(pa.BufferReader(answer.content))
@@ -107,14 +108,14 @@ def test_parquet_has_typed_columns(world, job):
         }
 
 
-def test_npy_is_a_subset_as_datacomp_has_them(world, job):
+def test_npy_is_a_subset_as_datacomp_has_them(world: World, job: str) -> None:
     subset = np.load(io.BytesIO(world.export(job, "npy")))
     expected = np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in UIDS], np.dtype("u8,u8"))
     assert subset.dtype == np.dtype("u8,u8")
     assert (subset == np.sort(expected)).all()
 
 
-def test_what_is_kept_adds_up(world, embeddings):
+def test_what_is_kept_adds_up(world: World, embeddings: str) -> None:
     flagged, clean, every = ([row["key"] for row in jsonl(world.export(embeddings, "jsonl", keep))]
                              for keep in ("flagged", "clean", "all"))  # fmt: skip
     assert flagged == [row["key"] for row in world.results(embeddings, flagged=True)]
@@ -124,7 +125,7 @@ def test_what_is_kept_adds_up(world, embeddings):
     assert sorted(flagged + clean) == sorted(every)
 
 
-def test_an_export_of_nothing_is_a_table_without_rows(world, job):
+def test_an_export_of_nothing_is_a_table_without_rows(world: World, job: str) -> None:
     assert not world.results(job, flagged=True)
     assert len(world.export(job, "csv", "flagged").splitlines()) == 1
     assert parquet.read_table(pa.BufferReader(world.export(job, "parquet", "flagged"))).num_rows == 0
@@ -133,7 +134,7 @@ def test_an_export_of_nothing_is_a_table_without_rows(world, job):
         assert tar.getnames() == []
 
 
-def test_pieces_join_without_a_seam(world, job, monkeypatch):
+def test_pieces_join_without_a_seam(world: World, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {form: world.export(job, form) for form in ("csv", "jsonl", "webdataset", "npy", "open_clip")}
     typed = parquet.read_schema(pa.BufferReader(world.export(job, "parquet")))
     for name, value in (("_ROWS", 5), ("_FETCHED", 2), ("_TEXT", 100)):
@@ -146,7 +147,9 @@ def test_pieces_join_without_a_seam(world, job, monkeypatch):
     assert table.read()["rank"].to_pylist() == list(range(1, 13))
 
 
-def test_a_job_that_is_deleted_meanwhile_does_not_pass_for_a_whole_one(world, job, monkeypatch):
+def test_a_job_that_is_deleted_meanwhile_does_not_pass_for_a_whole_one(
+    world: World, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exports, "_ROWS", 5)
     monkeypatch.setattr("service.exports.source._expected", lambda _job, _keep: 13)
     with pytest.raises(RuntimeError, match="12 of 13 rows"):
@@ -161,19 +164,21 @@ def test_a_job_that_is_deleted_meanwhile_does_not_pass_for_a_whole_one(world, jo
         ({"format": "npy"}, "no_uids"),
     ],
 )
-def test_formats_that_make_no_sense_are_refused_with_the_reason(world, embeddings, problem_of, params, code):
+def test_formats_that_make_no_sense_are_refused_with_the_reason(
+    world: World, embeddings: str, problem_of: ProblemOf, params: dict[str, str], code: str
+) -> None:
     problem = problem_of(world.client.get(f"/jobs/{embeddings}/export", params=params))
     assert (problem["status"], problem["code"]) == (409, code)
 
 
-def test_keeping_what_nobody_flagged_is_refused(world, valuation, problem_of):
+def test_keeping_what_nobody_flagged_is_refused(world: World, valuation: str, problem_of: ProblemOf) -> None:
     for keep in ("clean", "flagged"):
         problem = problem_of(world.client.get(f"/jobs/{valuation}/export", params={"keep": keep}))
         assert (problem["status"], problem["code"]) == (409, "nothing_flagged")
     assert len(jsonl(world.export(valuation, "jsonl"))) == 48
 
 
-def test_a_traceback_is_a_list_by_query_and_no_dataset(world, traceback, problem_of):
+def test_a_traceback_is_a_list_by_query_and_no_dataset(world: World, traceback: str, problem_of: ProblemOf) -> None:
     rows = jsonl(world.export(traceback, "jsonl"))
     assert len(rows) == 300
     assert [row["query"] for row in rows[:4]] == ["0", "0", "0", "1"]
@@ -182,10 +187,12 @@ def test_a_traceback_is_a_list_by_query_and_no_dataset(world, traceback, problem
         assert (problem["status"], problem["code"]) == (409, "not_a_dataset")
 
 
-def test_a_dataset_that_is_deleted_leaves_its_table_but_no_images(world, job, problem_of):
+def test_a_dataset_that_is_deleted_leaves_its_table_but_no_images(
+    world: World, job: str, problem_of: ProblemOf
+) -> None:
     dataset = world.client.get(f"/jobs/{job}").json()["spec"]["dataset"]
 
-    def mark(deleted_at):
+    def mark(deleted_at: Any) -> None:
         with world.database.transaction() as session:
             session.execute(update(Dataset).where(Dataset.id == dataset).values(deleted_at=deleted_at))
 
@@ -200,7 +207,9 @@ def test_a_dataset_that_is_deleted_leaves_its_table_but_no_images(world, job, pr
 
 
 @pytest.mark.parametrize(("limit", "value"), [("_MOST_COLUMNS", 10), ("_LONGEST_NAME", 8)])
-def test_columns_that_are_too_many_for_a_table_are_jsonl(world, job, problem_of, monkeypatch, limit, value):
+def test_columns_that_are_too_many_for_a_table_are_jsonl(
+    world: World, job: str, problem_of: ProblemOf, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
     monkeypatch.setattr(f"service.exports.source.{limit}", value)
     for form in ("csv", "parquet", "open_clip"):
         problem = problem_of(world.client.get(f"/jobs/{job}/export", params={"format": form}))
@@ -208,7 +217,9 @@ def test_columns_that_are_too_many_for_a_table_are_jsonl(world, job, problem_of,
     assert len(jsonl(world.export(job, "jsonl"))) == 12
 
 
-def test_a_job_that_has_not_succeeded_has_nothing_to_export(world, embeddings, problem_of):
+def test_a_job_that_has_not_succeeded_has_nothing_to_export(
+    world: World, embeddings: str, problem_of: ProblemOf
+) -> None:
     dataset = world.client.get(f"/jobs/{embeddings}").json()["spec"]["dataset"]
     job = world.client.post("/jobs", json={"task": "misalignment", "dataset": dataset}).json()["id"]
     refusals = [problem_of(world.client.get(f"/jobs/{job}/{what}")) for what in ("results", "export")]
@@ -217,7 +228,7 @@ def test_a_job_that_has_not_succeeded_has_nothing_to_export(world, embeddings, p
     world.client.delete(f"/jobs/{job}")
 
 
-def test_names_that_a_result_has_too_are_set_apart():
+def test_names_that_a_result_has_too_are_set_apart() -> None:
     assert source.own_names(["rank", "a", "input_rank"]) == {
         "rank": "input_input_rank",
         "a": "a",
@@ -225,7 +236,7 @@ def test_names_that_a_result_has_too_are_set_apart():
     }
 
 
-def test_the_webdataset_holds_the_images_as_they_came(world, job):
+def test_the_webdataset_holds_the_images_as_they_came(world: World, job: str) -> None:
     with tarfile.open(fileobj=io.BytesIO(world.export(job, "webdataset"))) as tar:
         names = tar.getnames()
         assert names[:3] == ["000000001.png", "000000001.txt", "000000001.json"]

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 import redis
@@ -10,10 +11,12 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from standalone import servers
+from store.settings import Settings
+from tests.service_fixtures import EmbeddingZip
 
 
 @pytest.fixture
-def frozen_redis(tmp_path_factory):
+def frozen_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with servers.redis(tmp_path_factory.mktemp("redis")) as url:
         with redis.Redis.from_url(url) as connection:
             pid = connection.info("server")["process_id"]
@@ -22,7 +25,9 @@ def frozen_redis(tmp_path_factory):
         os.kill(pid, signal.SIGCONT)
 
 
-def test_a_frozen_redis_does_not_hold_a_post(settings, frozen_redis, embedding_zip):
+def test_a_frozen_redis_does_not_hold_a_post(
+    settings: Settings, frozen_redis: str, embedding_zip: EmbeddingZip
+) -> None:
     with TestClient(create_app(settings.model_copy(update={"redis_url": frozen_redis}))) as client:
         began = time.monotonic()
         dataset = client.post("/datasets", files={"file": ("x.zip", embedding_zip(4))})

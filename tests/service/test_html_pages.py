@@ -5,9 +5,12 @@ import hashlib
 import re
 
 from fastapi.responses import HTMLResponse
+from fastapi.testclient import TestClient
+
+from tests.service_fixtures import Answer, app_of
 
 
-def test_the_documentation_needs_no_other_host(client):
+def test_the_documentation_needs_no_other_host(client: TestClient) -> None:
     root = client.get("/", follow_redirects=False)
     assert root.headers["location"].endswith("/docs")
     page = client.get("/docs")
@@ -21,12 +24,12 @@ def test_the_documentation_needs_no_other_host(client):
         assert len(answer.content) > 500
 
 
-def policy_of(answer):
+def policy_of(answer: Answer) -> dict[str, list[str]]:
     directives = (directive.split() for directive in answer.headers["content-security-policy"].split(";"))
     return {name: values for name, *values in directives}
 
 
-def test_the_documentation_runs_its_own_scripts_and_no_others(client):
+def test_the_documentation_runs_its_own_scripts_and_no_others(client: TestClient) -> None:
     page = client.get("/docs")
     policy = policy_of(page)
     (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
@@ -38,8 +41,8 @@ def test_the_documentation_runs_its_own_scripts_and_no_others(client):
     assert not re.search(r"\son\w+=|javascript:", page.text)
 
 
-def test_a_page_that_says_nothing_may_do_nothing(client):
-    client.app.add_api_route("/page", lambda: HTMLResponse("<script>alert(1)</script>"))
+def test_a_page_that_says_nothing_may_do_nothing(client: TestClient) -> None:
+    app_of(client).add_api_route("/page", lambda: HTMLResponse("<script>alert(1)</script>"))
     answer = client.get("/page")
     assert policy_of(answer)["default-src"] == ["'none'"]
     assert "script-src" not in policy_of(answer)

@@ -1,24 +1,28 @@
 """Jobs, as a client sees them; the work itself is done in this process."""
 
 import json
+from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import update
 
+from store.database import Database
 from store.tables import Job
+from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload, Work
 
 SPEC = {"task": "misalignment", "fit": None, "objective": {"batch_size": 16}}
 
 
 @pytest.fixture
-def ready(upload, embedding_zip, work):
+def ready(upload: Upload, embedding_zip: EmbeddingZip, work: Work) -> str:
     """A ready dataset of 40 embedding pairs."""
     dataset = upload(embedding_zip(40, wrong=8))
     work()
     return dataset["id"]
 
 
-def test_the_answer_echoes_the_whole_specification(client, ready):
+def test_the_answer_echoes_the_whole_specification(client: TestClient, ready: str) -> None:
     answer = client.post("/jobs", json={"task": "misalignment", "dataset": ready})
     assert answer.status_code == 202
     job = answer.json()
@@ -52,7 +56,9 @@ def test_the_answer_echoes_the_whole_specification(client, ready):
     }
 
 
-def test_a_job_goes_from_queued_to_succeeded_and_says_when_to_ask_again(client, ready, work):
+def test_a_job_goes_from_queued_to_succeeded_and_says_when_to_ask_again(
+    client: TestClient, ready: str, work: Work
+) -> None:
     job = client.post("/jobs", json={**SPEC, "dataset": ready}).json()
     waiting = client.get(f"/jobs/{job['id']}")
     assert "retry-after" in waiting.headers
@@ -73,7 +79,7 @@ def test_a_job_goes_from_queued_to_succeeded_and_says_when_to_ask_again(client, 
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_data_and_specification_in_one_call(client, embedding_zip, work):
+def test_data_and_specification_in_one_call(client: TestClient, embedding_zip: EmbeddingZip, work: Work) -> None:
     answer = client.post(
         "/jobs",
         files={
@@ -93,8 +99,8 @@ def test_data_and_specification_in_one_call(client, embedding_zip, work):
     assert client.get("/datasets").json()["total"] == 2
 
 
-def test_a_job_on_an_upload_that_fails_fails_with_its_reason(client, work):
-    files = {"dataset": ("x.zip", b"no archive"), "spec": (None, json.dumps(SPEC))}
+def test_a_job_on_an_upload_that_fails_fails_with_its_reason(client: TestClient, work: Work) -> None:
+    files: dict[str, Any] = {"dataset": ("x.zip", b"no archive"), "spec": (None, json.dumps(SPEC))}
     job = client.post("/jobs", files=files).json()
     work()
     failed = client.get(f"/jobs/{job['id']}")
@@ -127,7 +133,9 @@ def test_a_job_on_an_upload_that_fails_fails_with_its_reason(client, work):
         ({"flag": {"false_discovery_rate": 2}}, "flag.false_discovery_rate", "1"),
     ],
 )
-def test_a_specification_that_cannot_be_names_its_field(client, ready, problem_of, change, field, said):
+def test_a_specification_that_cannot_be_names_its_field(
+    client: TestClient, ready: str, problem_of: ProblemOf, change: dict[str, Any], field: str, said: str
+) -> None:
     problem = problem_of(client.post("/jobs", json={**SPEC, "dataset": ready, **change}))
     assert problem["status"] == 422
     located = [(".".join(error["loc"][1:]), error["msg"]) for error in problem["errors"]]
@@ -154,7 +162,9 @@ def test_a_specification_that_cannot_be_names_its_field(client, ready, problem_o
         ({"objective": []}, {"objective": "Input should be an object"}),
     ],
 )
-def test_a_field_of_several_forms_is_named_as_it_was_written(client, ready, problem_of, change, errors):
+def test_a_field_of_several_forms_is_named_as_it_was_written(
+    client: TestClient, ready: str, problem_of: ProblemOf, change: dict[str, Any], errors: dict[str, str]
+) -> None:
     problem = problem_of(client.post("/jobs", json={**SPEC, "dataset": ready, **change}))
     assert problem["status"] == 422
     located = {".".join(error["loc"][1:]): error["msg"] for error in reversed(problem["errors"])}
@@ -184,13 +194,15 @@ def test_a_field_of_several_forms_is_named_as_it_was_written(client, ready, prob
         ({"content": b" " * 2_000_000, "headers": {"content-type": "application/json"}}, 413, "body_too_large"),
     ],
 )
-def test_a_body_that_is_no_specification_is_a_problem(client, problem_of, kwargs, status, code):
+def test_a_body_that_is_no_specification_is_a_problem(
+    client: TestClient, problem_of: ProblemOf, kwargs: dict[str, Any], status: int, code: str | None
+) -> None:
     problem = problem_of(client.post("/jobs", **kwargs))
     assert problem["status"] == status
     assert code is None or problem["code"] == code
 
 
-def test_what_is_not_there_is_a_404_problem(client, problem_of):
+def test_what_is_not_there_is_a_404_problem(client: TestClient, problem_of: ProblemOf) -> None:
     for method, path in [
         ("GET", "/jobs/job_x"),
         ("DELETE", "/jobs/job_x"),
@@ -205,7 +217,9 @@ def test_what_is_not_there_is_a_404_problem(client, problem_of):
     assert problem_of(client.get("/jobs/a%00b"))["status"] == 400
 
 
-def test_cancelling_is_idempotent_and_an_ended_job_cannot_be(client, ready, work, problem_of):
+def test_cancelling_is_idempotent_and_an_ended_job_cannot_be(
+    client: TestClient, ready: str, work: Work, problem_of: ProblemOf
+) -> None:
     first = client.post("/jobs", json={**SPEC, "dataset": ready}).json()
     for _ in range(2):
         answer = client.post(f"/jobs/{first['id']}/cancel")
@@ -216,7 +230,9 @@ def test_cancelling_is_idempotent_and_an_ended_job_cannot_be(client, ready, work
     assert problem_of(client.post(f"/jobs/{second['id']}/cancel"))["code"] == "job_ended"
 
 
-def test_a_deleted_job_is_gone_and_lets_its_dataset_go(client, ready, work, problem_of):
+def test_a_deleted_job_is_gone_and_lets_its_dataset_go(
+    client: TestClient, ready: str, work: Work, problem_of: ProblemOf
+) -> None:
     job = client.post("/jobs", json={**SPEC, "dataset": ready}).json()
     assert problem_of(client.delete(f"/datasets/{ready}"))["code"] == "dataset_in_use"
     work()
@@ -225,7 +241,7 @@ def test_a_deleted_job_is_gone_and_lets_its_dataset_go(client, ready, work, prob
     assert client.delete(f"/datasets/{ready}").status_code == 204
 
 
-def test_a_configuration_that_no_machine_can_hold_is_refused_at_once(client, ready):
+def test_a_configuration_that_no_machine_can_hold_is_refused_at_once(client: TestClient, ready: str) -> None:
     """35 GiB of weights were accepted, and killed workers one after the other."""
     tower = {"width": 8192, "layers": 12, "heads": 64}
     architecture = {"embed_dim": 1024, "vision_cfg": {"image_size": 224, "patch_size": 32, "width": 8192, "layers": 12}}
@@ -239,7 +255,9 @@ def test_a_configuration_that_no_machine_can_hold_is_refused_at_once(client, rea
     assert "GiB of weights, and there is room for 16.0" in problem["detail"]
 
 
-def test_a_job_in_a_phase_that_only_a_newer_release_knows_can_be_read(client, ready, database):
+def test_a_job_in_a_phase_that_only_a_newer_release_knows_can_be_read(
+    client: TestClient, ready: str, database: Database
+) -> None:
     job = client.post("/jobs", json={"task": "misalignment", "dataset": ready}).json()["id"]
     with database.transaction() as session:
         session.execute(update(Job).where(Job.id == job).values(phase="tomorrow", status="running"))

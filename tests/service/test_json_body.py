@@ -2,13 +2,16 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from fastapi.exceptions import RequestValidationError
+from fastapi.testclient import TestClient
 
 from service.errors import MalformedError
 from service.json_body import parse
 from store.specification import JobSettings, JobSpec
+from tests.service_fixtures import ProblemOf
 
 MEBIBYTE = 1 << 20
 
@@ -17,7 +20,7 @@ def filled(item: str) -> str:
     return ",".join([item] * (MEBIBYTE // (len(item) + 1) - 100))
 
 
-def test_a_name_that_is_given_twice_is_found_in_linear_time():
+def test_a_name_that_is_given_twice_is_found_in_linear_time() -> None:
     """Quadratic, this takes minutes."""
     body = "{" + ",".join(f'"{n}":0' for n in range(80_000)) + ',"79999":0}'
     began = time.perf_counter()
@@ -28,7 +31,7 @@ def test_a_name_that_is_given_twice_is_found_in_linear_time():
         parse('{"task": "valuation", "dataset": "ds", "task": "removal"}', JobSpec, ("body",))
 
 
-def test_a_message_does_not_repeat_a_mebibyte():
+def test_a_message_does_not_repeat_a_mebibyte() -> None:
     name = "n" * MEBIBYTE
     with pytest.raises(MalformedError) as refused:
         parse(f'{{"{name}": 1, "{name}": 2}}', JobSpec, ("body",))
@@ -46,7 +49,7 @@ def test_a_message_does_not_repeat_a_mebibyte():
         '"task":"traceback","queries":{{"dataset":"ds","candidates":[{}]}}',
     ],
 )
-def test_half_a_million_wrong_items_are_one_error(fields):
+def test_half_a_million_wrong_items_are_one_error(fields: str) -> None:
     with pytest.raises(RequestValidationError) as refused:
         parse("{" + fields.format(filled("0")) + "}", JobSettings, ("body",))
     assert len(refused.value.errors()) <= 3
@@ -54,10 +57,12 @@ def test_half_a_million_wrong_items_are_one_error(fields):
 
 @pytest.mark.parametrize(("path", "module"), [("/jobs", "jobs.endpoints"), ("/datasets", "datasets.creation"),
                                               ("/models", "models")])  # fmt: skip
-def test_no_body_is_parsed_on_the_event_loop(client, monkeypatch, path, module):
+def test_no_body_is_parsed_on_the_event_loop(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str, module: str
+) -> None:
     on_the_loop = []
 
-    def watched(*args):
+    def watched(*args: Any) -> Any:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -71,8 +76,8 @@ def test_no_body_is_parsed_on_the_event_loop(client, monkeypatch, path, module):
     assert on_the_loop == [False]
 
 
-def test_the_name_of_an_architecture_is_short_in_a_form_too(client, problem_of):
-    form = {"files": {"file": ("m.safetensors", b"x")}, "data": {"architecture": "a" * 100_000}}
+def test_the_name_of_an_architecture_is_short_in_a_form_too(client: TestClient, problem_of: ProblemOf) -> None:
+    form: dict[str, Any] = {"files": {"file": ("m.safetensors", b"x")}, "data": {"architecture": "a" * 100_000}}
     problem = problem_of(client.post("/models", **form))
     assert (problem["status"], problem["code"]) == (422, "name_too_long")
     assert len(problem["detail"]) < 500

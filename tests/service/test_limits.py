@@ -3,8 +3,10 @@
 import json
 import select
 import socket
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -12,19 +14,24 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.limits import Incoming, RequestRate
 from store import api_keys, jobs, owners
+from store.database import Database
 from store.errors import LimitError
+from store.settings import Settings
 from store.tables import Job
 from tests.service.serving import in_a_thread
+from tests.service_fixtures import Answer, EmbeddingZip, ImageZip, ProblemOf, Upload, Work
+
+Limited = Callable[..., list[TestClient]]
 
 SPEC = {"task": "misalignment", "fit": None}
 
 
 @pytest.fixture
-def limited(settings, database):
+def limited(settings: Settings, database: Database) -> Iterator[Limited]:
     """A service with the given limits, and a client of it for each of two tenants."""
     opened = []
 
-    def make(**limits):
+    def make(**limits: Any) -> list[TestClient]:
         app = create_app(settings.model_copy(update=limits))
         opened.append(TestClient(app, raise_server_exceptions=False).__enter__())
         with database.transaction() as session:
@@ -36,14 +43,14 @@ def limited(settings, database):
         client.__exit__(None, None, None)
 
 
-def limit_of(answer, problem_of):
+def limit_of(answer: Answer, problem_of: ProblemOf) -> str:
     problem = problem_of(answer)
     assert problem["status"] == 429
     assert int(answer.headers["retry-after"]) > 0
     return problem["code"]
 
 
-def test_requests_a_minute_are_counted_for_each_tenant(limited, problem_of):
+def test_requests_a_minute_are_counted_for_each_tenant(limited: Limited, problem_of: ProblemOf) -> None:
     one, other = limited(ecif_requests_per_minute=3)
     answers = [one.get("/jobs") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -52,7 +59,7 @@ def test_requests_a_minute_are_counted_for_each_tenant(limited, problem_of):
     assert one.get("/healthz").status_code == 200
 
 
-def test_a_bucket_fills_again_while_nobody_asks():
+def test_a_bucket_fills_again_while_nobody_asks() -> None:
     now = 0.0
     rate = RequestRate(60, lambda: now)
     for _ in range(60):
@@ -66,7 +73,9 @@ def test_a_bucket_fills_again_while_nobody_asks():
         rate.count("a")
 
 
-def test_unfinished_jobs_are_counted_exactly_even_at_once(limited, embedding_zip, problem_of):
+def test_unfinished_jobs_are_counted_exactly_even_at_once(
+    limited: Limited, embedding_zip: EmbeddingZip, problem_of: ProblemOf
+) -> None:
     one, other = limited(ecif_max_unfinished_jobs=3)
     datasets = [
         client.post("/datasets", files={"file": ("x.zip", embedding_zip(4))}).json()["id"] for client in (one, other)
@@ -81,14 +90,16 @@ def test_unfinished_jobs_are_counted_exactly_even_at_once(limited, embedding_zip
     assert one.post("/jobs", json={**SPEC, "dataset": datasets[0]}).status_code == 202
 
 
-def test_stored_bytes_are_counted_and_given_back(limited, embedding_zip, settings, problem_of):
+def test_stored_bytes_are_counted_and_given_back(
+    limited: Limited, embedding_zip: EmbeddingZip, settings: Settings, problem_of: ProblemOf
+) -> None:
     content = embedding_zip(4)
     one, other = limited(ecif_max_stored_bytes=len(content) * 2)
     files, key = {"file": ("x.zip", content)}, {"Idempotency-Key": "1"}
     first = one.post("/datasets", files=files, headers=key).json()["id"]
     assert limit_of(one.post("/datasets", files={"file": ("x.zip", content * 2)}), problem_of) == "too_many_bytes"
 
-    def undeclared():
+    def undeclared() -> Iterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
         yield content * 2
         yield b"\r\n--x--\r\n"
@@ -102,7 +113,9 @@ def test_stored_bytes_are_counted_and_given_back(limited, embedding_zip, setting
     assert one.post("/datasets", files=files).status_code == 201
 
 
-def test_an_upload_of_unknown_length_is_refused_while_it_comes(settings, database, problem_of):
+def test_an_upload_of_unknown_length_is_refused_while_it_comes(
+    settings: Settings, database: Database, problem_of: ProblemOf
+) -> None:
     """Counted at its end only, all 64 MiB were on the disk before anybody saw that they are too many."""
     with database.transaction() as session:
         secret = api_keys.create(session, "a", None)[1]
@@ -130,7 +143,7 @@ def test_an_upload_of_unknown_length_is_refused_while_it_comes(settings, databas
     assert sent < 32 << 20, "beyond what lies in the buffers of two sockets"
 
 
-def test_uploads_that_come_at_once_are_counted_together():
+def test_uploads_that_come_at_once_are_counted_together() -> None:
     incoming = Incoming()
     with incoming.counted("a", 100, 0) as one, incoming.counted("a", 100, 0) as other:
         one(60)
@@ -144,8 +157,10 @@ def test_uploads_that_come_at_once_are_counted_together():
         again(100)
 
 
-def test_what_is_made_of_an_upload_and_by_a_job_counts_too(settings, client, upload, image_zip, work, database):
-    def stored_size(folder):
+def test_what_is_made_of_an_upload_and_by_a_job_counts_too(
+    settings: Settings, client: TestClient, upload: Upload, image_zip: ImageZip, work: Work, database: Database
+) -> None:
+    def stored_size(folder: str) -> int:
         files = [path for path in (settings.ecif_home / "blobs" / folder).rglob("*") if path.is_file()]
         return sum(path.stat().st_size for path in files)
 
@@ -168,7 +183,9 @@ def test_what_is_made_of_an_upload_and_by_a_job_counts_too(settings, client, upl
         assert owners.stored_bytes(session) == before
 
 
-def test_a_tenant_beyond_its_bytes_begins_no_job(limited, embedding_zip, database, problem_of):
+def test_a_tenant_beyond_its_bytes_begins_no_job(
+    limited: Limited, embedding_zip: EmbeddingZip, database: Database, problem_of: ProblemOf
+) -> None:
     one, _ = limited(ecif_max_stored_bytes=10_000)
     dataset = one.post("/datasets", files={"file": ("x.zip", embedding_zip(4))}).json()["id"]
     job = one.post("/jobs", json={**SPEC, "dataset": dataset})
@@ -181,8 +198,12 @@ def test_a_tenant_beyond_its_bytes_begins_no_job(limited, embedding_zip, databas
 
 
 def test_datasets_that_are_being_ingested_are_counted_exactly_even_at_once(
-    limited, embedding_zip, settings, work, problem_of
-):
+    limited: Limited,
+    embedding_zip: EmbeddingZip,
+    settings: Settings,
+    work: Work,
+    problem_of: ProblemOf,
+) -> None:
     one, other = limited(ecif_max_unfinished_datasets=3)
     files = {"file": ("x.zip", embedding_zip(4))}
     with ThreadPoolExecutor(8) as pool:
@@ -197,14 +218,14 @@ def test_datasets_that_are_being_ingested_are_counted_exactly_even_at_once(
     one.patch(upload, content=b"x", headers=piece)
     for body in ({"uri": "https://example.org/x.zip"}, {"upload": upload.rpartition("/")[2]}):
         assert limit_of(one.post("/datasets", json=body), problem_of) == "too_many_unfinished_datasets"
-    form = {"files": {"dataset": ("x.zip", embedding_zip(4))}, "data": {"spec": json.dumps(SPEC)}}
+    form: dict[str, Any] = {"files": {"dataset": ("x.zip", embedding_zip(4))}, "data": {"spec": json.dumps(SPEC)}}
     assert limit_of(one.post("/jobs", **form), problem_of) == "too_many_unfinished_datasets"
     assert other.post("/datasets", files=files).status_code == 201
     work()
     assert one.post("/datasets", files=files).status_code == 201
 
 
-def test_without_keys_there_is_no_limit(settings, embedding_zip):
+def test_without_keys_there_is_no_limit(settings: Settings, embedding_zip: EmbeddingZip) -> None:
     least = {"ecif_requests_per_minute": 1, "ecif_max_unfinished_jobs": 1, "ecif_max_stored_bytes": 1}
     least["ecif_max_unfinished_datasets"] = 0
     with TestClient(create_app(settings.model_copy(update=least))) as client:

@@ -1,5 +1,7 @@
 """`/metrics`: what Prometheus reads, of the whole service, for whoever runs it."""
 
+from typing import Any
+
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -7,9 +9,11 @@ from sqlalchemy import event
 
 from service.metrics import DatabaseGauges
 from store import api_keys, gauges
+from store.database import Database
+from tests.service_fixtures import Answer, EmbeddingZip, Upload, Work
 
 
-def samples(answer):
+def samples(answer: Answer) -> dict[tuple[Any, ...], float]:
     """Every sample by its name and labels."""
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -20,7 +24,9 @@ def samples(answer):
     }
 
 
-def test_work_that_waits_and_work_that_is_done_are_told(client, upload, embedding_zip, work, database):
+def test_work_that_waits_and_work_that_is_done_are_told(
+    client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, work: Work, database: Database
+) -> None:
     first = upload(embedding_zip(10))["id"]
     client.post("/jobs", json={"task": "misalignment", "dataset": first, "fit": None})
     waiting = samples(client.get("/metrics"))
@@ -37,14 +43,14 @@ def test_work_that_waits_and_work_that_is_done_are_told(client, upload, embeddin
     assert now.upload_bytes == len(embedding_zip(10))
 
 
-def test_requests_are_counted_by_the_route_as_it_is_declared(client):
+def test_requests_are_counted_by_the_route_as_it_is_declared(client: TestClient) -> None:
     for path in ("/jobs/one", "/jobs/two", "/nowhere/at/all", "/jobs?limit=0", "/jobs?a=%00"):
         client.get(path)
     client.request("PURGE", "/jobs")
     seen = samples(client.get("/metrics"))
     counts = {key[1:]: value for key, value in seen.items() if key[0] == "ecif_http_requests_total"}
 
-    def count(method, route, status):
+    def count(method: str, route: str, status: str) -> float:
         return counts[(("method", method), ("route", route), ("status", status))]
 
     assert count("GET", "/jobs/{job_id}", "404") == 2
@@ -56,24 +62,29 @@ def test_requests_are_counted_by_the_route_as_it_is_declared(client):
     assert seen[timed] == 2
 
 
-def test_what_fails_here_is_counted_too(client, monkeypatch):
+def test_what_fails_here_is_counted_too(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("store.jobs.get", lambda *_: 1 / 0)
     assert client.get("/jobs/one").status_code == 500
     key = ("ecif_http_requests_total", ("method", "GET"), ("route", "/jobs/{job_id}"), ("status", "500"))
     assert samples(client.get("/metrics"))[key] == 1
 
 
-def test_the_database_is_asked_once_in_a_few_seconds():
+def test_the_database_is_asked_once_in_a_few_seconds() -> None:
     reads, now = [], [0.0]
     nothing = gauges.Gauges({}, {}, 0, 0, 0, 0.0)
-    state = DatabaseGauges(lambda: reads.append(1) or nothing, clock=lambda: now[0])
+
+    def read() -> gauges.Gauges:
+        reads.append(1)
+        return nothing
+
+    state = DatabaseGauges(read, clock=lambda: now[0])
     for moment, times in ((0.0, 1), (4.9, 1), (5.1, 2), (9.0, 2)):
         now[0] = moment
         list(state.collect())
         assert len(reads) == times
 
 
-def test_three_statements_tell_it_all(database):
+def test_three_statements_tell_it_all(database: Database) -> None:
     statements = []
     event.listen(database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     with database.transaction() as session:
@@ -82,7 +93,9 @@ def test_three_statements_tell_it_all(database):
 
 
 @pytest.mark.parametrize(("tenant", "status"), [("default", 200), ("lab", 403)])
-def test_with_keys_only_the_operator_reads_them(client, database, tenant, status):
+def test_with_keys_only_the_operator_reads_them(
+    client: TestClient, database: Database, tenant: str, status: int
+) -> None:
     with database.transaction() as session:
         secret = api_keys.create(session, tenant, None)[1]
     assert client.get("/metrics").status_code == 401
@@ -90,7 +103,9 @@ def test_with_keys_only_the_operator_reads_them(client, database, tenant, status
     assert keyed.get("/metrics").status_code == status
 
 
-def test_what_tenants_have_adds_up_and_names_none_of_them(client, database, embedding_zip):
+def test_what_tenants_have_adds_up_and_names_none_of_them(
+    client: TestClient, database: Database, embedding_zip: EmbeddingZip
+) -> None:
     for tenant in ("first-of-them", "second-of-them", "default"):
         with database.transaction() as session:
             headers = {"Authorization": f"Bearer {api_keys.create(session, tenant, None)[1]}"}

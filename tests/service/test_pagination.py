@@ -1,8 +1,13 @@
 """Listings stay small and cheap, whatever their rows hold; what is read by its id is whole."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from fastapi.testclient import TestClient
 from sqlalchemy import event
+
+from tests.service_fixtures import EmbeddingZip, ImageZip, Upload, Work, app_of
 
 JOBS = 40
 CONFIG = {
@@ -13,11 +18,11 @@ CONFIG = {
 
 
 @contextmanager
-def statements(client):
+def statements(client: TestClient) -> Iterator[list[str]]:
     """The statements that the service sends while the block lasts."""
-    engine, sent = client.app.state.service.database.engine, []
+    engine, sent = app_of(client).state.service.database.engine, []
 
-    def note(_connection, _cursor, statement, *_):
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         sent.append(statement)
 
     event.listen(engine, "before_cursor_execute", note)
@@ -27,13 +32,15 @@ def statements(client):
         event.remove(engine, "before_cursor_execute", note)
 
 
-def submitted(client, **spec):
+def submitted(client: TestClient, **spec: Any) -> dict[str, Any]:
     answer = client.post("/jobs", json={"task": "misalignment", "fit": None, **spec})
     assert answer.status_code == 202, answer.text
     return answer.json()
 
 
-def test_a_page_of_jobs_with_models_of_their_own_is_light(client, upload, image_zip):
+def test_a_page_of_jobs_with_models_of_their_own_is_light(
+    client: TestClient, upload: Upload, image_zip: ImageZip
+) -> None:
     dataset = upload(image_zip(2))["id"]
     jobs = [submitted(client, dataset=dataset, model={"architecture": CONFIG}) for _ in range(JOBS)]
     with statements(client) as sent:
@@ -51,7 +58,9 @@ def test_a_page_of_jobs_with_models_of_their_own_is_light(client, upload, image_
     assert len(sent) == 4, sent
 
 
-def test_the_progress_of_a_page_is_that_of_each_of_its_jobs(client, upload, embedding_zip, work):
+def test_the_progress_of_a_page_is_that_of_each_of_its_jobs(
+    client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, work: Work
+) -> None:
     done = submitted(client, dataset=upload(embedding_zip(10))["id"])
     work()
     waiting = [submitted(client, dataset=upload(embedding_zip(10 + n))["id"]) for n in range(3)]
@@ -64,7 +73,9 @@ def test_the_progress_of_a_page_is_that_of_each_of_its_jobs(client, upload, embe
     assert listed[-1]["progress"] == {"done": 10, "total": 10, "unit": "pairs"}
 
 
-def test_long_lists_of_a_specification_are_abridged_and_short_ones_are_not(client, upload, embedding_zip, work):
+def test_long_lists_of_a_specification_are_abridged_and_short_ones_are_not(
+    client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, work: Work
+) -> None:
     dataset = upload(embedding_zip(4))["id"]
     long = {"keys": [f"a key of pair {n}" for n in range(100)]}
     for keys in (["1"], long["keys"]):
@@ -74,7 +85,9 @@ def test_long_lists_of_a_specification_are_abridged_and_short_ones_are_not(clien
     assert second == ["1"]
 
 
-def test_a_listing_of_jobs_leaves_the_distributions_out(client, upload, embedding_zip, work):
+def test_a_listing_of_jobs_leaves_the_distributions_out(
+    client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, work: Work
+) -> None:
     dataset = upload(embedding_zip(10))
     job = submitted(client, dataset=dataset["id"])
     work()
@@ -84,7 +97,7 @@ def test_a_listing_of_jobs_leaves_the_distributions_out(client, upload, embeddin
     assert listed["summary"] == {name: value for name, value in whole["summary"].items() if name != "scores"}
 
 
-def test_a_page_of_models_abridges_their_configurations(client):
+def test_a_page_of_models_abridges_their_configurations(client: TestClient) -> None:
     for architecture in (CONFIG, "ViT-B-32"):
         answer = client.post("/models", json={"uri": "https://example.org/m.safetensors", "architecture": architecture})
         assert answer.status_code == 201, answer.text

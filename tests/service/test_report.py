@@ -5,40 +5,46 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Callable
 from hashlib import sha256
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from service.report import figures
-from tests.service.exporting import ROWS
-from tests.service_fixtures import picture
+from tests.service.exporting import ROWS, World
+from tests.service_fixtures import Answer, ProblemOf, picture
 
 
 class Page(HTMLParser):
     """What a browser would see."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
-        self.tags, self.links, self.attributes, self.words, self.pictures = [], [], set(), [], []
+        self.tags: list[str] = []
+        self.links: list[str | None] = []
+        self.attributes: set[str] = set()
+        self.words: list[str] = []
+        self.pictures: list[str | None] = []
         self.feed(text)
         self.text = " ".join(" ".join(self.words).split())
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes |= {name for name, _ in attrs}
         self.links += [value for name, value in attrs if name in ("src", "href", "action", "srcset", "data")]
         self.pictures += [value for name, value in attrs if tag == "img" and name == "src"]
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if self.tags[-1:] != ["style"]:
             self.words.append(data)
 
 
 @pytest.fixture
-def page(world):
-    def read(job, **headers):
+def page(world: World) -> Callable[..., tuple[Page, Answer]]:
+    def read(job: str, **headers: Any) -> tuple[Page, Answer]:
         answer = world.client.get(f"/jobs/{job}/report", headers=headers)
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -47,7 +53,7 @@ def page(world):
     return read
 
 
-def test_captions_are_text_and_nothing_is_loaded_or_run(page, job):
+def test_captions_are_text_and_nothing_is_loaded_or_run(page: Callable[..., tuple[Page, Answer]], job: str) -> None:
     seen, answer = page(job)
     assert not {"script", "iframe", "object", "link", "form", "base"} & set(seen.tags)
     assert not [name for name in seen.attributes if name.startswith("on") or name == "style"]
@@ -63,14 +69,16 @@ def test_captions_are_text_and_nothing_is_loaded_or_run(page, job):
     assert f"style-src 'sha256-{digest}'" in policy
 
 
-def test_images_are_inside_the_page_once_for_each_pair(page, job):
+def test_images_are_inside_the_page_once_for_each_pair(page: Callable[..., tuple[Page, Answer]], job: str) -> None:
     seen, _ = page(job)
     assert len(seen.pictures) == 12
     for url in seen.pictures:
         assert base64.b64decode(url.partition("base64,")[2])[:4] == b"\x89PNG"
 
 
-def test_a_large_image_is_a_thumbnail_in_the_page_and_not_there_without_one(world, page):
+def test_a_large_image_is_a_thumbnail_in_the_page_and_not_there_without_one(
+    world: World, page: Callable[..., tuple[Page, Answer]]
+) -> None:
     """One that came before thumbnails were made is shown only where it takes few bytes."""
     rows = [{"file_name": f"{n}.png", "caption": f"noise {n}"} for n in range(5)]
     out = io.BytesIO()
@@ -91,7 +99,9 @@ def test_a_large_image_is_a_thumbnail_in_the_page_and_not_there_without_one(worl
     assert len(seen.pictures) == 4
 
 
-def test_flags_are_told_with_what_they_are_worth_and_the_command_for_the_clean_pairs(world, page, embeddings):
+def test_flags_are_told_with_what_they_are_worth_and_the_command_for_the_clean_pairs(
+    world: World, page: Callable[..., tuple[Page, Answer]], embeddings: str
+) -> None:
     seen, answer = page(embeddings)
     flagged = world.client.get(f"/jobs/{embeddings}").json()["summary"]["counts"]["flagged"]
     assert f"flagged {flagged} " in seen.text
@@ -105,7 +115,7 @@ def test_flags_are_told_with_what_they_are_worth_and_the_command_for_the_clean_p
     assert {"plan", "score", "rank"} <= set(seen.text.split())
 
 
-def test_every_flagged_pair_is_marked_in_every_chart(world, embeddings):
+def test_every_flagged_pair_is_marked_in_every_chart(world: World, embeddings: str) -> None:
     summary = world.client.get(f"/jobs/{embeddings}").json()["summary"]
     answer = world.client.get(f"/jobs/{embeddings}/report").text
     drawn = answer.split('aria-label="histogram of ')[1:]
@@ -114,14 +124,16 @@ def test_every_flagged_pair_is_marked_in_every_chart(world, embeddings):
     assert set(marked.values()) == {summary["counts"]["flagged"]}
 
 
-def test_a_valuation_tells_what_was_held_out(page, valuation):
+def test_a_valuation_tells_what_was_held_out(page: Callable[..., tuple[Page, Answer]], valuation: str) -> None:
     seen, _ = page(valuation)
     assert "What each pair is worth" in seen.text
     assert "12 pairs were held out for validation" in seen.text
     assert "keep=clean" not in seen.text
 
 
-def test_a_traceback_shows_the_worst_queries_with_their_pairs(world, page, traceback):
+def test_a_traceback_shows_the_worst_queries_with_their_pairs(
+    world: World, page: Callable[..., tuple[Page, Answer]], traceback: str
+) -> None:
     seen, answer = page(traceback)
     queries = world.client.get(f"/jobs/{traceback}").json()["summary"]["queries"]
     worst = sorted(queries, key=lambda query: -query["loss"])[:12]
@@ -133,7 +145,9 @@ def test_a_traceback_shows_the_worst_queries_with_their_pairs(world, page, trace
     assert "88 more queries are in the export" in seen.text
 
 
-def test_a_removal_tells_what_it_did_to_the_loss(world, page, embeddings):
+def test_a_removal_tells_what_it_did_to_the_loss(
+    world: World, page: Callable[..., tuple[Page, Answer]], embeddings: str
+) -> None:
     spec = world.client.get(f"/jobs/{embeddings}").json()["spec"]
     job = world.job(
         task="removal",
@@ -152,7 +166,7 @@ def test_a_removal_tells_what_it_did_to_the_loss(world, page, embeddings):
     assert f"/jobs/{job}/checkpoint" in seen.text
 
 
-def test_a_job_that_has_not_succeeded_has_no_report(world, embeddings, problem_of):
+def test_a_job_that_has_not_succeeded_has_no_report(world: World, embeddings: str, problem_of: ProblemOf) -> None:
     dataset = world.client.get(f"/jobs/{embeddings}").json()["spec"]["dataset"]
     job = world.client.post("/jobs", json={"task": "misalignment", "dataset": dataset}).json()["id"]
     assert problem_of(world.client.get(f"/jobs/{job}/report"))["code"] == "no_results"
@@ -163,15 +177,15 @@ def test_a_job_that_has_not_succeeded_has_no_report(world, embeddings, problem_o
     ("value", "text"),
     [(0.0, "0"), (-0.5, "−0.5"), (1234.5, "1,234"), (-1.23e-5, "−1.2e−5"), (3.2e7, "3.2e7"), (None, "–")],
 )
-def test_numbers_are_short(value, text):
+def test_numbers_are_short(value: float | None, text: str) -> None:
     assert figures.number(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.05, "5%"), (0.123, "12%"), (0.005, "0.5%"), (1.01, "101%"), (0, "0%")])
-def test_shares_are_short(value, text):
+def test_shares_are_short(value: float, text: str) -> None:
     assert figures.share(value) == text
 
 
-def test_a_score_that_is_the_same_everywhere_is_not_drawn():
+def test_a_score_that_is_the_same_everywhere_is_not_drawn() -> None:
     described = {"histogram": {"edges": [1.0, 1.0], "counts": [5]}, "quantiles": {"0.5": 1.0}}
     assert figures.chart("x", "", described, None) is None

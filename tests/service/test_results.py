@@ -3,13 +3,17 @@
 import io
 import math
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
+
+from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload, Work
 
 
 @pytest.fixture
-def job(client, upload, embedding_zip, work):
+def job(client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, work: Work) -> dict[str, Any]:
     """A finished job over 60 embedding pairs of which 12 carry another's text, with 40 clean ones beside."""
     train, clean = upload(embedding_zip(60, wrong=12)), upload(embedding_zip(40, seed=3))
     spec = {
@@ -26,7 +30,7 @@ def job(client, upload, embedding_zip, work):
     return done
 
 
-def everything(client, job, **params):
+def everything(client: TestClient, job: dict[str, Any], **params: Any) -> tuple[list[dict[str, Any]], int]:
     rows, cursor = [], None
     while True:
         page = client.get(
@@ -38,7 +42,7 @@ def everything(client, job, **params):
             return rows, page["total"]
 
 
-def test_every_pair_is_ranked_once(client, job):
+def test_every_pair_is_ranked_once(client: TestClient, job: dict[str, Any]) -> None:
     rows, total = everything(client, job, limit=7)
     assert total == 60
     assert [row["rank"] for row in rows] == list(range(1, 61))
@@ -48,7 +52,7 @@ def test_every_pair_is_ranked_once(client, job):
     assert job["summary"]["ranked_by"].startswith("suspicion")
 
 
-def test_the_two_roles_sum_to_the_influence(client, job):
+def test_the_two_roles_sum_to_the_influence(client: TestClient, job: dict[str, Any]) -> None:
     rows, _ = everything(client, job)
     for row in rows:
         assert math.isclose(row["influence"], row["positive_influence"] + row["negative_influence"], abs_tol=1e-12)
@@ -63,7 +67,9 @@ def test_the_two_roles_sum_to_the_influence(client, job):
     "sort", ["influence", "clip_score", "self_influence", "suspicion", "p_value", "relative_influence"]
 )
 @pytest.mark.parametrize("order", ["asc", "desc"])
-def test_any_score_sorts_whole_and_without_repeats(client, job, sort, order):
+def test_any_score_sorts_whole_and_without_repeats(
+    client: TestClient, job: dict[str, Any], sort: str, order: str
+) -> None:
     rows, _ = everything(client, job, sort=sort, order=order, limit=11)
     values = [row[sort] for row in rows]
     known = [value for value in values if value is not None]
@@ -72,7 +78,9 @@ def test_any_score_sorts_whole_and_without_repeats(client, job, sort, order):
     assert len({row["key"] for row in rows}) == 60
 
 
-def test_wrong_pairs_are_found_and_the_clip_score_is_the_cosine_of_what_was_given(client, job, embedding_zip):
+def test_wrong_pairs_are_found_and_the_clip_score_is_the_cosine_of_what_was_given(
+    client: TestClient, job: dict[str, Any], embedding_zip: EmbeddingZip
+) -> None:
     rows, _ = everything(client, job)
     with zipfile.ZipFile(io.BytesIO(embedding_zip(60, wrong=12))) as archive:
         image, text = (np.load(io.BytesIO(archive.read(name))) for name in ("image.npy", "text.npy"))
@@ -82,7 +90,7 @@ def test_wrong_pairs_are_found_and_the_clip_score_is_the_cosine_of_what_was_give
     assert sum(int(row["key"]) < 12 for row in rows[:12]) >= 10
 
 
-def test_filters_and_a_limit_over_the_maximum(client, job):
+def test_filters_and_a_limit_over_the_maximum(client: TestClient, job: dict[str, Any]) -> None:
     flagged, total = everything(client, job, flagged=True)
     assert len(flagged) == total == job["summary"]["counts"]["flagged"]
     others, others_total = everything(client, job, flagged=False)
@@ -92,7 +100,9 @@ def test_filters_and_a_limit_over_the_maximum(client, job):
     assert len(everything(client, job, limit=10**9)[0]) == 60
 
 
-def test_a_cursor_is_good_for_its_own_question_only(client, job, problem_of):
+def test_a_cursor_is_good_for_its_own_question_only(
+    client: TestClient, job: dict[str, Any], problem_of: ProblemOf
+) -> None:
     url = f"/jobs/{job['id']}/results"
     cursor = client.get(url, params={"limit": 5}).json()["next_cursor"]
     assert client.get(url, params={"limit": 9, "cursor": cursor}).status_code == 200
@@ -106,13 +116,17 @@ def test_a_cursor_is_good_for_its_own_question_only(client, job, problem_of):
 @pytest.mark.parametrize(
     "params", [{"limit": 0}, {"limit": "x"}, {"sort": "colour"}, {"order": "up"}, {"flagged": "x"}]
 )
-def test_a_bad_parameter_is_named(client, job, problem_of, params):
+def test_a_bad_parameter_is_named(
+    client: TestClient, job: dict[str, Any], problem_of: ProblemOf, params: dict[str, Any]
+) -> None:
     problem = problem_of(client.get(f"/jobs/{job['id']}/results", params=params))
     assert problem["status"] == 422
     assert problem["errors"][0]["loc"] == ["query", next(iter(params))]
 
 
-def test_an_unfinished_job_has_no_results_yet(client, upload, embedding_zip, problem_of):
+def test_an_unfinished_job_has_no_results_yet(
+    client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, problem_of: ProblemOf
+) -> None:
     dataset = upload(embedding_zip(4))
     job = client.post("/jobs", json={"task": "misalignment", "dataset": dataset["id"]}).json()
     assert problem_of(client.get(f"/jobs/{job['id']}/results"))["status"] == 409

@@ -10,6 +10,8 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,64 +21,72 @@ from sqlalchemy import func, select, update
 from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 
+from doorbell.bell import Bell
 from service.app import create_app
 from store import api_keys, blobs
 from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
 from store.tables import Dataset, Upload
 from tests.service.serving import in_a_process, in_a_thread
+from tests.service_fixtures import Answer, EmbeddingZip, ImageZip, ProblemOf, Work
 from worker.sweeper import sweep
+
+Client = TestClient | httpx.Client
 
 PIECE = 64 * 1024
 BYTES = {"content-type": "application/offset+octet-stream"}
 
 
 @pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """And no proxy between a client of the `requests` kind and this machine."""
     monkeypatch.setattr(blobs, "_FILE_PIECE_BYTES", PIECE)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 @pytest.fixture
-def content(image_zip) -> bytes:
+def content(image_zip: ImageZip) -> bytes:
     """A dataset of several pieces."""
     return image_zip(100)
 
 
-def uploader(server, content, **how):
+def uploader(server: str, content: bytes, **how: Any) -> Any:
     """A client's view of one file; with `url` it goes on with an upload that is there."""
     how = {"chunk_size": 100_000, "metadata": {"filename": "bilder ü.zip"}, **how}
     return TusClient(f"{server}/uploads").uploader(file_stream=io.BytesIO(content), **how)
 
 
-def digest(content):
+def digest(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-def kept_files(settings):
+def kept_files(settings: Settings) -> list[Path]:
     return [path for path in (settings.ecif_home / "blobs").rglob("*") if path.is_file()]
 
 
-def begun(client, length, **headers):
+def begun(client: Client, length: int, **headers: Any) -> str:
     answer = client.post("/uploads", headers={"upload-length": str(length), **headers})
     assert answer.status_code == 201, answer.text
     return answer.headers["location"]
 
 
-def patch(client, url, offset, content, **headers):
+def patch(client: Client, url: str, offset: int, content: Any, **headers: Any) -> Answer:
     return client.patch(url, content=content, headers={**BYTES, "upload-offset": str(offset), **headers})
 
 
-def offset_of(client, url):
+def offset_of(client: Client, url: str) -> int:
     return int(client.head(url).headers["upload-offset"])
 
 
-def use(client, url, **more):
+def use(client: Client, url: str, **more: Any) -> Answer:
     return client.post("/datasets", json={"upload": url.rpartition("/")[2], **more})
 
 
 @pytest.mark.parametrize("checksum", [False, True])
-def test_a_client_sends_a_file_and_it_becomes_a_dataset(settings, content, work, checksum):
+def test_a_client_sends_a_file_and_it_becomes_a_dataset(
+    settings: Settings, content: bytes, work: Work, checksum: bool
+) -> None:
     with in_a_thread(settings) as url:
         sending = uploader(url, content, upload_checksum=checksum)
         sending.upload()
@@ -89,7 +99,7 @@ def test_a_client_sends_a_file_and_it_becomes_a_dataset(settings, content, work,
     assert (ready["status"], ready["pair_count"]) == ("ready", 100)
 
 
-def test_a_client_that_was_interrupted_goes_on(settings, content):
+def test_a_client_that_was_interrupted_goes_on(settings: Settings, content: bytes) -> None:
     with in_a_thread(settings) as url:
         sending = uploader(url, content, chunk_size=PIECE)
         sending.upload(stop_at=3 * PIECE)
@@ -111,7 +121,7 @@ def test_a_client_that_was_interrupted_goes_on(settings, content):
     assert made.json()["digest"] == digest(content)
 
 
-def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged(settings, content):
+def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged(settings: Settings, content: bytes) -> None:
     with in_a_thread(settings) as url:
         sending = uploader(url, content, chunk_size=PIECE)
         sending.upload(stop_at=2 * PIECE)
@@ -127,7 +137,7 @@ def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged(settings, co
     assert [path.read_bytes() for path in kept_files(settings)] == [content]
 
 
-def test_what_is_spoken(client, settings):
+def test_what_is_spoken(client: TestClient, settings: Settings) -> None:
     answer = client.options("/uploads")
     assert answer.status_code == 204
     assert answer.headers["tus-version"] == answer.headers["tus-resumable"] == "1.0.0"
@@ -141,7 +151,7 @@ def test_what_is_spoken(client, settings):
     assert head.headers["upload-expires"].endswith(" GMT")
 
 
-def test_a_network_without_patch(client):
+def test_a_network_without_patch(client: TestClient) -> None:
     url = begun(client, 3)
     sent = {**BYTES, "upload-offset": "0", "x-http-method-override": "PATCH"}
     answer = client.post(url, content=b"abc", headers=sent)
@@ -170,7 +180,9 @@ def test_a_network_without_patch(client):
         ("PATCH", {**BYTES, "upload-offset": "0", "tus-resumable": "2"}, 412, "unknown_version"),
     ],
 )
-def test_a_bad_request_is_a_problem_and_changes_nothing(settings, problem_of, method, headers, status, code):
+def test_a_bad_request_is_a_problem_and_changes_nothing(
+    settings: Settings, problem_of: ProblemOf, method: str, headers: dict[str, Any], status: int, code: str
+) -> None:
     with TestClient(create_app(settings.model_copy(update={"ecif_max_upload_bytes": 1000}))) as client:
         url = begun(client, 10)
         answer = client.request(method, url if method == "PATCH" else "/uploads", headers=headers, content=b"")
@@ -186,7 +198,9 @@ def test_a_bad_request_is_a_problem_and_changes_nothing(settings, problem_of, me
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_more_than_was_announced_is_a_413(client, problem_of, declared, settings):
+def test_more_than_was_announced_is_a_413(
+    client: TestClient, problem_of: ProblemOf, declared: bool, settings: Settings
+) -> None:
     url = begun(client, 10)
     body = b"x" * 11 if declared else iter([b"x" * 6, b"x" * 5])
     problem = problem_of(patch(client, url, 0, body))
@@ -196,10 +210,12 @@ def test_more_than_was_announced_is_a_413(client, problem_of, declared, settings
     assert [path.read_bytes() for path in kept_files(settings)] == [b"x" * 10]
 
 
-def test_a_body_with_a_checksum_counts_as_a_whole_or_not_at_all(client, content, settings):
+def test_a_body_with_a_checksum_counts_as_a_whole_or_not_at_all(
+    client: TestClient, content: bytes, settings: Settings
+) -> None:
     url = begun(client, len(content))
 
-    def checksum(body):
+    def checksum(body: bytes) -> dict[str, str]:
         return {"upload-checksum": "sha256 " + base64.b64encode(hashlib.sha256(body).digest()).decode()}
 
     damaged = bytearray(content)
@@ -212,12 +228,12 @@ def test_a_body_with_a_checksum_counts_as_a_whole_or_not_at_all(client, content,
     assert use(client, url).json()["digest"] == digest(content)
 
 
-def test_of_two_that_write_the_older_one_gives_way(settings, problem_of):
+def test_of_two_that_write_the_older_one_gives_way(settings: Settings, problem_of: ProblemOf) -> None:
     newer = []
     with in_a_thread(settings) as server, httpx.Client(base_url=server, trust_env=False) as client:
         url = begun(client, 4 * PIECE)
 
-        def older():
+        def older() -> Iterator[bytes]:
             yield b"a" * PIECE
             while offset_of(client, url) < PIECE:
                 pass
@@ -232,13 +248,13 @@ def test_of_two_that_write_the_older_one_gives_way(settings, problem_of):
 
 
 @pytest.fixture
-def tenants(client, database):
+def tenants(client: TestClient, database: Database) -> list[TestClient]:
     with database.transaction() as session:
         secrets = [api_keys.create(session, tenant, None)[1] for tenant in ("ours", "theirs")]
     return [TestClient(client.app, headers={"Authorization": f"Bearer {secret}"}) for secret in secrets]
 
 
-def test_an_upload_of_another_tenant_is_not_there(tenants, problem_of):
+def test_an_upload_of_another_tenant_is_not_there(tenants: list[TestClient], problem_of: ProblemOf) -> None:
     ours, them = tenants
     url = begun(them, 4)
     patch(them, url, 0, b"ab")
@@ -251,7 +267,9 @@ def test_an_upload_of_another_tenant_is_not_there(tenants, problem_of):
     assert use(them, url).status_code == 201
 
 
-def test_the_bytes_of_a_tenant_are_counted_from_the_announcement_on(settings, database, problem_of, embedding_zip):
+def test_the_bytes_of_a_tenant_are_counted_from_the_announcement_on(
+    settings: Settings, database: Database, problem_of: ProblemOf, embedding_zip: EmbeddingZip
+) -> None:
     content = embedding_zip(40)
     limit = 2 * len(content) + 1000  # a form is a little longer than its file
     app = create_app(settings.model_copy(update={"ecif_max_stored_bytes": limit}))
@@ -274,7 +292,7 @@ def test_the_bytes_of_a_tenant_are_counted_from_the_announcement_on(settings, da
         assert problem_of(client.post("/uploads", headers={"upload-length": "1001"}))["code"] == "too_many_bytes"
 
 
-def test_an_upload_is_used_once(client, content, problem_of, settings):
+def test_an_upload_is_used_once(client: TestClient, content: bytes, problem_of: ProblemOf, settings: Settings) -> None:
     url = begun(client, len(content))
     patch(client, url, 0, content[:PIECE])
     unfinished = problem_of(use(client, url))
@@ -303,19 +321,21 @@ def test_an_upload_is_used_once(client, content, problem_of, settings):
         ([], 422, "invalid_request"),
     ],
 )
-def test_a_bad_reference_is_a_problem(client, problem_of, body, status, code):
+def test_a_bad_reference_is_a_problem(
+    client: TestClient, problem_of: ProblemOf, body: list[Any] | dict[str, Any], status: int, code: str
+) -> None:
     problem = problem_of(client.post("/datasets", json=body))
     assert (problem["status"], problem["code"]) == (status, code)
 
 
-def test_an_empty_upload_is_no_dataset(client, problem_of):
+def test_an_empty_upload_is_no_dataset(client: TestClient, problem_of: ProblemOf) -> None:
     assert problem_of(use(client, begun(client, 0)))["code"] == "empty_file"
 
 
-def test_the_same_reference_twice_makes_one_dataset(client, content, problem_of):
+def test_the_same_reference_twice_makes_one_dataset(client: TestClient, content: bytes, problem_of: ProblemOf) -> None:
     url = begun(client, len(content))
     patch(client, url, 0, content)
-    request = {"json": {"upload": url.rpartition("/")[2]}, "headers": {"Idempotency-Key": "1"}}
+    request: dict[str, Any] = {"json": {"upload": url.rpartition("/")[2]}, "headers": {"Idempotency-Key": "1"}}
     first, again = (client.post("/datasets", **request) for _ in range(2))
     assert (first.status_code, first.content) == (201, again.content)
     assert again.headers["idempotency-replayed"] == "true"
@@ -324,12 +344,17 @@ def test_the_same_reference_twice_makes_one_dataset(client, content, problem_of)
     assert client.get("/datasets").json()["total"] == 1
 
 
-class NoBell:
-    def ring(self, times=1):
+class NoBell(Bell):
+    def __init__(self) -> None:
+        pass
+
+    def ring(self, waiting: object) -> None:
         pass
 
 
-def test_what_nobody_goes_on_with_is_swept_away(client, content, settings, database, blobs, problem_of):
+def test_what_nobody_goes_on_with_is_swept_away(
+    client: TestClient, content: bytes, settings: Settings, database: Database, blobs: Blobs, problem_of: ProblemOf
+) -> None:
     used, left = begun(client, len(content)), begun(client, len(content))
     patch(client, used, 0, content)
     patch(client, left, 0, content[:PIECE])
@@ -350,8 +375,10 @@ def test_what_nobody_goes_on_with_is_swept_away(client, content, settings, datab
         assert session.scalar(select(func.count()).select_from(Upload)) == 0
 
 
-def test_how_long_it_is_kept_is_a_setting_and_counts_from_the_last_bytes(settings, database):
-    def seconds_left():
+def test_how_long_it_is_kept_is_a_setting_and_counts_from_the_last_bytes(
+    settings: Settings, database: Database
+) -> None:
+    def seconds_left() -> float:
         with database.transaction() as session:
             left = session.scalar(select(Upload.expires_at - func.now()))
             session.execute(update(Upload).values(expires_at=Upload.expires_at - (left - left / 2)))
@@ -364,7 +391,9 @@ def test_how_long_it_is_kept_is_a_setting_and_counts_from_the_last_bytes(setting
         assert 490 < seconds_left() <= 500
 
 
-def test_a_deleted_upload_is_gone(client, content, settings, problem_of):
+def test_a_deleted_upload_is_gone(
+    client: TestClient, content: bytes, settings: Settings, problem_of: ProblemOf
+) -> None:
     url = begun(client, len(content))
     patch(client, url, 0, content)
     assert client.delete(url).status_code == 204
@@ -374,7 +403,7 @@ def test_a_deleted_upload_is_gone(client, content, settings, problem_of):
 
 
 @contextmanager
-def full_disk(settings, monkeypatch, kind) -> Iterator[None]:
+def full_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str) -> Iterator[None]:
     """A disk that takes a piece and a half."""
     if kind == "tmpfs":
         folder = settings.ecif_home / "blobs" / "datasets"
@@ -389,7 +418,7 @@ def full_disk(settings, monkeypatch, kind) -> Iterator[None]:
 
     real = os.pwrite
 
-    def pwrite(file, content, at):
+    def pwrite(file: int, content: bytes, at: int) -> int:
         if at >= PIECE * 3 // 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(file, content[: PIECE * 3 // 2 - at], at)
@@ -399,7 +428,9 @@ def full_disk(settings, monkeypatch, kind) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", ["fake", "tmpfs"])
-def test_a_full_disk_is_a_507_and_what_was_acknowledged_stays(settings, content, problem_of, monkeypatch, kind):
+def test_a_full_disk_is_a_507_and_what_was_acknowledged_stays(
+    settings: Settings, content: bytes, problem_of: ProblemOf, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     with full_disk(settings, monkeypatch, kind), TestClient(create_app(settings)) as client:
         url = begun(client, len(content))
         assert patch(client, url, 0, content[:PIECE]).status_code == 204
@@ -412,7 +443,7 @@ def test_a_full_disk_is_a_507_and_what_was_acknowledged_stays(settings, content,
         assert kept_files(settings) == []
 
 
-def test_pieces_in_an_object_store_are_read_as_one():
+def test_pieces_in_an_object_store_are_read_as_one() -> None:
     """A piece that was given up lies where another way of cutting passes over it."""
     store, random_bytes = Blobs("memory:///"), random.Random(0).randbytes(100)
     store.put_piece("a", 0, random_bytes[:40])
@@ -427,7 +458,9 @@ def test_pieces_in_an_object_store_are_read_as_one():
         list(store.stream("b"))
 
 
-def test_a_lost_file_is_not_filled_up_with_zeros(client, content, settings, database):
+def test_a_lost_file_is_not_filled_up_with_zeros(
+    client: TestClient, content: bytes, settings: Settings, database: Database
+) -> None:
     url = begun(client, len(content))
     patch(client, url, 0, content[:PIECE])
     kept_files(settings)[0].unlink()
@@ -436,7 +469,7 @@ def test_a_lost_file_is_not_filled_up_with_zeros(client, content, settings, data
         assert session.scalar(select(func.count()).select_from(Dataset)) == 0
 
 
-def test_a_wrong_answer_is_told_by_the_client_library(settings):
+def test_a_wrong_answer_is_told_by_the_client_library(settings: Settings) -> None:
     small = settings.model_copy(update={"ecif_max_upload_bytes": 10})
     with in_a_thread(small) as url:
         with pytest.raises(TusCommunicationError) as refused:

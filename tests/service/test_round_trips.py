@@ -2,7 +2,9 @@
 
 import io
 import tarfile
+from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 
 import open_clip
 import pandas
@@ -15,7 +17,7 @@ from pyarrow import parquet
 
 from encoders.architectures import TINY_CONFIG
 from encoders.construction import build
-from tests.service.exporting import ROWS
+from tests.service.exporting import ROWS, World
 from tests.service_fixtures import picture
 
 CAPTIONS = {row["file_name"]: row["caption"] for row in ROWS}
@@ -23,8 +25,8 @@ IMAGES = {row["file_name"]: sha256(picture(n)).hexdigest() for n, row in enumera
 
 
 @pytest.fixture
-def exported(world, job, tmp_path):
-    def write(form):
+def exported(world: World, job: str, tmp_path: Path) -> Callable[[str], Path]:
+    def write(form: str) -> Path:
         path = tmp_path / f"{form}.tar"
         path.write_bytes(world.export(job, form))
         return path
@@ -34,7 +36,7 @@ def exported(world, job, tmp_path):
 
 # webdataset leaves the closing of its streams to the collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_webdataset_reads_the_webdataset(exported):
+def test_webdataset_reads_the_webdataset(exported: Callable[[str], Path]) -> None:
     samples = list(webdataset.WebDataset(str(exported("webdataset")), shardshuffle=False).decode("rgb8"))
     assert [sample["json"]["rank"] for sample in samples] == list(range(1, 13))
     for sample in samples:
@@ -47,13 +49,15 @@ def test_webdataset_reads_the_webdataset(exported):
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("form", ["webdataset", "open_clip"])
-def test_open_clip_trains_from_it(exported, form, tmp_path, monkeypatch):
+def test_open_clip_trains_from_it(
+    exported: Callable[[str], Path], form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its own arguments, loaders, tokenizer and loss; only the model is small."""
     path = exported(form)
     if form == "open_clip":
         with tarfile.open(path) as tar:
             tar.extractall(tmp_path, filter="data")
-        path = "pairs.tsv"
+        path = Path("pairs.tsv")
         monkeypatch.chdir(tmp_path)
     arguments = ["--train-data", str(path), "--train-num-samples", "12", "--batch-size", "4", "--workers", "0"]
     args = parse_args([*arguments, "--dataset-type", "auto", "--model", "tiny"])
@@ -81,7 +85,9 @@ def test_open_clip_trains_from_it(exported, form, tmp_path, monkeypatch):
     assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 
-def test_the_captions_that_open_clip_reads_are_exact(exported, tmp_path, monkeypatch):
+def test_the_captions_that_open_clip_reads_are_exact(
+    exported: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with tarfile.open(exported("open_clip")) as tar:
         tar.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)
@@ -93,7 +99,7 @@ def test_the_captions_that_open_clip_reads_are_exact(exported, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("form", ["webdataset", "open_clip"])
-def test_what_is_imported_again_is_the_same(world, exported, form):
+def test_what_is_imported_again_is_the_same(world: World, exported: Callable[[str], Path], form: str) -> None:
     dataset = world.upload(exported(form).read_bytes(), f"{form}.tar")
     uploaded = world.client.get(f"/datasets/{dataset}").json()
     assert uploaded["format"] == {"webdataset": "webdataset", "open_clip": "open_clip_csv"}[form]
@@ -109,7 +115,7 @@ def test_what_is_imported_again_is_the_same(world, exported, form):
         assert pair["extra"]["input_rank"] == came["rank"]
 
 
-def test_pandas_reads_the_tables(world, job):
+def test_pandas_reads_the_tables(world: World, job: str) -> None:
     tables = [
         pandas.read_csv(io.BytesIO(world.export(job, "csv"))),
         parquet.read_table(io.BytesIO(world.export(job, "parquet"))).to_pandas(),

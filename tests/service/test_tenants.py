@@ -1,17 +1,22 @@
 """What belongs to another tenant is not there: not by its id, not in a list, not in a count."""
 
+from typing import Any
+
 import pytest
 import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import save
 
 from store import api_keys
+from store.database import Database
+from store.settings import Settings
+from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work, app_of
 
 SPEC = {"task": "misalignment", "fit": None, "objective": {"batch_size": 16}}
 
 
 @pytest.fixture
-def tenants(client, database, settings):
+def tenants(client: TestClient, database: Database, settings: Settings) -> list[TestClient]:
     """A client for each of two tenants."""
     with database.transaction() as session:
         secrets = [api_keys.create(session, tenant, None)[1] for tenant in ("ours", "theirs")]
@@ -19,7 +24,7 @@ def tenants(client, database, settings):
 
 
 @pytest.fixture
-def theirs(tenants, image_zip, embedding_zip, work):
+def theirs(tenants: list[TestClient], image_zip: ImageZip, embedding_zip: EmbeddingZip, work: Work) -> dict[str, str]:
     """Ids of a dataset of images, one of embeddings, a job that succeeded on the latter, and a model."""
     client = tenants[1]
     sent = [client.post("/datasets", files={"file": ("x.zip", content)}) for content in (image_zip(2), embedding_zip())]
@@ -41,13 +46,15 @@ def theirs(tenants, image_zip, embedding_zip, work):
     }
 
 
-def test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(client, tenants, theirs, problem_of):
+def test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(
+    client: TestClient, tenants: list[TestClient], theirs: dict[str, str], problem_of: ProblemOf
+) -> None:
     ours, _ = tenants
     nothing = {name: f"{name}_nothing" for name in theirs} | {"key": "images/0.png"}
     # What an endpoint asks for before it looks whether there is anything.
     sent = {"upload-offset": "0", "content-type": "application/offset+octet-stream"}
     walked = 0
-    for path, operations in client.app.openapi()["paths"].items():
+    for path, operations in app_of(client).openapi()["paths"].items():
         if "{" not in path:
             continue
         for method in operations:
@@ -63,8 +70,10 @@ def test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(cli
     assert walked >= 12
 
 
-def test_no_route_but_the_open_ones_answers_without_a_key(client, tenants, theirs, problem_of):
-    for path, operations in client.app.openapi()["paths"].items():
+def test_no_route_but_the_open_ones_answers_without_a_key(
+    client: TestClient, tenants: list[TestClient], theirs: dict[str, str], problem_of: ProblemOf
+) -> None:
+    for path, operations in app_of(client).openapi()["paths"].items():
         for method in operations:
             if path not in ("/healthz", "/readyz"):
                 answer = client.request(method, path.format(**theirs))
@@ -72,7 +81,9 @@ def test_no_route_but_the_open_ones_answers_without_a_key(client, tenants, their
                 assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_the_walk_left_everything_where_it_was(client, tenants, theirs, problem_of):
+def test_the_walk_left_everything_where_it_was(
+    client: TestClient, tenants: list[TestClient], theirs: dict[str, str], problem_of: ProblemOf
+) -> None:
     test_every_route_with_an_id_answers_another_tenant_as_if_there_were_none(client, tenants, theirs, problem_of)
     _, them = tenants
     assert them.get(f"/datasets/{theirs['dataset_id']}").json()["status"] == "ready"
@@ -81,7 +92,9 @@ def test_the_walk_left_everything_where_it_was(client, tenants, theirs, problem_
     assert them.get(f"/jobs/{theirs['job_id']}/results").json()["total"] == 40
 
 
-def test_lists_and_their_counts_are_of_the_tenant(tenants, theirs, image_zip):
+def test_lists_and_their_counts_are_of_the_tenant(
+    tenants: list[TestClient], theirs: dict[str, str], image_zip: ImageZip
+) -> None:
     ours, them = tenants
     for path, total in (("/datasets", 2), ("/jobs", 1), ("/models", 1)):
         assert ours.get(path).json() == {"items": [], "next_cursor": None, "total": 0}
@@ -100,12 +113,20 @@ def test_lists_and_their_counts_are_of_the_tenant(tenants, theirs, image_zip):
           "remove": {"job": "{job_id}", "flagged": True}}, "remove.job"),
     ],
 )  # fmt: skip
-def test_a_job_cannot_name_what_another_tenant_has(tenants, theirs, embedding_zip, work, problem_of, spec, param):
+def test_a_job_cannot_name_what_another_tenant_has(
+    tenants: list[TestClient],
+    theirs: dict[str, str],
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    problem_of: ProblemOf,
+    spec: dict[str, Any],
+    param: str,
+) -> None:
     ours, _ = tenants
     ids = theirs | {"ours": ours.post("/datasets", files={"file": ("x.zip", embedding_zip())}).json()["id"]}
     work()
 
-    def filled(value):
+    def filled(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: filled(item) for name, item in value.items()}
         return value.format(**ids) if isinstance(value, str) else value
@@ -116,13 +137,15 @@ def test_a_job_cannot_name_what_another_tenant_has(tenants, theirs, embedding_zi
     assert ours.get("/jobs").json()["total"] == 0
 
 
-def test_a_key_of_a_request_is_of_its_tenant(tenants, image_zip):
+def test_a_key_of_a_request_is_of_its_tenant(tenants: list[TestClient], image_zip: ImageZip) -> None:
     files, key = {"file": ("x.zip", image_zip(1))}, {"Idempotency-Key": "1"}
     first, second = (client.post("/datasets", files=files, headers=key).json()["id"] for client in tenants)
     assert first != second
 
 
-def test_what_was_made_without_keys_belongs_to_the_default_tenant(client, upload, image_zip, database):
+def test_what_was_made_without_keys_belongs_to_the_default_tenant(
+    client: TestClient, upload: Upload, image_zip: ImageZip, database: Database
+) -> None:
     dataset = upload(image_zip(1))["id"]
     with database.transaction() as session:
         secret = api_keys.create(session, "default", None)[1]
@@ -130,7 +153,7 @@ def test_what_was_made_without_keys_belongs_to_the_default_tenant(client, upload
     assert client.get(f"/datasets/{dataset}", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
 
 
-def test_cursors_of_another_tenant_show_nothing_of_them(tenants, theirs):
+def test_cursors_of_another_tenant_show_nothing_of_them(tenants: list[TestClient], theirs: dict[str, str]) -> None:
     ours, them = tenants
     cursor = them.get("/datasets", params={"limit": 1}).json()["next_cursor"]
     assert ours.get("/datasets", params={"cursor": cursor}).json()["items"] == []

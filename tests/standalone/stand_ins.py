@@ -5,11 +5,13 @@ A worker that ignores SIGTERM stands for one that hangs: set STUBBORN. Run by th
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from standalone import __main__, services, stack
 from standalone.child import Command
 from standalone.home import Home
+from standalone.serve import serve
 
 _API = """
 import http.server, sys
@@ -61,9 +63,15 @@ class _Remembering(stack.Stack):
 
 
 def main() -> int:
-    services.api, services.worker, services.sweeper = _api, _worker, _sweeper
-    services.worker_is_up = _is_up
-    __main__.serve.__globals__["Stack"] = _Remembering
+    stood_in: dict[str, Callable[..., Any]] = {
+        "api": _api,
+        "worker": _worker,
+        "sweeper": _sweeper,
+        "worker_is_up": _is_up,
+    }
+    for name, function in stood_in.items():
+        setattr(services, name, function)
+    serve.__globals__["Stack"] = _Remembering
     return __main__.main()
 
 

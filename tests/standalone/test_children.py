@@ -63,7 +63,8 @@ def supervised(*children: Child) -> Iterator[list[str]]:
 
 def test_a_child_runs_from_start_to_stop_with_its_output_in_its_log(make: Make, eventually: Wait) -> None:
     child = make("print('hello', flush=True); " + _SLEEP)
-    assert not child.alive
+    before = child.alive
+    assert not before
     child.start()
     eventually(lambda: _said(child) == "hello")
     assert child.alive
@@ -131,7 +132,7 @@ def test_the_pause_grows_only_while_a_child_dies_young(
     with supervised(child) as said:
         for death in (1, 2):
             os.kill(child.pid, signal.SIGKILL)
-            eventually(lambda death=death: len(said) == death and child.alive)  # type: ignore[misc]
+            eventually(lambda death=death: len(said) == death and child.alive)
     assert [line.partition("again in ")[2].split()[0] for line in said] == pauses
 
 

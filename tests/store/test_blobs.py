@@ -1,19 +1,21 @@
 """Blobs in a folder and in a bucket: the same to whoever uses them."""
 
+from pathlib import Path
+
 import pytest
 
 from store.blobs import Blobs
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def anywhere(request, tmp_path):
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     if request.param == "folder":
         return Blobs(tmp_path.as_uri())
     request.getfixturevalue("s3_bucket")
     return Blobs("s3://pairs/some/prefix")
 
 
-def test_what_is_put_is_there_until_its_owner_goes(anywhere, tmp_path):
+def test_what_is_put_is_there_until_its_owner_goes(anywhere: Blobs, tmp_path: Path) -> None:
     anywhere.put("datasets/a/x", b"0123456789")
     anywhere.put("datasets/ab/x", b"another's")
     with anywhere.staging() as folder:

@@ -7,6 +7,7 @@ from webdataset.shardlists import expand_urls
 
 from store.errors import InvalidError
 from store.references import MOST_FILES, check_reference, check_references, expanded
+from store.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ from store.references import MOST_FILES, check_reference, check_references, expa
         ("s3://b/{0..9999}", 10_000),
     ],
 )
-def test_they_are_what_webdataset_reads(uri, count):
+def test_they_are_what_webdataset_reads(uri: str, count: int) -> None:
     found = expanded(uri)
     assert found == list(expand_urls(uri))
     assert len(found) == count
@@ -44,14 +45,14 @@ def test_they_are_what_webdataset_reads(uri, count):
         "s3://b/0}.tar",
     ],
 )
-def test_too_many_or_unmatched_are_refused_at_once(uri):
+def test_too_many_or_unmatched_are_refused_at_once(uri: str) -> None:
     begun = time.monotonic()
     with pytest.raises(InvalidError, match=f"{MOST_FILES:,}|braces"):
         expanded(uri)
     assert time.monotonic() - begun < 1
 
 
-def test_what_is_allowed_is_asked_of_each(settings):
+def test_what_is_allowed_is_asked_of_each(settings: Settings) -> None:
     listed = settings.model_copy(update={"ecif_sources": "s3://public/"})
     check_references("s3://public/{a,b}/{0..9}.tar", listed, trusted=False)
     with pytest.raises(InvalidError, match=r"s3://secret/x: .*only from"):
@@ -73,12 +74,12 @@ def test_what_is_allowed_is_asked_of_each(settings):
         ("https://h{,[}/x", "no URI"),
     ],
 )
-def test_what_is_wrong_is_said_with_the_file(settings, uri, says):
+def test_what_is_wrong_is_said_with_the_file(settings: Settings, uri: str, says: str) -> None:
     with pytest.raises(InvalidError, match=says) as refused:
         check_references(uri, settings, trusted=True)
     assert refused.value.param == "uri"
 
 
-def test_a_model_is_one_file(settings):
+def test_a_model_is_one_file(settings: Settings) -> None:
     with pytest.raises(InvalidError, match="names no file"):
         check_reference("s3://b/folder/", settings, trusted=True)

@@ -1,6 +1,7 @@
 """Checkpoints of strangers: the header is read, everything that it claims is held against the file."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ def entry(dtype: object = "F32", shape: object = (2,), offsets: object = (0, 8))
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
-def test_what_safetensors_writes_is_read(tmp_path):
+def test_what_safetensors_writes_is_read(tmp_path: Path) -> None:
     tensors = {"a": torch.zeros(2, 3), "b": torch.zeros((), dtype=torch.int64), "c": torch.zeros(0, 4).half()}
     path = tmp_path / "x.safetensors"
     path.write_bytes(save(tensors, {"open_clip_config": '{"embed_dim": 1}'}))
@@ -60,7 +61,7 @@ def test_what_safetensors_writes_is_read(tmp_path):
         (file_of({"v": entry(), "w": entry(offsets=[12, 20])}, bytes(20)), "leave bytes"),
     ],
 )
-def test_a_hostile_file_is_refused_with_its_reason(tmp_path, content, says):
+def test_a_hostile_file_is_refused_with_its_reason(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(InvalidError, match=says) as caught:
@@ -69,14 +70,14 @@ def test_a_hostile_file_is_refused_with_its_reason(tmp_path, content, says):
 
 
 @pytest.mark.parametrize("config", ["", "[]", "{", "[" * 100_000])
-def test_a_configuration_that_is_none_is_refused(tmp_path, config):
+def test_a_configuration_that_is_none_is_refused(tmp_path: Path, config: str) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(save({"w": torch.zeros(2)}, {"open_clip_config": config}))
     with pytest.raises(InvalidError, match="open_clip_config"):
         architecture_of(path, None)
 
 
-def test_the_configuration_in_the_file_is_checked_as_any_other(tmp_path):
+def test_the_configuration_in_the_file_is_checked_as_any_other(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(save({"w": torch.zeros(2)}, {"open_clip_config": '{"embed_dim": 1}'}))
     assert architecture_of(path, "tiny") == "tiny"

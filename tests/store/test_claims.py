@@ -1,11 +1,14 @@
 """Whose turn it is: claims go round tenants and lanes, and leave to others what this worker is too old to know."""
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text, update
 
 from store import datasets, jobs, shards
+from store.database import Database
 from store.nouns import new_id
 from store.phases import Lane, Owner, OwnerKind, Phase
 from store.states import ShardState
@@ -13,10 +16,10 @@ from store.tables import Job, Shard
 
 
 @pytest.fixture
-def queue(database):
+def queue(database: Database) -> Callable[[str, int], str]:
     """Make a job of a tenant with so many shards waiting in its score phase; returns its id."""
 
-    def make(tenant, count):
+    def make(tenant: str, count: int) -> str:
         with database.of_tenant(tenant).transaction() as session:
             dataset = datasets.create(
                 session, dataset_id=new_id("ds"), name=None, filename="x.zip", format=None, upload_blob="upload"
@@ -39,17 +42,19 @@ def queue(database):
     return make
 
 
-def take(database, **options):
+def take(database: Database, **options: Any) -> shards.Claim | None:
     with database.transaction() as session:
         return shards.claim(session, worker="me", lease_seconds=30, **options)
 
 
-def do(database, claim):
+def do(database: Database, claim: shards.Claim) -> None:
     with database.transaction() as session:
         shards.complete(session, claim, {}, units=1)
 
 
-def test_one_shard_of_another_tenant_does_not_wait_behind_thousands(database, queue):
+def test_one_shard_of_another_tenant_does_not_wait_behind_thousands(
+    database: Database, queue: Callable[[str, int], str]
+) -> None:
     many = queue("heavy", 5000)
     for _ in range(3):
         do(database, take(database))
@@ -63,11 +68,13 @@ def test_one_shard_of_another_tenant_does_not_wait_behind_thousands(database, qu
     assert take(database).owner.id == many
 
 
-def test_a_thousand_small_owners_of_one_tenant_take_the_turns_of_one(database, queue):
+def test_a_thousand_small_owners_of_one_tenant_take_the_turns_of_one(
+    database: Database, queue: Callable[[str, int], str]
+) -> None:
     for _ in range(40):
         queue("swarm", 1)
     other = queue("other", 20)
-    served = Counter()
+    served: Counter[bool] = Counter()
     for _ in range(20):
         claim = take(database)
         served[claim.owner.id == other] += 1
@@ -75,7 +82,9 @@ def test_a_thousand_small_owners_of_one_tenant_take_the_turns_of_one(database, q
     assert served == {True: 10, False: 10}
 
 
-def test_owners_of_one_tenant_share_its_turns_shard_by_shard(database, queue):
+def test_owners_of_one_tenant_share_its_turns_shard_by_shard(
+    database: Database, queue: Callable[[str, int], str]
+) -> None:
     queue("one", 50)
     for _ in range(10):
         do(database, take(database))
@@ -88,10 +97,12 @@ def test_owners_of_one_tenant_share_its_turns_shard_by_shard(database, queue):
     assert sum(first_six) == 3
 
 
-def test_a_large_job_is_not_held_up_by_small_ones_that_open_phase_after_phase(database, queue):
+def test_a_large_job_is_not_held_up_by_small_ones_that_open_phase_after_phase(
+    database: Database, queue: Callable[[str, int], str]
+) -> None:
     large = queue("one", 200)
     small = [queue("one", 1) for _ in range(5)]
-    served = Counter()
+    served: Counter[str] = Counter()
     for _ in range(60):
         claim = take(database)
         served[claim.owner.id] += 1
@@ -103,7 +114,7 @@ def test_a_large_job_is_not_held_up_by_small_ones_that_open_phase_after_phase(da
     assert served[large] >= 8  # of six owners it has its sixth
 
 
-def test_who_holds_fewer_workers_comes_first(database, queue):
+def test_who_holds_fewer_workers_comes_first(database: Database, queue: Callable[[str, int], str]) -> None:
     queue("one", 10)
     held = [take(database) for _ in range(3)]
     other = queue("other", 10)
@@ -112,14 +123,16 @@ def test_who_holds_fewer_workers_comes_first(database, queue):
     assert held
 
 
-def test_a_tenant_holds_no_more_than_its_cap_and_nobody_waits_for_it(database, queue):
+def test_a_tenant_holds_no_more_than_its_cap_and_nobody_waits_for_it(
+    database: Database, queue: Callable[[str, int], str]
+) -> None:
     queue("capped", 10)
     assert [take(database, most_of_a_tenant=2) is not None for _ in range(3)] == [True, True, False]
     other = queue("other", 1)
     assert take(database, most_of_a_tenant=2).owner.id == other
 
 
-def test_a_worker_takes_from_its_own_lanes_only(database, queue):
+def test_a_worker_takes_from_its_own_lanes_only(database: Database, queue: Callable[[str, int], str]) -> None:
     job = queue("one", 1)
     with database.transaction() as session:
         datasets.create(
@@ -146,7 +159,9 @@ def test_a_worker_takes_from_its_own_lanes_only(database, queue):
     ],
     ids=["phase", "version", "specification"],
 )
-def test_what_a_newer_release_queued_is_left_to_it_and_blocks_nobody(database, queue, newer):
+def test_what_a_newer_release_queued_is_left_to_it_and_blocks_nobody(
+    database: Database, queue: Callable[[str, int], str], newer: dict[Any, Any]
+) -> None:
     theirs = queue("one", 3)
     with database.transaction() as session:
         session.execute(update(Shard).where(Shard.job_id == theirs).values(newer))
@@ -158,7 +173,9 @@ def test_what_a_newer_release_queued_is_left_to_it_and_blocks_nobody(database, q
     assert left == [("queued", 0)] * 3
 
 
-def test_a_specification_keeps_its_version_through_the_phases(database, queue):
+def test_a_specification_keeps_its_version_through_the_phases(
+    database: Database, queue: Callable[[str, int], str]
+) -> None:
     job_id = queue("one", 1)
     with database.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(spec_version=99))
@@ -168,7 +185,9 @@ def test_a_specification_keeps_its_version_through_the_phases(database, queue):
     assert take(database) is None
 
 
-def test_a_phase_may_be_opened_again_and_its_rounds_are_apart(database, queue):
+def test_a_phase_may_be_opened_again_and_its_rounds_are_apart(
+    database: Database, queue: Callable[[str, int], str]
+) -> None:
     job_id = queue("one", 2)
     for claim in [take(database), take(database)]:
         do(database, claim)
@@ -186,7 +205,7 @@ def test_a_phase_may_be_opened_again_and_its_rounds_are_apart(database, queue):
         }
 
 
-def test_a_renewal_touches_no_index(database, queue):
+def test_a_renewal_touches_no_index(database: Database, queue: Callable[[str, int], str]) -> None:
     queue("one", 1)
     claim = take(database)
     for beat in range(20):
@@ -202,7 +221,9 @@ def test_a_renewal_touches_no_index(database, queue):
     assert hot >= 20
 
 
-def test_an_owner_whose_last_two_shards_did_not_see_each_other_is_found(database, queue):
+def test_an_owner_whose_last_two_shards_did_not_see_each_other_is_found(
+    database: Database, queue: Callable[[str, int], str]
+) -> None:
     """Two releases at once may do that: the older one took the owner's row to see the other's end."""
     job_id = queue("one", 2)
     for claim in (take(database), take(database)):

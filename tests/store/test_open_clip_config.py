@@ -42,7 +42,7 @@ def test_every_published_configuration_passes_unless_it_is_refused_by_name() -> 
     passed = 0
     for name in list_models():
         config = json.loads(json.dumps(get_model_config(name)))
-        told = []
+        told: list[tuple[str, str | None]] = []
         for asked in (name, config):
             try:
                 check_architecture(asked)

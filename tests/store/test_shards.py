@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from store import datasets, jobs, shards
+from store.database import Database
 from store.errors import LostLeaseError, WorkCancelledError
 from store.phases import Owner, OwnerKind, Phase
 from store.states import JobStatus, Setback, ShardState
@@ -13,7 +14,7 @@ from store.tables import Shard
 
 
 @pytest.fixture
-def queued(database):
+def queued(database: Database) -> str:
     """A job with two queued shards of the score phase."""
     with database.transaction() as session:
         datasets.create(
@@ -41,24 +42,24 @@ def queued(database):
     return "job_1"
 
 
-def take(database, seconds=30.0):
+def take(database: Database, seconds: float = 30.0) -> shards.Claim | None:
     with database.transaction() as session:
         return shards.claim(session, worker="me", lease_seconds=seconds)
 
 
-def test_each_shard_is_claimed_once(database, queued):
+def test_each_shard_is_claimed_once(database: Database, queued: str) -> None:
     claims = [take(database) for _ in range(3)]
     assert [claim and claim.payload["n"] for claim in claims] == [0, 1, None]
 
 
-def test_two_who_claim_at_once_get_different_shards(database, queued):
+def test_two_who_claim_at_once_get_different_shards(database: Database, queued: str) -> None:
     with database.transaction() as one, database.transaction() as other:
         first = shards.claim(one, worker="a", lease_seconds=30)
         second = shards.claim(other, worker="b", lease_seconds=30)
     assert {first.payload["n"], second.payload["n"]} == {0, 1}
 
 
-def test_an_expired_lease_is_taken_back_and_the_late_attempt_cannot_write(database, queued):
+def test_an_expired_lease_is_taken_back_and_the_late_attempt_cannot_write(database: Database, queued: str) -> None:
     late = take(database, seconds=0.01)
     time.sleep(0.05)
     with database.transaction() as session:
@@ -79,7 +80,7 @@ def test_an_expired_lease_is_taken_back_and_the_late_attempt_cannot_write(databa
         shards.complete(session, again, {}, units=10)
 
 
-def test_the_last_shard_of_a_phase_knows_that_it_is_the_last(database, queued):
+def test_the_last_shard_of_a_phase_knows_that_it_is_the_last(database: Database, queued: str) -> None:
     with database.transaction() as session:
         claims = [shards.claim(session, worker="me", lease_seconds=30) for _ in range(2)]
     last = []
@@ -93,7 +94,9 @@ def test_the_last_shard_of_a_phase_knows_that_it_is_the_last(database, queued):
         assert shards.progress(session, [(queued, Phase.SCORE)]) == {(queued, Phase.SCORE): shards.Progress(20, 20)}
 
 
-def test_a_cancelled_job_is_told_at_the_next_renewal_and_ends_when_nothing_runs(database, queued):
+def test_a_cancelled_job_is_told_at_the_next_renewal_and_ends_when_nothing_runs(
+    database: Database, queued: str
+) -> None:
     claim = take(database)
     with database.transaction() as session:
         assert jobs.cancel(session, queued).status == JobStatus.CANCELLING
@@ -107,7 +110,7 @@ def test_a_cancelled_job_is_told_at_the_next_renewal_and_ends_when_nothing_runs(
     assert take(database) is None
 
 
-def test_a_failed_job_takes_its_running_shards_with_it(database, queued):
+def test_a_failed_job_takes_its_running_shards_with_it(database: Database, queued: str) -> None:
     claim = take(database)
     with database.transaction() as session:
         jobs.fail(session, jobs.lock(session, queued), {"code": "x", "message": "y", "param": None})
@@ -116,7 +119,7 @@ def test_a_failed_job_takes_its_running_shards_with_it(database, queued):
     assert take(database) is None
 
 
-def test_what_lost_its_worker_keeps_its_place_but_not_for_ever(database, queued):
+def test_what_lost_its_worker_keeps_its_place_but_not_for_ever(database: Database, queued: str) -> None:
     for _ in range(3):
         lost = take(database, seconds=0.001)
         assert lost.payload["n"] == 0

@@ -23,7 +23,7 @@ LISTED = "https://data.example.com https://cdn.example.com:8443/public/ s3://tea
         "s3://shared/sets/ours/a.zip",
     ],
 )
-def test_what_is_listed_is_admitted(uri):
+def test_what_is_listed_is_admitted(uri: str) -> None:
     check_reference(uri, Settings(ecif_sources=LISTED), trusted=False)
 
 
@@ -61,13 +61,13 @@ def test_what_is_listed_is_admitted(uri):
         "https://team/a.zip",
     ],
 )
-def test_what_only_looks_like_it_is_not(uri):
+def test_what_only_looks_like_it_is_not(uri: str) -> None:
     for trusted in (True, False):
         with pytest.raises(InvalidError):
             check_reference(uri, Settings(ecif_sources=LISTED), trusted=trusted)
 
 
-def test_folders_and_braces_are_held_to_the_same():
+def test_folders_and_braces_are_held_to_the_same() -> None:
     settings = Settings(ecif_sources=LISTED)
     for uri in ("s3://team/", "s3://shared/sets/ours/", "https://data.example.com/{0..9}.tar"):
         check_references(uri, settings, trusted=False)
@@ -79,6 +79,6 @@ def test_folders_and_braces_are_held_to_the_same():
 @pytest.mark.parametrize(
     "entry", ["data.example.com", "ftp://host", "https://", "https://user@host/", "https://host/?x", "s3://team/../x"]
 )
-def test_an_entry_that_is_no_source_stops_the_service_where_it_starts(entry):
+def test_an_entry_that_is_no_source_stops_the_service_where_it_starts(entry: str) -> None:
     with pytest.raises(ValueError, match="ecif_sources"):
         Settings(ecif_sources=f"s3://team {entry}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 from store.specification import SPECIFICATION_VERSION, JobSpec
 
@@ -10,7 +11,7 @@ from store.specification import SPECIFICATION_VERSION, JobSpec
 _FIELDS = {2: "50461e503afa4d7a"}
 
 
-def _described(schema):
+def _described(schema: Any) -> Any:
     """The schema without its words for people, which may change at any time."""
     if isinstance(schema, dict):
         return {key: _described(value) for key, value in schema.items() if key not in ("description", "title")}
@@ -19,7 +20,7 @@ def _described(schema):
     return schema
 
 
-def test_the_version_belongs_to_the_fields():
+def test_the_version_belongs_to_the_fields() -> None:
     schema = json.dumps(_described(JobSpec.model_json_schema()), sort_keys=True)
     digest = hashlib.sha256(schema.encode()).hexdigest()[:16]
     assert _FIELDS[SPECIFICATION_VERSION] == digest

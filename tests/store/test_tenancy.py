@@ -4,12 +4,13 @@ import pytest
 from sqlalchemy import delete, exists, func, select, update
 
 from store import datasets, jobs
+from store.database import Database
 from store.errors import InvalidError, NotFoundError
 from store.tables import Dataset, Job
 
 
 @pytest.fixture
-def tenants(database):
+def tenants(database: Database) -> dict[str, Database]:
     """Databases of two tenants, each with a dataset and a job on it, named after them."""
     scoped = {tenant: database.of_tenant(tenant) for tenant in ("a", "b")}
     for tenant, own in scoped.items():
@@ -25,7 +26,7 @@ def tenants(database):
     return scoped
 
 
-def test_queries_of_any_shape_see_the_tenants_own(tenants):
+def test_queries_of_any_shape_see_the_tenants_own(tenants: dict[str, Database]) -> None:
     with tenants["a"].transaction() as session:
         assert session.scalars(select(Dataset.id)).all() == ["ds_a"]
         assert session.get(Dataset, "ds_b") is None
@@ -38,7 +39,7 @@ def test_queries_of_any_shape_see_the_tenants_own(tenants):
         assert session.scalars(select(Job.id).with_for_update()).all() == ["job_a"]
 
 
-def test_changes_reach_the_tenants_own_only(tenants, database):
+def test_changes_reach_the_tenants_own_only(tenants: dict[str, Database], database: Database) -> None:
     with tenants["a"].transaction() as session:
         session.execute(update(Job).values(task="changed"))
         session.execute(delete(Dataset))
@@ -47,7 +48,7 @@ def test_changes_reach_the_tenants_own_only(tenants, database):
         assert session.scalars(select(Dataset.id)).all() == ["ds_b"]
 
 
-def test_the_nouns_do_not_find_what_is_anothers(tenants):
+def test_the_nouns_do_not_find_what_is_anothers(tenants: dict[str, Database]) -> None:
     with tenants["a"].transaction() as session:
         for act in (
             lambda: datasets.get(session, "ds_b"),
@@ -63,6 +64,6 @@ def test_the_nouns_do_not_find_what_is_anothers(tenants):
         assert (datasets.count(session), jobs.count(session), jobs.count_unfinished(session)) == (1, 1, 1)
 
 
-def test_a_session_of_no_tenant_is_a_workers_and_sees_all(tenants, database):
+def test_a_session_of_no_tenant_is_a_workers_and_sees_all(tenants: dict[str, Database], database: Database) -> None:
     with database.transaction() as session:
         assert dict(session.execute(select(Dataset.id, Dataset.tenant)).all()) == {"ds_a": "a", "ds_b": "b"}

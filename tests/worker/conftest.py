@@ -3,25 +3,36 @@
 import re
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from doorbell.bell import Bell
 from service.app import create_app
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
+from tests.service_fixtures import EmbeddingZip, Upload, Work
 from worker.attempts.attempt import Workplace, work_once
 from worker.sweeper import sweep
+
+FileServer = tuple[ThreadingHTTPServer, dict[str, bytes], list[dict[str, str]], list[Any]]
+Post = Callable[..., dict[str, Any]]
+Sweeping = Callable[..., None]
 
 
 class Files(BaseHTTPRequestHandler):
     """Serves what it is given, with a tag and ranges; `cut` connections break half-way."""
 
-    def __init__(self, files, asked, cut, *arguments):
+    def __init__(self, files: dict[str, bytes], asked: list[dict[str, str]], cut: list[Any], *arguments: Any) -> None:
         self.files, self.asked, self.cut = files, asked, cut
         super().__init__(*arguments)
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self.asked.append(dict(self.headers) | {"path": self.path})
         name = self.path.partition("?")[0]
         if name == "/moved":
@@ -49,14 +60,16 @@ class Files(BaseHTTPRequestHandler):
         if end < len(content):
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
-def server():
+def server() -> Iterator[FileServer]:
     """(its port, files by path, the requests it saw, connections to cut)."""
-    files, asked, cut = {}, [], []
+    files: dict[str, bytes] = {}
+    asked: list[dict[str, str]] = []
+    cut: list[Any] = []
     made = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, files, asked, cut))
     thread = threading.Thread(target=made.serve_forever, args=(0.05,))
     thread.start()
@@ -66,21 +79,24 @@ def server():
     made.server_close()
 
 
-class Silent:
+class Silent(Bell):
     """In the place of a bell: nobody is called."""
 
-    def ring(self, *_):
+    def __init__(self) -> None:
+        pass
+
+    def ring(self, waiting: object) -> None:
         pass
 
 
 @pytest.fixture
-def sweeping(database, blobs, settings):
+def sweeping(database: Database, blobs: Blobs, settings: Settings) -> Sweeping:
     """One round of the sweeper; settings may be given anew."""
     return lambda **changed: sweep(database, blobs, Silent(), settings.model_copy(update=changed))
 
 
 @pytest.fixture
-def job(client, upload, embedding_zip, work):
+def job(client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, work: Work) -> str:
     """A job of a few cheap shards on a ready dataset of twenty pairs, about to begin."""
     dataset = upload(embedding_zip(20))["id"]
     work()
@@ -89,16 +105,16 @@ def job(client, upload, embedding_zip, work):
 
 
 @pytest.fixture
-def near(settings):
+def near(settings: Settings) -> Settings:
     """Settings of an operator who fetches from private addresses."""
     return settings.model_copy(update={"ecif_private_sources": True})
 
 
 @pytest.fixture
-def post(near, database, blobs):
+def post(near: Settings, database: Database, blobs: Blobs) -> Post:
     """Ask for a dataset by its URI, do all work, return it as it then is."""
 
-    def ask(uri, **body):
+    def ask(uri: str, **body: Any) -> dict[str, Any]:
         with TestClient(create_app(near), raise_server_exceptions=False) as client:
             answer = client.post("/datasets", json={"uri": uri, **body})
             assert answer.status_code == 201, answer.text

@@ -9,29 +9,36 @@ import json
 import math
 import tarfile
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fastapi.testclient import TestClient
 from safetensors.numpy import save
 
-from tests.service_fixtures import picture
+from tests.service_fixtures import ImageZip, Upload, Work, picture
+
+Answer = Callable[..., tuple[dict[str, Any], dict[str, dict[str, Any]]]]
+Ready = Callable[..., str]
 
 METHODS = ["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon"]
 
 
-def embeddings(n=24, seed=0):
+def embeddings(n: int = 24, seed: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     generator = np.random.default_rng(seed)
     image = generator.normal(size=(n, 6)).astype(np.float32)
     return image, image + 0.3 * generator.normal(size=(n, 6)).astype(np.float32)
 
 
 @pytest.fixture
-def ready(upload, work):
+def ready(upload: Upload, work: Work) -> Ready:
     """Keep embeddings as a dataset; its id."""
 
-    def keep(image, text):
+    def keep(image: npt.NDArray[Any], text: npt.NDArray[Any]) -> str:
         dataset = upload(save({"image": image, "text": text}), "data.safetensors")
         work()
         return dataset["id"]
@@ -40,10 +47,10 @@ def ready(upload, work):
 
 
 @pytest.fixture
-def answer(client, work):
+def answer(client: TestClient, work: Work) -> Answer:
     """Do a job; (job, rows by key). Every number of them is finite."""
 
-    def ask(**spec):
+    def ask(**spec: Any) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         posted = client.post("/jobs", json=spec)
         assert posted.status_code == 202, posted.text
         work()
@@ -56,13 +63,13 @@ def answer(client, work):
     return ask
 
 
-def succeeded(job):
+def succeeded(job: dict[str, Any]) -> dict[str, Any]:
     assert job["status"] == "succeeded", job["error"]
     return job["summary"]
 
 
 @pytest.mark.parametrize("task", ["misalignment", "valuation"])
-def test_a_batch_larger_than_the_dataset_is_one_batch(ready, answer, task):
+def test_a_batch_larger_than_the_dataset_is_one_batch(ready: Ready, answer: Answer, task: str) -> None:
     train, clean = ready(*embeddings()), ready(*embeddings(9, seed=1))
     spec = {"task": task, "dataset": train, "validation": {"dataset": clean}, "methods": METHODS}
     job, rows = answer(**spec, objective={"batch_size": 65_536, "temperature": 0.2})
@@ -74,7 +81,7 @@ def test_a_batch_larger_than_the_dataset_is_one_batch(ready, answer, task):
 
 
 @pytest.mark.parametrize("task", ["misalignment", "valuation"])
-def test_one_pair_has_scores_of_zero_and_a_warning(ready, answer, task):
+def test_one_pair_has_scores_of_zero_and_a_warning(ready: Ready, answer: Answer, task: str) -> None:
     one, clean = ready(*embeddings(1)), ready(*embeddings(1, seed=1))
     job, rows = answer(task=task, dataset=one, validation={"dataset": clean}, methods=METHODS)
     summary = succeeded(job)
@@ -83,7 +90,12 @@ def test_one_pair_has_scores_of_zero_and_a_warning(ready, answer, task):
 
 
 @pytest.mark.parametrize(("mask", "loss"), [(True, 0.0), (False, math.log(2))])
-def test_a_caption_twice_is_no_negative_of_itself(ready, answer, mask, loss):
+def test_a_caption_twice_is_no_negative_of_itself(
+    ready: Ready,
+    answer: Answer,
+    mask: bool,
+    loss: float,
+) -> None:
     """Unmasked, its twin takes half of the probability of the first pair's image."""
     image = np.eye(6, dtype=np.float32)
     text = image.copy()
@@ -95,7 +107,7 @@ def test_a_caption_twice_is_no_negative_of_itself(ready, answer, mask, loss):
     assert rows["0"]["pair_loss"] == pytest.approx(loss, abs=1e-6)
 
 
-def test_where_all_captions_are_one_nothing_is_a_negative(ready, answer):
+def test_where_all_captions_are_one_nothing_is_a_negative(ready: Ready, answer: Answer) -> None:
     image, text = embeddings()
     text[:] = text[0]
     job, rows = answer(task="valuation", dataset=ready(image, text), validation={"fraction": 0.2}, methods=METHODS)
@@ -105,7 +117,12 @@ def test_where_all_captions_are_one_nothing_is_a_negative(ready, answer):
 
 @pytest.mark.parametrize("task", ["misalignment", "valuation"])
 @pytest.mark.parametrize("side", ["image", "text", "both"])
-def test_an_embedding_of_zeros_has_similarity_0_to_everything(ready, answer, side, task):
+def test_an_embedding_of_zeros_has_similarity_0_to_everything(
+    ready: Ready,
+    answer: Answer,
+    side: str,
+    task: str,
+) -> None:
     image, text = embeddings()
     if side != "text":
         image[3] = 0
@@ -120,7 +137,13 @@ def test_an_embedding_of_zeros_has_similarity_0_to_everything(ready, answer, sid
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_a_model_with_a_scale_over_100_is_held_at_100(upload, image_zip, work, answer, train):
+def test_a_model_with_a_scale_over_100_is_held_at_100(
+    upload: Upload,
+    image_zip: ImageZip,
+    work: Work,
+    answer: Answer,
+    train: bool,
+) -> None:
     dataset = upload(image_zip(6))
     work()
     config = {
@@ -140,7 +163,7 @@ def test_a_model_with_a_scale_over_100_is_held_at_100(upload, image_zip, work, a
 
 
 @pytest.mark.parametrize("curvature", ["gauss_newton", "hessian", "ekfac", "identity"])
-def test_damping_0_on_a_singular_curvature_is_refused_or_answered(ready, answer, curvature):
+def test_damping_0_on_a_singular_curvature_is_refused_or_answered(ready: Ready, answer: Answer, curvature: str) -> None:
     """A scale of the embedding changes nothing, so every head has a direction without curvature but for l2."""
     job, rows = answer(
         task="valuation",
@@ -159,7 +182,7 @@ def test_damping_0_on_a_singular_curvature_is_refused_or_answered(ready, answer,
         ]
 
 
-def test_a_clean_set_of_one_pair_leaves_nothing_to_calibrate_by(ready, answer):
+def test_a_clean_set_of_one_pair_leaves_nothing_to_calibrate_by(ready: Ready, answer: Answer) -> None:
     train, clean = ready(*embeddings()), ready(*embeddings(1, seed=1))
     job, rows = answer(task="misalignment", dataset=train, validation={"dataset": clean})
     succeeded(job)
@@ -170,7 +193,7 @@ LONG = "".join(chr(0x20000 + 37 * n % 40_000) for n in range(1000))
 """A key of 4,000 bytes that does not compress: PostgreSQL refuses it a place in an index."""
 
 
-def archive(files):
+def archive(files: dict[str, Any]) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as zipped:
         for name, content in files.items():
@@ -178,7 +201,7 @@ def archive(files):
     return out.getvalue()
 
 
-def tar(files):
+def tar(files: dict[str, bytes]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tarred:
         for name, content in files.items():
@@ -188,11 +211,11 @@ def tar(files):
     return out.getvalue()
 
 
-def table(rows):
+def table(rows: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def with_keys(*keys):
+def with_keys(*keys: str) -> dict[str, bytes]:
     """Uploads of every kind whose pairs have these keys."""
     images = {f"{n}.png": picture(n) for n in range(len(keys))}
     rows = [{"file_name": f"{n}.png", "caption": "x", "key": key} for n, key in enumerate(keys)]
@@ -216,7 +239,9 @@ def with_keys(*keys):
 
 
 @pytest.mark.parametrize("kind", ["folder", "webdataset", "npy", "parquet", "parquet_embeddings"])
-def test_a_key_too_long_for_an_index_is_one_rejected_pair(client, upload, work, kind):
+def test_a_key_too_long_for_an_index_is_one_rejected_pair(
+    client: TestClient, upload: Upload, work: Work, kind: str
+) -> None:
     longest = LONG[:256]  # 1,024 bytes
     dataset = upload(with_keys("first", LONG, longest, longest)[kind], format=kind)
     work()

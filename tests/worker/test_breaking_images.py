@@ -2,19 +2,24 @@
 
 import io
 import zipfile
+from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from readers.sandbox import child
 from tests.readers.breaking import breaking_program
+from tests.service_fixtures import ImageZip, Upload, Work
 
 
 @pytest.fixture
-def breaking(monkeypatch, tmp_path):
+def breaking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(child, "_PROGRAM", breaking_program(tmp_path))
 
 
-def test_ingest_survives_and_says_which(breaking, client, upload, image_zip, work, monkeypatch):
+def test_ingest_survives_and_says_which(
+    breaking: None, client: TestClient, upload: Upload, image_zip: ImageZip, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = io.BytesIO(image_zip(6))
     with zipfile.ZipFile(content, "a") as archive:
         archive.writestr("x/metadata.csv", "file_name,caption\nbad.png,crashes it\n")

@@ -1,13 +1,18 @@
 """Blobs and rows after a restore: what is missing, and what nobody names."""
 
 import pytest
+from fastapi.testclient import TestClient
 
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
+from tests.service_fixtures import ImageZip, Upload, Work
 from worker import check_blobs
 from worker.check_blobs import check
 
 
 @pytest.fixture
-def done(client, upload, image_zip, work):
+def done(client: TestClient, upload: Upload, image_zip: ImageZip, work: Work) -> tuple[str, str]:
     """A dataset and a job that encoded it; their ids."""
     dataset = upload(image_zip(6))["id"]
     body = {"task": "valuation", "dataset": dataset, "validation": {"fraction": 0.5}, "fit": None}
@@ -17,7 +22,9 @@ def done(client, upload, image_zip, work):
     return dataset, job
 
 
-def test_a_whole_service_agrees_with_itself(done, database, blobs, client):
+def test_a_whole_service_agrees_with_itself(
+    done: tuple[str, str], database: Database, blobs: Blobs, client: TestClient
+) -> None:
     assert check(database, blobs) == ([], {})
     blobs.put("pending/datasets/ds_on_its_way", b"")
     blobs.put("datasets/ds_on_its_way/upload", b"x")
@@ -29,7 +36,7 @@ def test_a_whole_service_agrees_with_itself(done, database, blobs, client):
     assert check(database, blobs) == ([], {})
 
 
-def test_blobs_that_are_gone_are_named(done, database, blobs):
+def test_blobs_that_are_gone_are_named(done: tuple[str, str], database: Database, blobs: Blobs) -> None:
     names = sorted(name for name, _ in blobs.list(f"datasets/{done[0]}"))
     assert len(names) == 3  # the upload, its one part, what was encoded of it
     for name in names:
@@ -37,13 +44,19 @@ def test_blobs_that_are_gone_are_named(done, database, blobs):
     assert check(database, blobs) == (names, {})
 
 
-def test_blobs_that_no_row_names_are_counted(done, database, blobs):
+def test_blobs_that_no_row_names_are_counted(done: tuple[str, str], database: Database, blobs: Blobs) -> None:
     for name in ("datasets/ds_gone/upload", "datasets/ds_gone/ingest-0.1/000000", "jobs/job_gone/x"):
         blobs.put(name, b"x")
     assert check(database, blobs) == ([], {"datasets/ds_gone": 2, "jobs/job_gone": 1})
 
 
-def test_the_command_says_so_and_ends_with_1(done, settings, blobs, monkeypatch, capsys):
+def test_the_command_says_so_and_ends_with_1(
+    done: tuple[str, str],
+    settings: Settings,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setattr(check_blobs, "get_settings", lambda: settings)
     assert check_blobs.main() == 0
     blobs.delete(f"datasets/{done[0]}/upload")

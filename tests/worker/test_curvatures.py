@@ -1,25 +1,33 @@
 """Every curvature in a job: what it says it reached, and that it does not matter how its sums were cut."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
+from fastapi.testclient import TestClient
 
 from ecif.curvature import choice
+from tests.service_fixtures import EmbeddingZip, Upload, Work
 from worker.analysis import problem as batch_ranges
+
+Run = Callable[..., tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]]
 
 CURVATURES = ["gauss_newton", "hessian", "ekfac", "projected", "identity"]
 COLUMNS = ("influence", "positive_influence", "negative_influence", "self_influence")
 
 
 @pytest.fixture
-def data(upload, embedding_zip, work):
+def data(upload: Upload, embedding_zip: EmbeddingZip, work: Work) -> dict[str, Any]:
     train, clean = upload(embedding_zip(120, wrong=24, width=6)), upload(embedding_zip(40, width=6, seed=9))
     work()
     return {"dataset": train["id"], "validation": {"dataset": clean["id"]}}
 
 
 @pytest.fixture
-def run(client, work, data):
-    def run_job(curvature, **spec):
+def run(client: TestClient, work: Work, data: dict[str, Any]) -> Run:
+    def run_job(curvature: str, **spec: Any) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         body = {
             "task": "valuation",
             **data,
@@ -40,7 +48,11 @@ def run(client, work, data):
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
-def test_the_sums_may_be_cut_anywhere(run, monkeypatch, curvature):
+def test_the_sums_may_be_cut_anywhere(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    curvature: str,
+) -> None:
     _, whole = run(curvature)
     monkeypatch.setattr(batch_ranges, "_PAIRS_A_SHARD", 40)
     job, cut = run(curvature)
@@ -52,7 +64,7 @@ def test_the_sums_may_be_cut_anywhere(run, monkeypatch, curvature):
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
-def test_it_says_what_it_reached(run, curvature):
+def test_it_says_what_it_reached(run: Run, curvature: str) -> None:
     job, scores = run(curvature)
     told = job["summary"]["curvature"]
     assert told["curvature"] == curvature
@@ -69,7 +81,9 @@ def test_it_says_what_it_reached(run, curvature):
     )
 
 
-def test_a_projection_that_holds_everything_is_gauss_newton(run):
+def test_a_projection_that_holds_everything_is_gauss_newton(
+    run: Run,
+) -> None:
     """72 weights, 512 coordinates allowed: nothing is left out."""
     _, exact = run("gauss_newton")
     _, inside = run("projected")
@@ -78,7 +92,11 @@ def test_a_projection_that_holds_everything_is_gauss_newton(run):
 
 
 @pytest.mark.parametrize("curvature", ["gauss_newton", "ekfac", "identity"])
-def test_where_a_model_is_too_large_to_be_exact_self_influence_is_estimated(run, monkeypatch, curvature):
+def test_where_a_model_is_too_large_to_be_exact_self_influence_is_estimated(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    curvature: str,
+) -> None:
     _, exact = run(curvature)
     monkeypatch.setattr(choice, "LARGEST", 0)
     monkeypatch.setitem(choice.PROBES, "probes", 400)

@@ -1,5 +1,7 @@
 """Where worker processes compute, tried without a GPU."""
 
+from typing import Any
+
 import pytest
 import torch
 from billiard import get_context
@@ -24,7 +26,9 @@ def device(asked: str, gpus: int) -> torch.device:
         ("cuda", 0, ["cuda", "cuda", "cuda"]),  # asked for and not there: torch says so
     ],
 )
-def test_the_processes_of_a_host_take_its_gpus_in_turn(monkeypatch, asked, gpus, expected):
+def test_the_processes_of_a_host_take_its_gpus_in_turn(
+    monkeypatch: pytest.MonkeyPatch, asked: str, gpus: int, expected: list[str]
+) -> None:
     found = []
     for place in range(3):
         monkeypatch.setattr(models, "place_in_pool", lambda place=place: place)
@@ -32,7 +36,7 @@ def test_the_processes_of_a_host_take_its_gpus_in_turn(monkeypatch, asked, gpus,
     assert found == expected
 
 
-def test_a_process_knows_its_place_in_the_pool():
+def test_a_process_knows_its_place_in_the_pool() -> None:
     """As billiard's pool, which is Celery's, starts its eighth process: `index` is set, and then it is spawned."""
     code = "import sys; from worker.analysis.models import place_in_pool; sys.exit(place_in_pool())"
     process = get_context("spawn").Process(target=exec, args=(code, {}))
@@ -43,7 +47,7 @@ def test_a_process_knows_its_place_in_the_pool():
     assert models.place_in_pool() == 0
 
 
-def test_towers_are_fitted_in_bfloat16_where_the_gpu_has_it(monkeypatch):
+def test_towers_are_fitted_in_bfloat16_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
     for supported, precision in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, answer=supported: answer)
@@ -52,12 +56,13 @@ def test_towers_are_fitted_in_bfloat16_where_the_gpu_has_it(monkeypatch):
         assert models.adam_precision(cpu, "all") == "float32"
 
 
-def test_float32_is_float32(monkeypatch):
-    before = torch.backends.fp32_precision
-    torch.backends.fp32_precision = "tf32"
+def test_float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    backends: Any = torch.backends  # without types there
+    before = backends.fp32_precision
+    backends.fp32_precision = "tf32"
     try:
         models.compute_in_float32()
-        found = {torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision}
+        found = {backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision}
         assert found == {"ieee"}
     finally:
-        torch.backends.fp32_precision = before
+        backends.fp32_precision = before

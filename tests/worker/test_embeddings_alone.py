@@ -6,17 +6,23 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
+from torch import Tensor
 
 from ecif import rank_embeddings
+from tests.service_fixtures import EmbeddingZip, Upload, Work
 
 
-def tensors(content):
+def tensors(content: bytes) -> tuple[Tensor, Tensor]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return tuple(torch.from_numpy(np.load(io.BytesIO(archive.read(f"{side}.npy")))) for side in ("image", "text"))
+        image, text = (torch.from_numpy(np.load(io.BytesIO(archive.read(f"{side}.npy")))) for side in ("image", "text"))
+    return image, text
 
 
 @pytest.mark.parametrize("with_clean", [True, False])
-def test_one_call_is_a_job(client, work, upload, embedding_zip, with_clean):
+def test_one_call_is_a_job(
+    client: TestClient, work: Work, upload: Upload, embedding_zip: EmbeddingZip, with_clean: bool
+) -> None:
     train, clean = embedding_zip(150, wrong=30, width=6), embedding_zip(90, width=6, seed=9)
     spec = {
         "task": "misalignment",

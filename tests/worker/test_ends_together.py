@@ -5,13 +5,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from store import datasets
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
 from store.tables import Shard
+from tests.service_fixtures import EmbeddingZip, Upload
+from tests.worker.conftest import Sweeping
 from worker.attempts.attempt import Workplace, work_once
 
 _FREEZES = """
@@ -40,22 +48,28 @@ while work_once(place) is not None:
 
 
 def test_two_datasets_of_one_job_that_end_at_once_do_not_wait_for_each_other(
-    client, upload, embedding_zip, settings, database, blobs, monkeypatch
-):
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     one, other = upload(embedding_zip(20))["id"], upload(embedding_zip(10))["id"]
     spec = {"task": "misalignment", "dataset": one, "validation": {"dataset": other}, "fit": None}
     job = client.post("/jobs", json={**spec, "methods": ["clip_score"]}).json()["id"]
     place = Workplace(settings, database, blobs)
     together, finish = threading.Barrier(2), datasets.finish_ingest
 
-    def at_once(session, dataset_id, found):
+    def at_once(session: Any, dataset_id: Any, found: Any) -> None:
         finish(session, dataset_id, found)
         session.flush()
         together.wait(10)  # both hold the row of their dataset now
 
     monkeypatch.setattr(datasets, "finish_ingest", at_once)
 
-    def work():
+    def work() -> None:
         while True:
             if work_once(place) is None and client.get(f"/jobs/{job}").json()["status"] not in ("queued", "running"):
                 return
@@ -70,7 +84,14 @@ def test_two_datasets_of_one_job_that_end_at_once_do_not_wait_for_each_other(
 
 
 @pytest.fixture
-def frozen(client, upload, embedding_zip, settings, database, blobs):
+def frozen(
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """(job, process): a worker that was stopped by SIGSTOP with its results copied and not committed."""
     short = settings.model_copy(update={"ecif_lease_seconds": 1.0})
     dataset = upload(embedding_zip(20))["id"]
@@ -87,7 +108,14 @@ def frozen(client, upload, embedding_zip, settings, database, blobs):
         process.kill()
 
 
-def test_a_worker_that_is_frozen_in_a_transaction_holds_nobody_up(client, frozen, settings, database, blobs, sweeping):
+def test_a_worker_that_is_frozen_in_a_transaction_holds_nobody_up(
+    client: TestClient,
+    frozen: tuple[str, subprocess.Popen[str]],
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+    sweeping: Sweeping,
+) -> None:
     job, process = frozen
     began = time.monotonic()
     while client.get(f"/jobs/{job}").json()["status"] == "running" and time.monotonic() - began < 30:

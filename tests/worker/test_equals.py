@@ -1,6 +1,7 @@
 """Groups of equal pairs against the plain definition."""
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -11,7 +12,7 @@ from worker.ingest.duplicates import Fingerprints, find_equal
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(-3, 3)), max_size=40))
-def test_groups_of_two_and_more_with_their_first(steps):
+def test_groups_of_two_and_more_with_their_first(steps: Any) -> None:
     positions = np.cumsum([step for step, _ in steps], dtype=np.int64)
     hashes = np.array([value for _, value in steps], dtype=np.int64)
     groups = defaultdict(list)
@@ -23,7 +24,7 @@ def test_groups_of_two_and_more_with_their_first(steps):
     assert found.groups == len(several)
 
 
-def test_a_further_caption_of_an_image_is_no_duplicate_of_it():
+def test_a_further_caption_of_an_image_is_no_duplicate_of_it() -> None:
     prints = Fingerprints()
     prints.add(0, {DuplicateKind.IMAGE: 7, DuplicateKind.CAPTION: 1})
     prints.add(1, {DuplicateKind.IMAGE: 7, DuplicateKind.CAPTION: 1}, further=True)

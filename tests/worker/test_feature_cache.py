@@ -4,6 +4,8 @@ import csv
 import io
 import threading
 import zipfile
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -12,16 +14,21 @@ from sqlalchemy import func, select
 from encoders import digest
 from encoders.loaded_model import LoadedModel
 from store import api_keys
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
 from store.tables import EncodedPart, Feature
-from tests.service_fixtures import picture
+from tests.service_fixtures import Upload, Work, picture
 from worker.analysis.features import Keys
 from worker.attempts.attempt import Workplace, work_once
 from worker.sweeper import sweep
 
+Encode = Callable[..., tuple[str, dict[str, Any], dict[str, float]]]
+
 SPEC = {"task": "misalignment", "fit": None, "methods": ["clip_score"], "model": {"architecture": "tiny"}}
 
 
-def zip_of(seeds, caption="picture number {}"):
+def zip_of(seeds: Iterable[int], caption: str = "picture number {}") -> bytes:
     """Pictures drawn from these seeds, in this order, each with its caption."""
     table, out = io.StringIO(), io.BytesIO()
     rows = csv.writer(table)
@@ -35,17 +42,17 @@ def zip_of(seeds, caption="picture number {}"):
 
 
 @pytest.fixture
-def settings(settings):
+def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"ecif_shard_pairs": 16})  # so that a dataset has parts
 
 
 @pytest.fixture
-def encode(client, upload, work):
+def encode(client: TestClient, upload: Upload, work: Work) -> Encode:
     """Run a job on a dataset, given or to be uploaded; return (dataset, what was encoded, clip scores by key)."""
 
-    def run(dataset, **spec):
+    def run(dataset: str | Iterable[int], **spec: Any) -> tuple[str, dict[str, Any], dict[str, float]]:
         if not isinstance(dataset, str):
-            dataset = upload(zip_of(dataset))["id"]
+            dataset = str(upload(zip_of(dataset))["id"])
         job = client.post("/jobs", json={**SPEC, **spec, "dataset": dataset}).json()
         work()
         job = client.get(f"/jobs/{job['id']}").json()
@@ -56,16 +63,18 @@ def encode(client, upload, work):
     return run
 
 
-def counts(encoded, reused):
+def counts(encoded: int, reused: int) -> dict[str, dict[str, int]]:
     return {key: {"encoded": encoded, "reused": reused} for key in ("images", "captions")}
 
 
 @pytest.fixture
-def silent_sweep(database, blobs):
+def silent_sweep(database: Database, blobs: Blobs) -> Callable[[Settings], None]:
     return lambda settings: sweep(database, blobs, type("Silent", (), {"ring": lambda *_: None})(), settings)
 
 
-def test_the_same_data_again_encodes_nothing_and_one_percent_more_one_percent(encode):
+def test_the_same_data_again_encodes_nothing_and_one_percent_more_one_percent(
+    encode: Encode,
+) -> None:
     dataset, first, scores = encode(range(100))
     assert first == counts(100, 0)
     _, again, same = encode(dataset)
@@ -78,7 +87,9 @@ def test_the_same_data_again_encodes_nothing_and_one_percent_more_one_percent(en
     assert len(others) == 100
 
 
-def test_after_an_upgrade_of_a_library_everything_is_encoded_anew(encode, monkeypatch):
+def test_after_an_upgrade_of_a_library_everything_is_encoded_anew(
+    encode: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset, first, scores = encode(range(4))
     installed = digest.encoder_versions()
     assert set(installed) > {"encoder", "torch", "open_clip_torch", "pillow"}
@@ -88,21 +99,23 @@ def test_after_an_upgrade_of_a_library_everything_is_encoded_anew(encode, monkey
     assert same == scores
 
 
-def test_each_image_and_each_caption_by_itself(client, upload, encode):
+def test_each_image_and_each_caption_by_itself(client: TestClient, upload: Upload, encode: Encode) -> None:
     encode(range(20))
     other = upload(zip_of(range(10, 30), caption="one caption for all"))["id"]
     _, encoding, _ = encode(other)
     assert encoding == {"images": {"encoded": 10, "reused": 10}, "captions": {"encoded": 1, "reused": 19}}
 
 
-def test_another_model_and_another_scope_encode_anew(encode):
+def test_another_model_and_another_scope_encode_anew(
+    encode: Encode,
+) -> None:
     dataset, _, _ = encode(range(8))
     assert encode(dataset, objective={"seed": 1})[1] == counts(8, 0)
     assert encode(dataset, objective={"scope": "all"})[1] == counts(8, 0)
     assert encode(dataset, objective={"scope": "lora"})[1] == counts(0, 8)
 
 
-def test_another_tenant_finds_nothing(client, database, work):
+def test_another_tenant_finds_nothing(client: TestClient, database: Database, work: Work) -> None:
     encodings = []
     for tenant in ("ours", "theirs", "ours"):
         with database.transaction() as session:
@@ -115,7 +128,7 @@ def test_another_tenant_finds_nothing(client, database, work):
     assert encodings == [counts(6, 0), counts(6, 0), counts(0, 6)]
 
 
-def test_keys_are_wide_and_of_whom_which_model_and_which_tower():
+def test_keys_are_wide_and_of_whom_which_model_and_which_tower() -> None:
     made = {
         Keys(tenant, digest).of(side, b"x")
         for tenant in ("a", "b")
@@ -126,7 +139,13 @@ def test_keys_are_wide_and_of_whom_which_model_and_which_tower():
     assert all(len(key.bytes) == 16 for key in made)
 
 
-def test_what_is_shared_outlives_the_dataset_that_it_was_encoded_for(client, encode, database, settings, silent_sweep):
+def test_what_is_shared_outlives_the_dataset_that_it_was_encoded_for(
+    client: TestClient,
+    encode: Encode,
+    database: Database,
+    settings: Settings,
+    silent_sweep: Callable[[Settings], None],
+) -> None:
     first, _, _ = encode(range(40))
     encode([*range(40), 1000])
     assert client.delete(f"/datasets/{first}").status_code == 204
@@ -139,7 +158,7 @@ def test_what_is_shared_outlives_the_dataset_that_it_was_encoded_for(client, enc
     assert encode([*range(40), 3000])[1] == counts(1, 40)
 
 
-def test_blobs_that_are_gone_are_encoded_again(client, encode, blobs):
+def test_blobs_that_are_gone_are_encoded_again(client: TestClient, encode: Encode, blobs: Blobs) -> None:
     dataset, _, _ = encode(range(20))
     blobs.delete_prefix(f"datasets/{dataset}/encoded")
     assert encode(dataset)[1] == counts(20, 0)
@@ -147,8 +166,14 @@ def test_blobs_that_are_gone_are_encoded_again(client, encode, blobs):
 
 
 def test_what_was_used_longest_ago_goes_first_and_never_what_a_job_works_on(
-    client, encode, database, settings, blobs, silent_sweep, work
-):
+    client: TestClient,
+    encode: Encode,
+    database: Database,
+    settings: Settings,
+    blobs: Blobs,
+    silent_sweep: Callable[[Settings], None],
+    work: Work,
+) -> None:
     old, _, _ = encode(range(16))
     used, _, _ = encode(range(100, 116))
     with database.transaction() as session:
@@ -173,13 +198,21 @@ def test_what_was_used_longest_ago_goes_first_and_never_what_a_job_works_on(
     assert encode(old)[1] == counts(16, 0)
 
 
-def test_many_workers_on_the_same_images(client, upload, encode, settings, database, blobs, monkeypatch):
+def test_many_workers_on_the_same_images(
+    client: TestClient,
+    upload: Upload,
+    encode: Encode,
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Four jobs on four datasets that share most of their images, by two workers at once."""
     alone = threading.Lock()  # each worker has a process and a model of its own; these two share one
     for name in ("image_features", "text_features"):
         real = getattr(LoadedModel, name)
 
-        def one_at_a_time(self, inputs, real=real):
+        def one_at_a_time(self: LoadedModel, inputs: Any, real: Any = real) -> Any:
             with alone:
                 return real(self, inputs)
 
@@ -190,7 +223,7 @@ def test_many_workers_on_the_same_images(client, upload, encode, settings, datab
         pass
     jobs = [client.post("/jobs", json={**SPEC, "dataset": dataset}).json()["id"] for dataset in ids]
 
-    def work_on():
+    def work_on() -> None:
         while work_once(place) is not None:
             pass
 

@@ -3,8 +3,11 @@
 import json
 import os
 import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -17,14 +20,22 @@ from encoders.hub import HubLimits, from_hub
 from encoders.model_spec import ModelRefused
 from service.app import create_app
 from store import api_keys
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
+from tests.service_fixtures import ImageZip, ProblemOf, Upload, Work
 from worker.attempts.attempt import Workplace, work_once
+
+Run = Callable[..., dict[str, Any]]
+Requests = list[tuple[str, str, str | None]]
+Hold = Callable[..., None]
 
 REPOSITORY = "somebody/tiny-clip"
 SPEC = {"task": "misalignment", "fit": None, "methods": ["clip_score"]}
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hold]:
     """Put a repository into the hub's cache, and cut the line."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -36,7 +47,7 @@ def hub(tmp_path, monkeypatch):
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(commit)
 
-    def put(config, seed=7):
+    def put(config: Any, seed: int = 7) -> None:
         model = load_model(ModelSpec("tiny", seed=seed))
         save_file(model.state_dict_with(model.full().parameters, "all"), snapshot / "open_clip_model.safetensors")
         (snapshot / "open_clip_config.json").write_text(config if isinstance(config, str) else json.dumps(config))
@@ -46,8 +57,8 @@ def hub(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(client, upload, image_zip, work):
-    def run_job(name=REPOSITORY, **spec):
+def run(client: TestClient, upload: Upload, image_zip: ImageZip, work: Work) -> Run:
+    def run_job(name: str = REPOSITORY, **spec: Any) -> dict[str, Any]:
         body = {**SPEC, "dataset": upload(image_zip(4))["id"], "model": {"architecture": f"hf-hub:{name}"}, **spec}
         answer = client.post("/jobs", json=body)
         assert answer.status_code == 202, answer.text
@@ -57,7 +68,7 @@ def run(client, upload, image_zip, work):
     return run_job
 
 
-def test_configuration_weights_and_preprocessing_are_the_repository_s(hub, run):
+def test_configuration_weights_and_preprocessing_are_the_repository_s(hub: Hold, run: Run) -> None:
     hub({"model_cfg": TINY_CONFIG, "preprocess_cfg": {"mean": [0.5] * 3}, "version": "3"})
     job = run(objective={"seed": 3})
     assert job["status"] == "succeeded", job["error"]
@@ -79,13 +90,15 @@ def test_configuration_weights_and_preprocessing_are_the_repository_s(hub, run):
         ),
     ],
 )
-def test_its_configuration_is_a_stranger_s(hub, run, config, code, param):
+def test_its_configuration_is_a_stranger_s(
+    hub: Hold, run: Run, config: str | dict[str, Any], code: str, param: str
+) -> None:
     hub(config)
     failed = run()
     assert (failed["status"], failed["error"]["code"], failed["error"]["param"]) == ("failed", code, param)
 
 
-def test_without_a_network_the_job_says_so(hub, run):
+def test_without_a_network_the_job_says_so(hub: Hold, run: Run) -> None:
     failed = run("somebody/absent")
     assert (failed["error"]["code"], failed["error"]["param"]) == ("weights_unavailable", "model.architecture")
     assert "network" in failed["error"]["message"]
@@ -102,7 +115,9 @@ def test_without_a_network_the_job_says_so(hub, run):
         {"architecture": f"hf-hub:{REPOSITORY}", "pretrained": "openai"},
     ],
 )
-def test_what_names_no_repository_is_a_422(client, upload, image_zip, problem_of, model):
+def test_what_names_no_repository_is_a_422(
+    client: TestClient, upload: Upload, image_zip: ImageZip, problem_of: ProblemOf, model: dict[str, str]
+) -> None:
     body = {**SPEC, "dataset": upload(image_zip(1))["id"], "model": model}
     assert problem_of(client.post("/jobs", json=body))["status"] == 422
 
@@ -110,11 +125,11 @@ def test_what_names_no_repository_is_a_422(client, upload, image_zip, problem_of
 class Hub(BaseHTTPRequestHandler):
     """Two requests of the hub's: what a repository holds, and one of its files."""
 
-    def __init__(self, files, requests, *arguments):
+    def __init__(self, files: dict[str, bytes], requests: Requests, *arguments: Any) -> None:
         self.files, self.requests = files, requests
         super().__init__(*arguments)
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self.requests.append((self.command, self.path, self.headers.get("Authorization")))
         if self.path.startswith("/api/models/"):
             listed = [{"rfilename": name, "size": len(content)} for name, content in self.files.items()]
@@ -124,10 +139,10 @@ class Hub(BaseHTTPRequestHandler):
             name = self.path.partition("?")[0].rpartition("/")[2]
             self.answer(self.files[name], {"X-Repo-Commit": "0" * 40, "ETag": f'"{len(self.path)}-{name}"'})
 
-    def do_HEAD(self):
+    def do_HEAD(self) -> None:
         self.do_GET()
 
-    def answer(self, content, headers):
+    def answer(self, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(200)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
@@ -135,12 +150,12 @@ class Hub(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(content)
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
-def online(tmp_path, monkeypatch):
+def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Requests]:
     """A hub that holds one model under every name, and a token in the worker's environment; its requests."""
     model = load_model(ModelSpec("tiny", seed=7))
     save_file(model.state_dict_with(model.full().parameters, "all"), tmp_path / "weights")
@@ -148,7 +163,7 @@ def online(tmp_path, monkeypatch):
         "open_clip_config.json": json.dumps({"model_cfg": TINY_CONFIG}).encode(),
         "open_clip_model.safetensors": (tmp_path / "weights").read_bytes(),
     }
-    requests = []
+    requests: Requests = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, files, requests))
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
@@ -170,7 +185,7 @@ def online(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def client(settings):
+def client(settings: Settings) -> Iterator[TestClient]:
     """The API lets these through: what the worker makes of them is tested here."""
     lenient = settings.model_copy(update={"ecif_hub_repositories": "somebody a-stranger"})
     with TestClient(create_app(lenient), raise_server_exceptions=False) as client:
@@ -178,17 +193,19 @@ def client(settings):
 
 
 @pytest.fixture
-def keyed(client, database, online):
+def keyed(client: TestClient, database: Database, online: Requests) -> None:
     """There is an API key, and the client shows it."""
     with database.transaction() as session:
         client.headers["Authorization"] = f"Bearer {api_keys.create(session, 'default', None)[1]}"
 
 
 @pytest.fixture
-def run_with(client, settings, database, blobs, upload, image_zip):
+def run_with(
+    client: TestClient, settings: Settings, database: Database, blobs: Blobs, upload: Upload, image_zip: ImageZip
+) -> Run:
     """Do a job under other settings."""
 
-    def run_job(architecture, **changed):
+    def run_job(architecture: Any, **changed: Any) -> dict[str, Any]:
         body = {**SPEC, "dataset": upload(image_zip(4))["id"], "model": {"architecture": architecture}}
         answer = client.post("/jobs", json=body)
         assert answer.status_code == 202, answer.text
@@ -200,17 +217,19 @@ def run_with(client, settings, database, blobs, upload, image_zip):
     return run_job
 
 
-def tokens(requests):
+def tokens(requests: Requests) -> set[str | None]:
     return {authorization for _, _, authorization in requests}
 
 
-def test_without_keys_any_repository_is_fetched_with_the_token_of_the_machine_s_user(online, run_with):
+def test_without_keys_any_repository_is_fetched_with_the_token_of_the_machine_s_user(
+    online: Requests, run_with: Run
+) -> None:
     job = run_with(f"hf-hub:{REPOSITORY}")
     assert job["status"] == "succeeded", job["error"]
     assert tokens(online) == {"Bearer hf_secret"}
 
 
-def test_tenants_fetch_only_what_is_allowed_and_without_a_token(keyed, online, run_with):
+def test_tenants_fetch_only_what_is_allowed_and_without_a_token(keyed: None, online: Requests, run_with: Run) -> None:
     for allowed in ("", "somebody-else somebody/other"):
         failed = run_with(f"hf-hub:{REPOSITORY}", ecif_hub_repositories=allowed)
         assert (failed["error"]["code"], failed["error"]["param"]) == ("repository_not_allowed", "model.architecture")
@@ -221,7 +240,14 @@ def test_tenants_fetch_only_what_is_allowed_and_without_a_token(keyed, online, r
     assert tokens(online) == {None}
 
 
-def test_what_is_not_allowed_is_refused_at_the_door(keyed, client, online, settings, upload, image_zip):
+def test_what_is_not_allowed_is_refused_at_the_door(
+    keyed: None,
+    client: TestClient,
+    online: Requests,
+    settings: Settings,
+    upload: Upload,
+    image_zip: ImageZip,
+) -> None:
     text = {"hf_model_name": "a-stranger/tower", "hf_tokenizer_name": "a-stranger/tower"}
     config = {"embed_dim": 16, "vision_cfg": TINY_CONFIG["vision_cfg"], "text_cfg": text}
     body = {**SPEC, "dataset": upload(image_zip(4))["id"]}
@@ -233,13 +259,15 @@ def test_what_is_not_allowed_is_refused_at_the_door(keyed, client, online, setti
     assert online == []
 
 
-def test_a_setting_lets_tenants_use_the_token(keyed, online, run_with):
+def test_a_setting_lets_tenants_use_the_token(keyed: None, online: Requests, run_with: Run) -> None:
     job = run_with(f"hf-hub:{REPOSITORY}", ecif_hub_repositories=REPOSITORY, ecif_hub_token=True)
     assert job["status"] == "succeeded", job["error"]
     assert tokens(online) == {"Bearer hf_secret"}
 
 
-def test_a_text_tower_in_a_configuration_is_fetched_only_from_what_is_allowed(keyed, online, run_with):
+def test_a_text_tower_in_a_configuration_is_fetched_only_from_what_is_allowed(
+    keyed: None, online: Requests, run_with: Run
+) -> None:
     text = {"hf_model_name": "a-stranger/tower", "hf_tokenizer_name": "a-stranger/tower"}
     config = {"embed_dim": 16, "vision_cfg": TINY_CONFIG["vision_cfg"], "text_cfg": text}
     failed = run_with(config)
@@ -248,21 +276,21 @@ def test_a_text_tower_in_a_configuration_is_fetched_only_from_what_is_allowed(ke
     assert online == []
 
 
-def test_a_model_larger_than_the_bound_is_not_downloaded(online, run_with):
+def test_a_model_larger_than_the_bound_is_not_downloaded(online: Requests, run_with: Run) -> None:
     failed = run_with(f"hf-hub:{REPOSITORY}", ecif_hub_model_bytes=1000)
     assert (failed["error"]["code"], failed["error"]["param"]) == ("model_too_large", "model.architecture")
     assert "1000 is the most (ECIF_HUB_MODEL_BYTES)" in failed["error"]["message"]
     assert not [path for _, path, _ in online if path.endswith(".safetensors")]
 
 
-def sizes(cache):
+def sizes(cache: Path) -> dict[str, int]:
     return {
         folder.name: sum(file.stat().st_size for file in (folder / "blobs").glob("*"))
         for folder in cache.glob("models--*")
     }
 
 
-def test_beyond_the_bound_what_was_used_longest_ago_goes(online, tmp_path):
+def test_beyond_the_bound_what_was_used_longest_ago_goes(online: Requests, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "models--of--the-user" / "blobs").mkdir(parents=True)  # not ours, so neither counted nor deleted
     (cache / "models--of--the-user" / "blobs" / "x").write_bytes(bytes(1 << 20))

@@ -2,13 +2,20 @@
 
 import threading
 import time
+from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from store import results, shards
+from store.blobs import Blobs
 from store.database import Database
+from store.settings import Settings
 from store.tables import Result, Shard
+from tests.service_fixtures import EmbeddingZip, Upload
+from tests.worker.conftest import Sweeping
 from worker.analysis import load
 from worker.attempts.attempt import Workplace, work_once
 
@@ -19,7 +26,15 @@ _COPY_SECONDS = 0.8
 
 
 @pytest.fixture
-def loading(client, upload, embedding_zip, settings, database, blobs, monkeypatch):
+def loading(
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
     """A job whose results are about to be loaded, in 100 shards of which each takes a while."""
     monkeypatch.setattr(load, "_ROWS_A_SHARD", 2)
     dataset = upload(embedding_zip(200))["id"]
@@ -29,7 +44,7 @@ def loading(client, upload, embedding_zip, settings, database, blobs, monkeypatc
         work_once(Workplace(settings, database, blobs))
     copy = results.load
 
-    def slow(session, rows):
+    def slow(session: Session, rows: Any) -> Any:
         time.sleep(_COPY_SECONDS)
         return copy(session, rows)
 
@@ -37,19 +52,27 @@ def loading(client, upload, embedding_zip, settings, database, blobs, monkeypatc
     return job
 
 
-def test_no_lease_is_lost_without_a_fault(client, loading, settings, blobs, sweeping, caplog, request):
+def test_no_lease_is_lost_without_a_fault(
+    client: TestClient,
+    loading: str,
+    settings: Settings,
+    blobs: Blobs,
+    sweeping: Sweeping,
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
+) -> None:
     short = settings.model_copy(update={"ecif_lease_seconds": _LEASE_SECONDS, "ecif_heartbeat_seconds": 0.2})
     shared = Database(settings.database_url, pool_size=3 * _WORKERS)
     request.addfinalizer(shared.close)
     ended = threading.Event()
 
-    def work(number):
+    def work(number: int) -> None:
         place = Workplace(short, shared, blobs, worker=f"worker {number}")
         while not ended.is_set():
             if work_once(place) is None:
                 time.sleep(0.02)
 
-    def take_back():
+    def take_back() -> None:
         while not ended.wait(0.2):
             sweeping(ecif_lease_seconds=_LEASE_SECONDS)
 

@@ -1,19 +1,25 @@
 """Every method in any job: the same machine with other parts."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
+from fastapi.testclient import TestClient
+
+from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload, Work
 
 METHODS = ["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon"]
 
 
 @pytest.fixture
-def data(upload, embedding_zip, work):
+def data(upload: Upload, embedding_zip: EmbeddingZip, work: Work) -> dict[str, Any]:
     train, clean = upload(embedding_zip(150, wrong=30, width=16)), upload(embedding_zip(60, width=16, seed=9))
     work()
     return {"dataset": train["id"], "validation": {"dataset": clean["id"]}}
 
 
-def finished(client, work, **spec):
+def finished(client: TestClient, work: Work, **spec: Any) -> list[dict[str, Any]]:
     answer = client.post("/jobs", json=spec)
     assert answer.status_code == 202, answer.text
     work()
@@ -22,13 +28,15 @@ def finished(client, work, **spec):
     return client.get(f"/jobs/{job['id']}/results", params={"limit": 1000}).json()["items"]
 
 
-def test_all_methods_at_once_and_each_tells_wrong_pairs_its_own_way(client, work, data):
+def test_all_methods_at_once_and_each_tells_wrong_pairs_its_own_way(
+    client: TestClient, work: Work, data: dict[str, Any]
+) -> None:
     rows = finished(
         client, work, task="misalignment", **data, methods=METHODS, objective={"batch_size": 50, "temperature": 0.1}
     )
     wrong = np.array([int(row["key"]) < 30 for row in rows])
 
-    def area(scores):
+    def area(scores: npt.NDArray[Any]) -> float:
         above = scores[wrong][:, None] > scores[~wrong][None]
         return above.mean()
 
@@ -43,19 +51,23 @@ def test_all_methods_at_once_and_each_tells_wrong_pairs_its_own_way(client, work
         assert np.corrcoef(np.argsort(np.argsort(values)), np.argsort(np.argsort(positive)))[0, 1] > 0.5, name
 
 
-def test_a_method_that_was_not_asked_for_is_null(client, work, data):
+def test_a_method_that_was_not_asked_for_is_null(client: TestClient, work: Work, data: dict[str, Any]) -> None:
     rows = finished(client, work, task="valuation", **data)
     assert all(row[name] is None for row in rows for name in ("tracin", "trak", "ekfac_if", "lemon", "pair_loss"))
 
 
-def test_tracin_of_an_unfitted_model_is_identity_influence_of_the_positive_role(client, work, data):
+def test_tracin_of_an_unfitted_model_is_identity_influence_of_the_positive_role(
+    client: TestClient, work: Work, data: dict[str, Any]
+) -> None:
     spec = {"task": "valuation", **data, "fit": None, "methods": ["ecif", "tracin"]}
     for row in finished(client, work, **spec, influence={"curvature": "identity"}):
         assert row["tracin"] == pytest.approx(row["positive_influence"], rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.parametrize("method", ["tracin", "trak", "ekfac_if"])
-def test_a_method_that_needs_validation_says_so(client, data, problem_of, method):
+def test_a_method_that_needs_validation_says_so(
+    client: TestClient, data: dict[str, Any], problem_of: ProblemOf, method: str
+) -> None:
     body = {"task": "misalignment", "dataset": data["dataset"], "methods": [method]}
     problem = problem_of(client.post("/jobs", json=body))
     assert (problem["status"], problem["code"]) == (422, "validation_required")

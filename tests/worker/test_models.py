@@ -1,36 +1,45 @@
 """Models that users bring: posted, checked by a worker, named by jobs, deleted."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import save
+from torch import Tensor
 
 from encoders import ModelRefused, ModelSpec, load_model
 from encoders.architectures import TINY_CONFIG
 from service.app import create_app
 from store import api_keys
+from store.blobs import Blobs
+from store.database import Database
 from store.errors import InvalidError
+from store.settings import Settings
 from store.specification import JobSpec
 from store.tables import Model, Shard
+from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work, app_of
 from worker.analysis.models import job_embedder
 from worker.sweeper import sweep
+
+Run = Callable[..., dict[str, Any]]
 
 SPEC = {"task": "misalignment", "fit": None, "methods": ["clip_score"], "objective": {"batch_size": 4}}
 
 
 @pytest.fixture(scope="module")
-def weights():
+def weights() -> dict[str, Tensor]:
     model = load_model(ModelSpec("tiny", seed=5))
     return model.state_dict_with(model.full().parameters, "all")
 
 
 @pytest.fixture
-def bring(client, work):
+def bring(client: TestClient, work: Work) -> Run:
     """Post a checkpoint; return the model once it is checked."""
 
-    def post(content, **fields):
+    def post(content: bytes, **fields: Any) -> dict[str, Any]:
         answer = client.post("/models", files={"file": ("mine.safetensors", content)}, data=fields)
         assert answer.status_code == 201, answer.text
         assert answer.json()["status"] == "checking"
@@ -41,8 +50,8 @@ def bring(client, work):
 
 
 @pytest.fixture
-def run(client, work):
-    def run_job(**spec):
+def run(client: TestClient, work: Work) -> Run:
+    def run_job(**spec: Any) -> dict[str, Any]:
         answer = client.post("/jobs", json={**SPEC, **spec})
         assert answer.status_code == 202, answer.text
         work()
@@ -53,14 +62,20 @@ def run(client, work):
     return run_job
 
 
-def scores(client, job):
+def scores(client: TestClient, job: dict[str, Any]) -> dict[str, float]:
     page = client.get(f"/jobs/{job['id']}/results").json()
     return {row["key"]: row["clip_score"] for row in page["items"]}
 
 
 def test_a_job_on_a_model_of_ones_own_is_as_on_the_same_weights_by_name(
-    client, upload, image_zip, bring, run, weights, work
-):
+    client: TestClient,
+    upload: Upload,
+    image_zip: ImageZip,
+    bring: Run,
+    run: Run,
+    weights: dict[str, Tensor],
+    work: Work,
+) -> None:
     model = bring(save(weights), architecture="tiny", name="ours")
     assert (model["status"], model["name"], model["error"]) == ("ready", "ours", None)
     assert model["digest"].startswith("sha256:")
@@ -76,7 +91,14 @@ def test_a_job_on_a_model_of_ones_own_is_as_on_the_same_weights_by_name(
     assert again.status_code == 202, again.text
 
 
-def test_the_checkpoint_of_a_removal_comes_back_as_a_model(client, upload, image_zip, bring, run, work):
+def test_the_checkpoint_of_a_removal_comes_back_as_a_model(
+    client: TestClient,
+    upload: Upload,
+    image_zip: ImageZip,
+    bring: Run,
+    run: Run,
+    work: Work,
+) -> None:
     """Uploaded, and named by its job: the file says its own architecture and preprocessing."""
     dataset = upload(image_zip(10))["id"]
     config = {"model_cfg": TINY_CONFIG, "preprocess_cfg": {"mean": [0.5] * 3, "resize_mode": "squash"}}
@@ -100,7 +122,14 @@ def test_the_checkpoint_of_a_removal_comes_back_as_a_model(client, upload, image
     assert first["summary"]["model"]["digest"] != as_it_was["summary"]["model"]["digest"]
 
 
-def test_a_job_waits_for_the_check_and_fails_with_it(client, upload, image_zip, work, weights, problem_of):
+def test_a_job_waits_for_the_check_and_fails_with_it(
+    client: TestClient,
+    upload: Upload,
+    image_zip: ImageZip,
+    work: Work,
+    weights: dict[str, Tensor],
+    problem_of: ProblemOf,
+) -> None:
     dataset = upload(image_zip(4))["id"]
     work()
     good = {name: weight for name, weight in weights.items() if name != "text_projection"}
@@ -124,8 +153,17 @@ def test_a_job_waits_for_the_check_and_fails_with_it(client, upload, image_zip, 
 
 
 def test_a_model_in_use_is_not_deleted_and_a_deleted_one_leaves_nothing(
-    client, upload, image_zip, bring, weights, work, database, blobs, settings, problem_of
-):
+    client: TestClient,
+    upload: Upload,
+    image_zip: ImageZip,
+    bring: Run,
+    weights: dict[str, Tensor],
+    work: Work,
+    database: Database,
+    blobs: Blobs,
+    settings: Settings,
+    problem_of: ProblemOf,
+) -> None:
     model = bring(save(weights), architecture="tiny")["id"]
     job = client.post("/jobs", json={**SPEC, "dataset": upload(image_zip(4))["id"], "model": {"id": model}}).json()
     problem = problem_of(client.delete(f"/models/{model}"))
@@ -142,7 +180,9 @@ def test_a_model_in_use_is_not_deleted_and_a_deleted_one_leaves_nothing(
     assert not list((settings.ecif_home / "blobs").rglob("models/*/*"))
 
 
-def test_a_model_by_reference(settings, database, blobs, weights, s3_bucket, work):
+def test_a_model_by_reference(
+    settings: Settings, database: Database, blobs: Blobs, weights: dict[str, Tensor], s3_bucket: Any, work: Work
+) -> None:
     s3_bucket.put_object(Bucket="pairs", Key="mine.safetensors", Body=save(weights))
     s3_bucket.put_object(Bucket="pairs", Key="noise", Body=b"noise" * 10)
     with TestClient(create_app(settings)) as client:
@@ -171,8 +211,14 @@ def test_a_model_by_reference(settings, database, blobs, weights, s3_bucket, wor
     ],
 )
 def test_what_cannot_be_a_model_is_a_422_and_nothing_is_kept(
-    client, weights, problem_of, settings, fields, param, says
-):
+    client: TestClient,
+    weights: dict[str, Tensor],
+    problem_of: ProblemOf,
+    settings: Settings,
+    fields: dict[str, Any],
+    param: str,
+    says: str,
+) -> None:
     problem = problem_of(client.post("/models", files={"file": save(weights)}, data=fields))
     assert (problem["status"], ".".join(problem["errors"][0]["loc"][1:])) == (422, param)
     assert says in problem["detail"]
@@ -191,12 +237,20 @@ def test_what_cannot_be_a_model_is_a_422_and_nothing_is_kept(
         ({"uri": "https://h/x", "architecture": {"embed_dim": 1e3}}, "architecture.embed_dim"),
     ],
 )
-def test_a_reference_that_cannot_be_is_a_422(client, problem_of, body, param):
+def test_a_reference_that_cannot_be_is_a_422(
+    client: TestClient, problem_of: ProblemOf, body: dict[str, Any], param: str
+) -> None:
     problem = problem_of(client.post("/models", json=body))
     assert (problem["status"], ".".join(problem["errors"][0]["loc"][1:])) == (422, param)
 
 
-def test_only_removals_of_models_leave_one(client, upload, embedding_zip, run, problem_of):
+def test_only_removals_of_models_leave_one(
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    run: Run,
+    problem_of: ProblemOf,
+) -> None:
     dataset = upload(embedding_zip(20))["id"]
     other = run(dataset=dataset)
     heads = run(dataset=dataset, task="removal", remove={"keys": ["3"]})
@@ -214,7 +268,9 @@ def test_only_removals_of_models_leave_one(client, upload, embedding_zip, run, p
         ({"architecture": {"embed_dim": 8, "vision_cfg": {"colour": "red"}}}, "model.architecture.vision_cfg.colour"),
     ],
 )
-def test_a_model_that_a_job_cannot_name(client, upload, image_zip, problem_of, model, param):
+def test_a_model_that_a_job_cannot_name(
+    client: TestClient, upload: Upload, image_zip: ImageZip, problem_of: ProblemOf, model: dict[str, Any], param: str
+) -> None:
     body = {**SPEC, "dataset": upload(image_zip(2))["id"], "model": model}
     problem = problem_of(client.post("/jobs", json=body))
     assert (problem["status"], ".".join(problem["errors"][0]["loc"][1:])) == (422, param)
@@ -228,18 +284,21 @@ def test_a_model_that_a_job_cannot_name(client, upload, image_zip, problem_of, m
         (("invalid_model_config", "a local file", "architecture", "text_cfg.name"), "model.architecture.text_cfg.name"),
     ],
 )
-def test_a_refusal_names_the_field_of_the_job(refused, param):
-    class Model:
-        def lora(self, *_):
+def test_a_refusal_names_the_field_of_the_job(refused: tuple[Any, str, Any], param: str) -> None:
+    class WithoutLinear:
+        def lora(self, *_: object) -> None:
             raise ModelRefused(*refused)
 
+    model: Any = WithoutLinear()
     spec = JobSpec.model_validate({**SPEC, "dataset": "ds", "objective": {"scope": "lora", "lora": {}}})
     with pytest.raises(InvalidError) as error:
-        job_embedder(spec, Model(), None, torch.device("cpu"))
+        job_embedder(spec, model, None, torch.device("cpu"))
     assert (error.value.code, error.value.message, error.value.param) == (*refused[:2], param)
 
 
-def test_models_are_paged_repeated_and_counted(client, weights, database, problem_of):
+def test_models_are_paged_repeated_and_counted(
+    client: TestClient, weights: dict[str, Tensor], database: Database, problem_of: ProblemOf
+) -> None:
     content = {"file": ("a.safetensors", save(weights))}
     for _ in range(2):
         key = {"Idempotency-Key": "one"}
@@ -251,7 +310,7 @@ def test_models_are_paged_repeated_and_counted(client, weights, database, proble
     assert (following["items"][0]["id"], following["next_cursor"]) == (first["id"], None)
     with database.transaction() as session:
         secret = api_keys.create(session, "default", None)[1]
-    few = client.app.state.service.settings.model_copy(update={"ecif_max_stored_bytes": 3 * len(save(weights))})
+    few = app_of(client).state.service.settings.model_copy(update={"ecif_max_stored_bytes": 3 * len(save(weights))})
     with TestClient(create_app(few), headers={"Authorization": f"Bearer {secret}"}) as limited:
         problem = problem_of(limited.post("/models", files=content, data={"architecture": "tiny"}))
         assert (problem["status"], problem["code"]) == (429, "too_many_bytes")

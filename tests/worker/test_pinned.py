@@ -13,7 +13,7 @@ from worker.outbound.addresses import Pinned
         ("https://hooks.example.org/x", "https://192.0.2.1/x", "hooks.example.org"),
     ],
 )
-def test_by_its_address_under_its_own_name(monkeypatch, url, goes_to, host):
+def test_by_its_address_under_its_own_name(monkeypatch: pytest.MonkeyPatch, url: str, goes_to: str, host: str) -> None:
     monkeypatch.setattr(
         "worker.outbound.addresses.socket.getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("192.0.2.1", 443))]
     )
@@ -22,6 +22,6 @@ def test_by_its_address_under_its_own_name(monkeypatch, url, goes_to, host):
     assert pinned.extensions == {"sni_hostname": host.partition(":")[0]}
 
 
-def test_what_no_client_could_ask_for_is_refused_with_a_reason():
+def test_what_no_client_could_ask_for_is_refused_with_a_reason() -> None:
     with pytest.raises(InvalidError, match="URI"):
         Pinned("https://-\u0301.example/x", private_too=True)

@@ -1,17 +1,27 @@
 """Jobs from end to end in this process: what the answer may depend on, and what it may not."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
+from tests.service_fixtures import EmbeddingZip, ImageZip, Upload, Work
 from worker.analysis import load
 from worker.analysis import problem as batch_ranges
 
+Run = Callable[..., tuple[dict[str, Any], dict[str, dict[str, Any]]]]
+
 
 @pytest.fixture
-def run(client, work):
+def run(client: TestClient, work: Work) -> Run:
     """Submit a job on datasets that exist, do it, return (job, rows by key)."""
 
-    def run_job(**spec):
+    def run_job(**spec: Any) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         answer = client.post("/jobs", json=spec)
         assert answer.status_code == 202, answer.text
         work()
@@ -26,14 +36,23 @@ def run(client, work):
 COLUMNS = ("rank", "influence", "positive_influence", "negative_influence", "self_influence", "clip_score", "suspicion")
 
 
-def columns(rows):
+def columns(rows: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
     return {key: tuple(row[name] for name in COLUMNS) for key, row in rows.items()}
 
 
 @pytest.mark.parametrize("shard_pairs", [7, 25])
 def test_the_answer_does_not_depend_on_how_the_work_is_cut(
-    client, upload, embedding_zip, work, run, settings, database, blobs, monkeypatch, shard_pairs
-):
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    run: Run,
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+    shard_pairs: int,
+) -> None:
     from worker.attempts.attempt import Workplace, work_once
 
     spec = {
@@ -42,7 +61,7 @@ def test_the_answer_does_not_depend_on_how_the_work_is_cut(
         "fit": {"epochs": 20},
     }
 
-    def datasets():
+    def datasets() -> tuple[str, str]:
         train, clean = upload(embedding_zip(80, wrong=16)), upload(embedding_zip(30, seed=5))
         return train["id"], clean["id"]
 
@@ -64,7 +83,13 @@ def test_the_answer_does_not_depend_on_how_the_work_is_cut(
 
 
 @pytest.mark.parametrize("scope", ["heads", "lora", "all"])
-def test_images_through_a_model(upload, image_zip, work, run, scope):
+def test_images_through_a_model(
+    upload: Upload,
+    image_zip: ImageZip,
+    work: Work,
+    run: Run,
+    scope: str,
+) -> None:
     dataset, clean = upload(image_zip(14)), upload(image_zip(6))
     work()
     spec = {
@@ -100,7 +125,13 @@ def test_images_through_a_model(upload, image_zip, work, run, scope):
         {"damping": 1.0},
     ],
 )
-def test_every_way_of_inverting_gives_a_finite_answer(upload, embedding_zip, work, run, influence):
+def test_every_way_of_inverting_gives_a_finite_answer(
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    run: Run,
+    influence: dict[str, Any],
+) -> None:
     train, clean = upload(embedding_zip(40)), upload(embedding_zip(16, seed=2))
     work()
     job, rows = run(
@@ -114,7 +145,12 @@ def test_every_way_of_inverting_gives_a_finite_answer(upload, embedding_zip, wor
     assert job["summary"]["curvature"]["curvature"] == influence.get("curvature", "gauss_newton")
 
 
-def test_a_held_out_fraction_is_not_scored_and_gives_no_p_values(upload, embedding_zip, work, run):
+def test_a_held_out_fraction_is_not_scored_and_gives_no_p_values(
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    run: Run,
+) -> None:
     dataset = upload(embedding_zip(50, wrong=10))
     work()
     job, rows = run(task="misalignment", dataset=dataset["id"], validation={"fraction": 0.2})
@@ -124,14 +160,24 @@ def test_a_held_out_fraction_is_not_scored_and_gives_no_p_values(upload, embeddi
     assert job["summary"]["flagging"]["method"] == "estimate"
 
 
-def test_without_validation_there_is_no_influence_but_self_influence(upload, embedding_zip, work, run):
+def test_without_validation_there_is_no_influence_but_self_influence(
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    run: Run,
+) -> None:
     dataset = upload(embedding_zip(30))
     work()
     _, rows = run(task="misalignment", dataset=dataset["id"])
     assert all(row["influence"] is None and row["self_influence"] >= 0 for row in rows.values())
 
 
-def test_what_needs_no_curvature_has_none(upload, embedding_zip, work, run):
+def test_what_needs_no_curvature_has_none(
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    run: Run,
+) -> None:
     dataset = upload(embedding_zip(30))
     work()
     job, rows = run(task="misalignment", dataset=dataset["id"], methods=["clip_score"], fit=None)
@@ -141,7 +187,12 @@ def test_what_needs_no_curvature_has_none(upload, embedding_zip, work, run):
     assert all(row["self_influence"] is None and row["pair_loss"] is None for row in rows.values())
 
 
-def test_one_pair_has_a_documented_answer(upload, embedding_zip, work, run):
+def test_one_pair_has_a_documented_answer(
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    run: Run,
+) -> None:
     dataset = upload(embedding_zip(1))
     work()
     job, rows = run(task="misalignment", dataset=dataset["id"])
@@ -157,8 +208,14 @@ def test_one_pair_has_a_documented_answer(upload, embedding_zip, work, run):
     ],
 )
 def test_a_model_that_cannot_be_had_fails_the_job_and_names_the_field(
-    client, upload, image_zip, work, monkeypatch, model, param
-):
+    client: TestClient,
+    upload: Upload,
+    image_zip: ImageZip,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+    model: dict[str, Any],
+    param: str,
+) -> None:
     # No hub can be reached here either way; this spares the minute of its own retries.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     dataset = upload(image_zip(4))

@@ -3,14 +3,20 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from fastapi.testclient import TestClient
 
 from store import shards
+from store.database import Database
 from store.errors import LostLeaseError
 from store.phases import Lane
 from store.settings import Settings
+from tests.service_fixtures import EmbeddingZip, Upload
 from worker.attempts.follow_up import judge, take_over
 from worker.attempts.presence import appear, departed
 
@@ -23,51 +29,57 @@ sys.stdin.read()
 """
 
 
+class Another(NamedTuple):
+    process: subprocess.Popen[str]
+    name: str
+
+
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     return tmp_path / "workers"
 
 
 @pytest.fixture
-def another(folder):
+def another(folder: Path) -> Iterator[Another]:
     """Another process that is there; killed at the end at the latest."""
     process = subprocess.Popen(
         [sys.executable, "-c", _PROCESS, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
-        process.name = process.stdout.readline().strip()
-        yield process
+        yield Another(process, process.stdout.readline().strip())
         process.kill()
 
 
-def kill(process):
+def kill(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.wait()
 
 
-def test_a_process_is_there_until_it_is_killed(folder, another):
+def test_a_process_is_there_until_it_is_killed(folder: Path, another: Another) -> None:
     mine = appear(folder)
     assert mine.split(":")[1] == str(os.getpid())
     assert list(departed(folder)) == []
-    kill(another)
+    kill(another.process)
     assert [gone.name for gone in departed(folder)] == [another.name]
     assert list(departed(folder)) == []
     assert [file.name for file in folder.iterdir()] == [mine]
 
 
-def test_whoever_fails_to_bury_a_process_leaves_it_to_the_next(folder, another):
-    kill(another)
+def test_whoever_fails_to_bury_a_process_leaves_it_to_the_next(folder: Path, another: Another) -> None:
+    kill(another.process)
     with suppress(ConnectionError):
         for _ in departed(folder):
             raise ConnectionError
     assert [gone.name for gone in departed(folder)] == [another.name]
 
 
-def test_two_appearances_of_one_process_have_two_names(folder):
+def test_two_appearances_of_one_process_have_two_names(folder: Path) -> None:
     assert appear(folder) != appear(folder)
 
 
-def test_without_a_folder_to_write_in_a_worker_has_a_name_all_the_same(tmp_path, caplog):
+def test_without_a_folder_to_write_in_a_worker_has_a_name_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").touch()
     assert appear(tmp_path / "file" / "workers")
     assert "no lock file" in caplog.text
@@ -75,8 +87,14 @@ def test_without_a_folder_to_write_in_a_worker_has_a_name_all_the_same(tmp_path,
 
 
 def test_the_shard_of_a_killed_process_waits_again_at_once_and_that_of_a_live_one_does_not(
-    folder, another, client, upload, embedding_zip, database, settings: Settings
-):
+    folder: Path,
+    another: Another,
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    database: Database,
+    settings: Settings,
+) -> None:
     upload(embedding_zip(4))
     upload(embedding_zip(4))
     mine = appear(folder)
@@ -84,7 +102,7 @@ def test_the_shard_of_a_killed_process_waits_again_at_once_and_that_of_a_live_on
         lost = shards.claim(session, worker=another.name, lease_seconds=3600)
         held = shards.claim(session, worker=mine, lease_seconds=3600)
     assert take_over(folder, database, settings).total() == 0
-    kill(another)
+    kill(another.process)
     assert take_over(folder, database, settings) == {Lane.INGEST: 1}
     with database.transaction() as session:
         again = shards.claim(session, worker=mine, lease_seconds=3600)
@@ -94,17 +112,26 @@ def test_the_shard_of_a_killed_process_waits_again_at_once_and_that_of_a_live_on
         shards.complete(session, lost, {}, units=1)
 
 
-def test_a_process_that_was_killed_for_memory_is_known_by_the_kernels_count(folder, another, tmp_path, monkeypatch):
+def test_a_process_that_was_killed_for_memory_is_known_by_the_kernels_count(
+    folder: Path, another: Another, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts = tmp_path / "vmstat"
     counts.write_text("nr_free_pages 1\noom_kill 3\n")
     monkeypatch.setattr("worker.attempts.presence._KERNEL_COUNTS", counts)
     (folder / another.name).write_bytes(b"3")
-    kill(another)
+    kill(another.process)
     counts.write_text("nr_free_pages 1\noom_kill 4\n")
     assert [(gone.name, gone.out_of_memory) for gone in departed(folder)] == [(another.name, True)]
 
 
-def test_what_is_killed_for_memory_twice_is_told_so(folder, client, upload, embedding_zip, database, settings):
+def test_what_is_killed_for_memory_twice_is_told_so(
+    folder: Path,
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    database: Database,
+    settings: Settings,
+) -> None:
     dataset = upload(embedding_zip(4))["id"]
     for _ in range(2):
         with database.transaction() as session:

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from store.blobs import Blobs
 from worker.analysis.records import InUpload, PartBlob, RecordTable, pack, pack_rows
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8"])
-def test_embeddings_in_place_are_those_written_out(blobs, dtype):
+def test_embeddings_in_place_are_those_written_out(blobs: Blobs, dtype: str) -> None:
     generator = np.random.default_rng(0)
     image, text = (generator.standard_normal((20, 6)).astype(dtype) for _ in range(2))
     blobs.put("upload", b"head" + image.tobytes() + b"gap" + text.tobytes())
@@ -31,7 +32,7 @@ def test_embeddings_in_place_are_those_written_out(blobs, dtype):
     assert (found[0] == found[1]).all()
 
 
-def test_an_upload_that_lost_its_end_is_an_error(blobs):
+def test_an_upload_that_lost_its_end_is_an_error(blobs: Blobs) -> None:
     blobs.put("upload", bytes(10))
     hashes = np.zeros(1, dtype=np.int64)
     blobs.put("part", pack_rows(hashes, hashes, hashes, 4, InUpload("upload", (0, "<f4"), (0, "<f4"))))

@@ -3,22 +3,28 @@
 import socket
 import ssl
 from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from store.blobs import Blobs
+from store.database import Database
 from store.errors import InvalidError
 from store.references import check_reference, shown
 from store.settings import Settings
+from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf
+from tests.worker.conftest import FileServer, Post
 from worker.attempts.attempt import Workplace, work_once
 from worker.outbound.addresses import is_public
 from worker.outbound.bounds import Pace
 from worker.outbound.copying import fetch
 
 
-def test_a_dataset_is_fetched_and_ingested(server, post, image_zip):
+def test_a_dataset_is_fetched_and_ingested(server: FileServer, post: Post, image_zip: ImageZip) -> None:
     made, files, asked, _ = server
     files["/some/train.zip"] = image_zip(5)
     found = post(f"http://127.0.0.1:{made.server_port}/some/train.zip?signature=secret")
@@ -28,7 +34,9 @@ def test_a_dataset_is_fetched_and_ingested(server, post, image_zip):
     assert asked[0]["path"].endswith("?signature=secret")
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(server, post, image_zip, monkeypatch):
+def test_a_broken_connection_is_taken_up_where_it_broke(
+    server: FileServer, post: Post, image_zip: ImageZip, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("worker.outbound.web._PAUSE_SECONDS", 0.01)
     made, files, asked, cut = server
     files["/train.zip"] = image_zip(5)
@@ -39,7 +47,9 @@ def test_a_broken_connection_is_taken_up_where_it_broke(server, post, image_zip,
     assert int(asked[2]["Range"][6:-1]) > int(asked[1]["Range"][6:-1]) > 0
 
 
-def test_a_job_may_name_a_dataset_that_is_still_to_be_fetched(server, near, database, blobs, embedding_zip):
+def test_a_job_may_name_a_dataset_that_is_still_to_be_fetched(
+    server: FileServer, near: Settings, database: Database, blobs: Blobs, embedding_zip: EmbeddingZip
+) -> None:
     made, files, _, _ = server
     files["/train.zip"] = embedding_zip(30)
     with TestClient(create_app(near)) as client:
@@ -64,7 +74,9 @@ def test_a_job_may_name_a_dataset_that_is_still_to_be_fetched(server, near, data
         ("/noise.zip", "unknown_format", "understood"),
     ],
 )
-def test_what_cannot_be_had_fails_the_dataset_with_its_reason(server, near, database, blobs, path, code, says):
+def test_what_cannot_be_had_fails_the_dataset_with_its_reason(
+    server: FileServer, near: Settings, database: Database, blobs: Blobs, path: str, code: str, says: str
+) -> None:
     made, files, _, _ = server
     files |= {"/empty": b"", "/large": bytes(1001), "/noise.zip": b"\x00\x01noise" * 9}
     bounded = near.model_copy(update={"ecif_max_upload_bytes": 1000})
@@ -77,7 +89,9 @@ def test_what_cannot_be_had_fails_the_dataset_with_its_reason(server, near, data
     assert says in found["error"]["message"]
 
 
-def test_the_name_is_checked_and_the_address_is_kept(server, tmp_path, monkeypatch):
+def test_the_name_is_checked_and_the_address_is_kept(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """TLS to a name whose address is asked for once."""
     made, files, asked, _ = server
     files["/file"] = b"content"
@@ -89,13 +103,13 @@ def test_the_name_is_checked_and_the_address_is_kept(server, tmp_path, monkeypat
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     resolved, really = [], socket.getaddrinfo
 
-    def resolve(host, port, *given, **named):
+    def resolve(host: str, port: int, *given: Any, **named: Any) -> Any:
         resolved.append(host)
         return really("127.0.0.1" if host.endswith("example.org") else host, port, *given, **named)
 
     monkeypatch.setattr("worker.outbound.addresses.socket.getaddrinfo", resolve)
 
-    def copy(host):
+    def copy(host: str) -> Any:
         uri = f"https://{host}:{made.server_port}/file"
         return fetch(uri, tmp_path / "copy", most=100, pace=Pace(60, 0), private_too=True, progress=lambda *_: None)
 
@@ -107,7 +121,7 @@ def test_the_name_is_checked_and_the_address_is_kept(server, tmp_path, monkeypat
         copy("other.example.org")
 
 
-def test_s3(post, s3_bucket, image_zip):
+def test_s3(post: Post, s3_bucket: Any, image_zip: ImageZip) -> None:
     s3_bucket.put_object(Bucket="pairs", Key="of mine/train.zip", Body=image_zip(4))
     found = post("s3://pairs/of%20mine/train.zip", name="mine")
     assert (found["status"], found["pair_count"], found["name"]) == ("ready", 4, "mine")
@@ -137,12 +151,12 @@ def test_s3(post, s3_bucket, image_zip):
         "https://data.example.org/" + "x" * 4000,
     ],
 )
-def test_a_uri_that_is_none_is_a_422(client, problem_of, uri):
+def test_a_uri_that_is_none_is_a_422(client: TestClient, problem_of: ProblemOf, uri: str) -> None:
     problem = problem_of(client.post("/datasets", json={"uri": uri}))
     assert (problem["status"], problem["code"]) == (422, "invalid_uri")
 
 
-def test_buckets_of_a_service_with_keys_are_listed_first(settings):
+def test_buckets_of_a_service_with_keys_are_listed_first(settings: Settings) -> None:
     with pytest.raises(InvalidError, match="ECIF_SOURCES"):
         check_reference("s3://secrets/x", settings, trusted=False)
     check_reference("https://data.example.org/x", settings, trusted=False)
@@ -162,7 +176,7 @@ def test_buckets_of_a_service_with_keys_are_listed_first(settings):
         "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1",
     ],
 )  # fmt: skip
-def test_addresses_that_are_not_public(address, tmp_path, monkeypatch):
+def test_addresses_that_are_not_public(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_public(ip_address(address))
     entries = [(0, 0, 0, "", ("93.184.215.14", 443)), (0, 0, 0, "", (address, 443))]
     monkeypatch.setattr("worker.outbound.addresses.socket.getaddrinfo", lambda *_, **__: entries)
@@ -178,15 +192,15 @@ def test_addresses_that_are_not_public(address, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f::1", "::ffff:93.184.215.14"])
-def test_public_addresses(address):
+def test_public_addresses(address: str) -> None:
     assert is_public(ip_address(address))
 
 
-def test_signatures_are_not_shown():
+def test_signatures_are_not_shown() -> None:
     assert shown("https://h/x?sig=1") == "https://h/x"
 
 
-def test_other_bodies_are_refused(client, problem_of):
+def test_other_bodies_are_refused(client: TestClient, problem_of: ProblemOf) -> None:
     assert problem_of(client.post("/datasets", json={"url": "https://h/x"}))["status"] == 422
     assert problem_of(client.post("/datasets", json=[]))["status"] == 422
     assert (
@@ -195,5 +209,5 @@ def test_other_bodies_are_refused(client, problem_of):
     assert problem_of(client.post("/datasets", content="x", headers={"content-type": "text/plain"}))["status"] == 415
 
 
-def test_settings_are_closed_by_default():
-    assert not Settings(ecif_home="x").ecif_private_sources
+def test_settings_are_closed_by_default() -> None:
+    assert not Settings(ecif_home=Path("x")).ecif_private_sources

@@ -1,11 +1,16 @@
 """Task `removal`: pairs leave a fitted model without retraining, and a real refit says how well that went."""
 
+from typing import Any
+
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from safetensors.torch import load
 
+from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work
 
-def submit(client, work, **spec):
+
+def submit(client: TestClient, work: Work, **spec: Any) -> dict[str, Any]:
     answer = client.post("/jobs", json={"task": "removal", **spec})
     assert answer.status_code == 202, answer.text
     work()
@@ -13,13 +18,13 @@ def submit(client, work, **spec):
 
 
 @pytest.fixture
-def data(upload, embedding_zip, work):
+def data(upload: Upload, embedding_zip: EmbeddingZip, work: Work) -> dict[str, Any]:
     train, clean = upload(embedding_zip(120, wrong=24)), upload(embedding_zip(40, seed=4))
     work()
     return {"dataset": train["id"], "validation": {"dataset": clean["id"]}}
 
 
-def test_the_edit_comes_near_the_refit(client, work, data):
+def test_the_edit_comes_near_the_refit(client: TestClient, work: Work, data: dict[str, Any]) -> None:
     """One pair of 120, so that a Newton step is a small step; a fifth of the data at once is another matter."""
     job = submit(
         client,
@@ -42,7 +47,9 @@ def test_the_edit_comes_near_the_refit(client, work, data):
     assert loss["edited"] - loss["before"] == pytest.approx(change, rel=0.2)
 
 
-def test_the_checkpoint_is_the_fitted_heads_moved_by_the_step(client, work, data):
+def test_the_checkpoint_is_the_fitted_heads_moved_by_the_step(
+    client: TestClient, work: Work, data: dict[str, Any]
+) -> None:
     job = submit(client, work, **data, remove={"keys": ["7"]})
     answer = client.get(f"/jobs/{job['id']}/checkpoint")
     assert answer.status_code == 200
@@ -57,7 +64,9 @@ def test_the_checkpoint_is_the_fitted_heads_moved_by_the_step(client, work, data
 
 
 @pytest.mark.parametrize("scope", ["heads", "lora"])
-def test_open_clip_loads_the_checkpoint_of_a_model(client, upload, image_zip, work, scope):
+def test_open_clip_loads_the_checkpoint_of_a_model(
+    client: TestClient, upload: Upload, image_zip: ImageZip, work: Work, scope: str
+) -> None:
     from encoders import ModelSpec, load_model
 
     dataset = upload(image_zip(10))
@@ -86,7 +95,7 @@ def test_open_clip_loads_the_checkpoint_of_a_model(client, upload, image_zip, wo
         assert changed == heads | {name for name in fresh if name.endswith(tuple(blocks))}
 
 
-def test_a_trained_temperature_is_in_the_checkpoint(client, work, data):
+def test_a_trained_temperature_is_in_the_checkpoint(client: TestClient, work: Work, data: dict[str, Any]) -> None:
     job = submit(
         client, work, **data, remove={"keys": ["7"]}, objective={"temperature": 0.1, "train_temperature": True}
     )
@@ -99,7 +108,9 @@ def test_a_trained_temperature_is_in_the_checkpoint(client, work, data):
 
 
 @pytest.mark.parametrize("scope", ["heads", "lora", "all"])
-def test_a_model_s_temperature_can_be_trained_in_every_scope(client, work, upload, image_zip, scope):
+def test_a_model_s_temperature_can_be_trained_in_every_scope(
+    client: TestClient, work: Work, upload: Upload, image_zip: ImageZip, scope: str
+) -> None:
     dataset = upload(image_zip(8))
     work()
     job = submit(
@@ -118,7 +129,7 @@ def test_a_model_s_temperature_can_be_trained_in_every_scope(client, work, uploa
     assert float(weights["logit_scale"].neg().exp()) != pytest.approx(0.07, rel=1e-6)
 
 
-def test_what_an_earlier_job_flagged_can_be_removed(client, work, data):
+def test_what_an_earlier_job_flagged_can_be_removed(client: TestClient, work: Work, data: dict[str, Any]) -> None:
     earlier = client.post("/jobs", json={"task": "misalignment", **data, "flag": {"false_discovery_rate": 0.3}}).json()
     work()
     flagged = client.get(f"/jobs/{earlier['id']}").json()["summary"]["counts"]["flagged"]
@@ -137,7 +148,9 @@ def test_what_an_earlier_job_flagged_can_be_removed(client, work, data):
         ({"keys": [str(i) for i in range(120)]}, "everything_removed", "no pair"),
     ],
 )
-def test_a_removal_that_cannot_be_fails_and_says_why(client, work, data, remove, code, said):
+def test_a_removal_that_cannot_be_fails_and_says_why(
+    client: TestClient, work: Work, data: dict[str, Any], remove: dict[str, Any], code: str, said: str
+) -> None:
     job = submit(client, work, **data, remove=remove)
     assert job["status"] == "failed"
     assert job["error"]["code"] == code
@@ -154,12 +167,16 @@ def test_a_removal_that_cannot_be_fails_and_says_why(client, work, data, remove,
         {"task": "misalignment", "remove": {"keys": ["1"]}},
     ],
 )
-def test_a_removal_that_is_not_well_asked_is_a_422(client, data, problem_of, change):
+def test_a_removal_that_is_not_well_asked_is_a_422(
+    client: TestClient, data: dict[str, Any], problem_of: ProblemOf, change: dict[str, Any]
+) -> None:
     body = {"task": "removal", **data, **change}
     assert problem_of(client.post("/jobs", json=body))["status"] == 422
 
 
-def test_other_tasks_leave_no_checkpoint(client, work, data, problem_of):
+def test_other_tasks_leave_no_checkpoint(
+    client: TestClient, work: Work, data: dict[str, Any], problem_of: ProblemOf
+) -> None:
     job = client.post("/jobs", json={"task": "misalignment", **data}).json()
     work()
     assert problem_of(client.get(f"/jobs/{job['id']}/checkpoint"))["status"] == 404

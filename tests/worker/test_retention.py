@@ -1,27 +1,35 @@
 """How long things are kept: deadlines and `ttl`, purges that do not stop each other, results apart, pruned shards."""
 
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import func, select, text, update
 
 from store import datasets, jobs, models
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
 from store.states import DeliveryStatus
 from store.tables import Dataset, Delivery, Job, Model, Result, Shard
+from tests.service_fixtures import EmbeddingZip, Upload, Work
+from tests.worker.conftest import Sweeping
 from worker import pipeline
 from worker.attempts.attempt import Workplace, work_once
 
 
 @pytest.fixture
-def ready(upload, embedding_zip, work):
+def ready(upload: Upload, embedding_zip: EmbeddingZip, work: Work) -> str:
     dataset = upload(embedding_zip(20))["id"]
     work()
     return dataset
 
 
 @pytest.fixture
-def submit(client, ready):
-    def post(**fields):
+def submit(client: TestClient, ready: str) -> Callable[..., str]:
+    def post(**fields: Any) -> str:
         spec = {"task": "misalignment", "dataset": ready, "fit": None, "methods": ["clip_score"], **fields}
         answer = client.post("/jobs", json=spec)
         assert answer.status_code == 202, answer.text
@@ -30,7 +38,14 @@ def submit(client, ready):
     return post
 
 
-def test_a_job_that_misses_its_deadline_fails_and_says_so(client, submit, sweeping, settings, database, blobs):
+def test_a_job_that_misses_its_deadline_fails_and_says_so(
+    client: TestClient,
+    submit: Callable[..., str],
+    sweeping: Sweeping,
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+) -> None:
     job, other = submit(deadline=0.2), submit(deadline=3600)
     assert work_once(Workplace(settings, database, blobs)) is not None
     time.sleep(0.25)
@@ -43,7 +58,9 @@ def test_a_job_that_misses_its_deadline_fails_and_says_so(client, submit, sweepi
         assert session.scalar(select(func.count()).where(Shard.job_id == job, Shard.state == "queued")) == 0
 
 
-def test_a_job_is_deleted_when_its_ttl_is_over(client, submit, work, sweeping, database):
+def test_a_job_is_deleted_when_its_ttl_is_over(
+    client: TestClient, submit: Callable[..., str], work: Work, sweeping: Sweeping, database: Database
+) -> None:
     job, other = submit(ttl=0.1), submit(ttl=3600)
     work()
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
@@ -56,7 +73,9 @@ def test_a_job_is_deleted_when_its_ttl_is_over(client, submit, work, sweeping, d
         assert session.scalar(select(func.count()).select_from(Job)) == 1
 
 
-def test_a_job_outlives_its_ttl_until_its_receiver_is_told(client, submit, work, sweeping, database):
+def test_a_job_outlives_its_ttl_until_its_receiver_is_told(
+    client: TestClient, submit: Callable[..., str], work: Work, sweeping: Sweeping, database: Database
+) -> None:
     job = submit(ttl=0.1, notify={"url": "https://receiver.example.org/ended"})
     work()
     time.sleep(0.15)
@@ -69,11 +88,17 @@ def test_a_job_outlives_its_ttl_until_its_receiver_is_told(client, submit, work,
 
 
 def test_what_a_failed_job_has_left_counts_and_how_far_it_came_stays(
-    client, submit, database, blobs, settings, sweeping, monkeypatch
-):
+    client: TestClient,
+    submit: Callable[..., str],
+    database: Database,
+    blobs: Blobs,
+    settings: Settings,
+    sweeping: Sweeping,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     job = submit(task="valuation", validation={"fraction": 0.5}, methods=["ecif", "clip_score"])
 
-    def poisoned(_task):
+    def poisoned(_task: object) -> None:
         raise ValueError("poison")
 
     monkeypatch.setattr("worker.analysis.rank.run", poisoned)
@@ -92,7 +117,9 @@ def test_what_a_failed_job_has_left_counts_and_how_far_it_came_stays(
     assert client.get(f"/jobs/{job}").json() == failed
 
 
-def test_a_phase_whose_end_nobody_saw_is_ended_by_the_sweeper(client, submit, sweeping, work, monkeypatch):
+def test_a_phase_whose_end_nobody_saw_is_ended_by_the_sweeper(
+    client: TestClient, submit: Callable[..., str], sweeping: Sweeping, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = submit()
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, "advance", lambda *_: None)  # as if each of two had thought the other still at work
@@ -104,15 +131,22 @@ def test_a_phase_whose_end_nobody_saw_is_ended_by_the_sweeper(client, submit, sw
 
 
 def test_what_cannot_be_deleted_stops_only_itself(
-    client, upload, embedding_zip, work, sweeping, blobs, database, monkeypatch
-):
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    sweeping: Sweeping,
+    blobs: Blobs,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stuck, *others = [upload(embedding_zip(4))["id"] for _ in range(5)]
     work()
     for dataset in (stuck, *others):
         assert client.delete(f"/datasets/{dataset}").status_code == 204
     delete = blobs.delete_prefix
 
-    def refuses(prefix):
+    def refuses(prefix: str) -> None:
         if stuck in prefix:
             raise PermissionError(prefix)
         delete(prefix)
@@ -129,8 +163,13 @@ def test_what_cannot_be_deleted_stops_only_itself(
 
 
 def test_the_results_of_a_large_job_lie_apart_and_are_dropped_with_it(
-    client, submit, settings, database, blobs, sweeping
-):
+    client: TestClient,
+    submit: Callable[..., str],
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+    sweeping: Sweeping,
+) -> None:
     small = submit()
     while work_once(Workplace(settings, database, blobs)) is not None:
         pass
@@ -139,12 +178,12 @@ def test_the_results_of_a_large_job_lie_apart_and_are_dropped_with_it(
     while work_once(Workplace(apart, database, blobs)) is not None:
         pass
 
-    def partitions():
+    def partitions() -> Sequence[str]:
         with database.transaction() as session:
             names = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'results'::regclass ORDER BY 1"
             return session.scalars(text(names)).all()
 
-    def rows(job, **query):
+    def rows(job: str, **query: Any) -> list[dict[str, Any]]:
         return client.get(f"/jobs/{job}/results", params=query).json()["items"]
 
     with database.transaction() as session:
@@ -171,8 +210,14 @@ def test_the_results_of_a_large_job_lie_apart_and_are_dropped_with_it(
 
 
 def test_the_records_of_finished_work_are_pruned_and_nothing_of_a_job_is_missed(
-    client, submit, work, sweeping, database, settings, blobs
-):
+    client: TestClient,
+    submit: Callable[..., str],
+    work: Work,
+    sweeping: Sweeping,
+    database: Database,
+    settings: Settings,
+    blobs: Blobs,
+) -> None:
     job = submit()
     work()
     before = client.get(f"/jobs/{job}").json()
@@ -186,7 +231,7 @@ def test_the_records_of_finished_work_are_pruned_and_nothing_of_a_job_is_missed(
     assert client.get(f"/jobs/{waiting}").json()["status"] == "succeeded"
 
 
-def test_a_late_failure_does_not_undo_what_is_ready(client, ready, database):
+def test_a_late_failure_does_not_undo_what_is_ready(client: TestClient, ready: str, database: Database) -> None:
     error = {"code": "late", "message": "too late", "param": None}
     with database.transaction() as session:
         datasets.fail_ingest(session, ready, error)
@@ -199,8 +244,14 @@ def test_a_late_failure_does_not_undo_what_is_ready(client, ready, database):
 
 
 def test_jobs_whose_beginning_was_lost_are_begun_by_the_sweeper(
-    client, upload, embedding_zip, database, sweeping, work, monkeypatch
-):
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    database: Database,
+    sweeping: Sweeping,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     dataset = upload(embedding_zip(20))["id"]
     spec = {"task": "misalignment", "dataset": dataset, "fit": None, "methods": ["clip_score"]}
     job = client.post("/jobs", json=spec).json()["id"]

@@ -3,19 +3,32 @@
 The old worker is this one with what is new taken away; the new release, what this one does not know added.
 """
 
+import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from store import shards
+from store.blobs import Blobs
+from store.database import Database
+from store.phases import PHASE_VERSIONS
+from store.settings import Settings
 from store.specification import SPECIFICATION_VERSION
+from tests.service_fixtures import EmbeddingZip, Upload, Work
 from worker.attempts.attempt import Workplace, work_once
 
 
 def test_a_worker_that_lacks_a_phase_leaves_it_to_a_newer_one(
-    client, job, settings, database, blobs, work, monkeypatch
-):
+    client: TestClient,
+    job: str,
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     while client.get(f"/jobs/{job}").json()["phase"] != "rank":
         assert work_once(Workplace(settings, database, blobs)) is not None
-    old = {phase: version for phase, version in shards.PHASE_VERSIONS.items() if phase != "rank"}
+    old = {phase: version for phase, version in PHASE_VERSIONS.items() if phase != "rank"}
     with monkeypatch.context() as patched:
         patched.setattr(shards, "PHASE_VERSIONS", old)
         work()
@@ -25,7 +38,9 @@ def test_a_worker_that_lacks_a_phase_leaves_it_to_a_newer_one(
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
 
 
-def test_a_worker_that_lacks_fields_of_a_specification_leaves_the_job_alone(client, job, work, monkeypatch):
+def test_a_worker_that_lacks_fields_of_a_specification_leaves_the_job_alone(
+    client: TestClient, job: str, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = client.get(f"/jobs/{job}").json()["spec"]
     assert {"deadline", "ttl"}.isdisjoint(spec)  # unused, they are nothing that a worker would have to know
     later = client.post("/jobs", json={**spec, "ttl": 3600}).json()["id"]
@@ -40,8 +55,14 @@ def test_a_worker_that_lacks_fields_of_a_specification_leaves_the_job_alone(clie
 
 
 def test_a_schema_that_has_grown_changes_nothing_for_this_release(
-    client, upload, embedding_zip, settings, database, blobs, work
-):
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+    work: Work,
+) -> None:
     """What the next release's first migration may do: columns and indexes more, and rows that use them."""
     with database.engine.begin() as connection:
         for table in ("shards", "jobs", "datasets", "results"):

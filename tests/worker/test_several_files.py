@@ -3,7 +3,9 @@
 import errno
 import re
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,16 +13,24 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from store.blobs import Blobs
+from store.database import Database
 from store.errors import InvalidError, WorkCancelledError
+from store.settings import Settings
 from tests.readers.writers import img2dataset_tar, jpeg, stats, webdataset_shard
+from tests.service_fixtures import ProblemOf
+from tests.worker.conftest import FileServer, Post
 from worker.attempts.attempt import Workplace, work_once
 from worker.outbound import several
 from worker.outbound.bounds import Pace
 from worker.outbound.copying import fetch
 
+Captions = Callable[[dict[str, Any]], list[str]]
+DoAll = Callable[..., None]
+
 
 @pytest.fixture
-def shards(tmp_path):
+def shards(tmp_path: Path) -> dict[int, bytes]:
     """Twelve webdataset shards of two pairs each, by their numbers."""
     made = {}
     for n in range(12):
@@ -30,10 +40,10 @@ def shards(tmp_path):
 
 
 @pytest.fixture
-def captions(near):
+def captions(near: Settings) -> Captions:
     """The captions of a dataset, in its order."""
 
-    def ask(dataset):
+    def ask(dataset: dict[str, Any]) -> list[str]:
         with TestClient(create_app(near)) as client:
             found = client.get(f"/datasets/{dataset['id']}/pairs", params={"limit": 200}).json()["items"]
             images = [client.get(f"/datasets/{dataset['id']}/pairs/{pair['key']}/image") for pair in found[:1]]
@@ -44,17 +54,19 @@ def captions(near):
 
 
 @pytest.fixture
-def phases(near, database, blobs):
+def phases(near: Settings, database: Database, blobs: Blobs) -> DoAll:
     """All the work there is, in small shards."""
 
-    def work(settings=near):
+    def work(settings: Settings = near) -> None:
         while work_once(Workplace(settings, database, blobs)) is not None:
             pass
 
     return work
 
 
-def test_shards_over_http_become_one_dataset(server, post, captions, shards):
+def test_shards_over_http_become_one_dataset(
+    server: FileServer, post: Post, captions: Captions, shards: dict[int, bytes]
+) -> None:
     made, files, asked, _ = server
     files |= {f"/cc/{n}.tar": content for n, content in shards.items()}
     uri = f"http://127.0.0.1:{made.server_port}/cc/{{0..11}}.tar"
@@ -66,14 +78,23 @@ def test_shards_over_http_become_one_dataset(server, post, captions, shards):
     assert post(uri)["digest"] == found["digest"]
 
 
-def test_one_file_in_braces_is_fetched_as_it_is(server, post, shards):
+def test_one_file_in_braces_is_fetched_as_it_is(server: FileServer, post: Post, shards: dict[int, bytes]) -> None:
     made, files, _, _ = server
     files["/7.tar"] = shards[7]
     one, other = (post(f"http://127.0.0.1:{made.server_port}/{name}.tar") for name in ("{7..7}", "7"))
     assert one["digest"] == other["digest"]
 
 
-def test_shards_are_ingested_by_many_workers(server, near, post, phases, captions, shards, database, blobs):
+def test_shards_are_ingested_by_many_workers(
+    server: FileServer,
+    near: Settings,
+    post: Post,
+    phases: DoAll,
+    captions: Captions,
+    shards: dict[int, bytes],
+    database: Database,
+    blobs: Blobs,
+) -> None:
     made, files, _, _ = server
     files |= {f"/{n:05d}.tar": content for n, content in shards.items()}
     small = near.model_copy(update={"ecif_shard_pairs": 2})
@@ -88,7 +109,7 @@ def test_shards_are_ingested_by_many_workers(server, near, post, phases, caption
     assert (found["pair_count"], captions(found)) == (24, [f"picture {n}" for n in range(24)])
 
 
-def test_parquet_files_by_braces(server, post, captions):
+def test_parquet_files_by_braces(server: FileServer, post: Post, captions: Captions) -> None:
     made, files, _, _ = server
     for part in range(3):
         rows = [{"image": {"bytes": jpeg(n), "path": None}, "text": f"row {n}"} for n in (2 * part, 2 * part + 1)]
@@ -99,7 +120,9 @@ def test_parquet_files_by_braces(server, post, captions):
     assert (found["format"], captions(found)) == ("parquet", [f"row {n}" for n in range(6)])
 
 
-def test_a_shard_that_breaks_off_is_taken_up(server, post, shards, monkeypatch):
+def test_a_shard_that_breaks_off_is_taken_up(
+    server: FileServer, post: Post, shards: dict[int, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("worker.outbound.web._PAUSE_SECONDS", 0.01)
     made, files, asked, cut = server
     files |= {f"/{n}.tar": shards[n] for n in range(3)}
@@ -108,7 +131,9 @@ def test_a_shard_that_breaks_off_is_taken_up(server, post, shards, monkeypatch):
     assert len(asked) == 5
 
 
-def test_a_missing_shard_is_named_and_nothing_is_left(server, post, shards, near, blobs):
+def test_a_missing_shard_is_named_and_nothing_is_left(
+    server: FileServer, post: Post, shards: dict[int, bytes], near: Settings, blobs: Blobs
+) -> None:
     made, files, _, _ = server
     files |= {f"/{n}.tar": shards[n] for n in (0, 1, 3)}
     found = post(f"http://127.0.0.1:{made.server_port}/{{0..3}}.tar?signature=secret")
@@ -121,7 +146,14 @@ def test_a_missing_shard_is_named_and_nothing_is_left(server, post, shards, near
 @pytest.mark.parametrize(
     ("content", "code"), [({"/1.tar": b""}, "empty_file"), ({"/1.tar": bytes(40_000)}, "too_large")]
 )
-def test_an_empty_or_too_large_one_is_named(server, near, phases, shards, content, code):
+def test_an_empty_or_too_large_one_is_named(
+    server: FileServer,
+    near: Settings,
+    phases: DoAll,
+    shards: dict[int, bytes],
+    content: dict[str, bytes],
+    code: str,
+) -> None:
     made, files, _, _ = server
     files |= {"/0.tar": shards[0], "/2.tar": shards[2]} | content
     bounded = near.model_copy(update={"ecif_max_upload_bytes": 41_000})
@@ -134,12 +166,12 @@ def test_an_empty_or_too_large_one_is_named(server, near, phases, shards, conten
     assert found["error"]["message"].startswith(f"http://127.0.0.1:{made.server_port}/1.tar: ")
 
 
-def test_each_address_is_checked(server, tmp_path, monkeypatch):
+def test_each_address_is_checked(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, files, asked, _ = server
     files["/x"] = b"content"
     really = socket.getaddrinfo
 
-    def resolve(host, *rest, **how):
+    def resolve(host: str, *rest: Any, **how: Any) -> Any:
         address = {"a.example.org": "127.0.0.1", "b.example.org": "169.254.169.254"}.get(host, host)
         return really(address, *rest, **how)
 
@@ -150,7 +182,7 @@ def test_each_address_is_checked(server, tmp_path, monkeypatch):
     assert [each["Host"] for each in asked] == [f"a.example.org:{made.server_port}"]
 
 
-def test_the_folder_of_img2dataset(s3_bucket, post, captions, tmp_path):
+def test_the_folder_of_img2dataset(s3_bucket: Any, post: Post, captions: Captions, tmp_path: Path) -> None:
     for shard in range(3):
         img2dataset_tar(tmp_path / f"{shard:05d}.tar", range(2 * shard, 2 * shard + 2))
         stats(tmp_path / f"{shard:05d}_stats.json")
@@ -168,12 +200,12 @@ def test_the_folder_of_img2dataset(s3_bucket, post, captions, tmp_path):
     assert gone["error"]["message"].startswith("s3://pairs/sets/cc3m/00003.tar: ")
 
 
-def test_an_image_folder_in_a_bucket(s3_bucket, post, near):
+def test_an_image_folder_in_a_bucket(s3_bucket: Any, post: Post, near: Settings) -> None:
     for n in range(40):
         label = "tabby cat" if n % 2 else "dog"
         s3_bucket.put_object(Bucket="pairs", Key=f"animals/train/{label}/{n:02d}.jpg", Body=jpeg(n))
-    for n in ("animals/train/dog/", "animals/_SUCCESS"):
-        s3_bucket.put_object(Bucket="pairs", Key=n, Body=b"")
+    for key in ("animals/train/dog/", "animals/_SUCCESS"):
+        s3_bucket.put_object(Bucket="pairs", Key=key, Body=b"")
     found = post("s3://pairs/animals/")
     assert (found["status"], found["format"], found["pair_count"]) == ("ready", "imagefolder", 40)
     assert found["summary"]["labels"] == {"dog": 20, "tabby cat": 20}
@@ -186,7 +218,7 @@ def test_an_image_folder_in_a_bucket(s3_bucket, post, near):
     assert parts["summary"]["labels"] == found["summary"]["labels"]
 
 
-def test_progress_counts_all_files(s3_bucket, tmp_path):
+def test_progress_counts_all_files(s3_bucket: Any, tmp_path: Path) -> None:
     for n in range(3):
         s3_bucket.put_object(Bucket="pairs", Key=f"x/{n}", Body=bytes(3 << 20))
     told = []
@@ -200,7 +232,7 @@ def test_progress_counts_all_files(s3_bucket, tmp_path):
     assert set(told[before:]) == {(0, None)}  # nothing was read to find that out
 
 
-def test_a_hostile_name_is_refused(s3_bucket, post):
+def test_a_hostile_name_is_refused(s3_bucket: Any, post: Post) -> None:
     cases = {
         "../../etc/passwd": r"\.\.",
         "/etc/passwd": "empty path segment",
@@ -215,7 +247,7 @@ def test_a_hostile_name_is_refused(s3_bucket, post):
         assert re.search(says, found["error"]["message"]), name
 
 
-def test_a_folder_that_is_none(s3_bucket, post):
+def test_a_folder_that_is_none(s3_bucket: Any, post: Post) -> None:
     s3_bucket.put_object(Bucket="pairs", Key="x/y/" + "z" * 1000, Body=b"0")
     cases = {
         "s3://pairs/none/": "s3://pairs/none/: bucket pairs holds nothing",
@@ -226,7 +258,7 @@ def test_a_folder_that_is_none(s3_bucket, post):
         assert says in post(uri)["error"]["message"]
 
 
-def test_a_folder_has_its_bound(s3_bucket, tmp_path, monkeypatch):
+def test_a_folder_has_its_bound(s3_bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(several, "MOST_OBJECTS", 2)
     for name in ("a/0", "a/1", "b/0"):
         s3_bucket.put_object(Bucket="pairs", Key=f"x/{name}", Body=b"0")
@@ -236,7 +268,9 @@ def test_a_folder_has_its_bound(s3_bucket, tmp_path, monkeypatch):
             copy(uri, tmp_path / "x")
 
 
-def test_what_breaks_off_too_often_is_named_for_the_next_attempt(server, tmp_path, monkeypatch):
+def test_what_breaks_off_too_often_is_named_for_the_next_attempt(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("worker.outbound.web._TRIES", 1)
     made, files, _, cut = server
     files |= {"/0": b"00", "/1": b"11"}
@@ -245,7 +279,7 @@ def test_what_breaks_off_too_often_is_named_for_the_next_attempt(server, tmp_pat
         copy(f"http://127.0.0.1:{made.server_port}/{{0..1}}", tmp_path / "x")
 
 
-def test_a_full_disk_is_no_fault_of_the_dataset(server):
+def test_a_full_disk_is_no_fault_of_the_dataset(server: FileServer) -> None:
     made, files, _, _ = server
     files |= {"/0": bytes(1 << 20), "/1": b"11"}
     with pytest.raises(OSError, match="space") as full:
@@ -253,11 +287,11 @@ def test_a_full_disk_is_no_fault_of_the_dataset(server):
     assert full.value.errno == errno.ENOSPC
 
 
-def test_it_stops_when_it_is_told_to(s3_bucket, tmp_path):
+def test_it_stops_when_it_is_told_to(s3_bucket: Any, tmp_path: Path) -> None:
     for n in range(3):
         s3_bucket.put_object(Bucket="pairs", Key=f"x/{n}", Body=b"0")
 
-    def progress(done, total):
+    def progress(done: int, total: int | None) -> None:
         if total is not None:
             raise WorkCancelledError
 
@@ -265,12 +299,19 @@ def test_it_stops_when_it_is_told_to(s3_bucket, tmp_path):
         copy("s3://pairs/x/", tmp_path / "x", progress=progress)
 
 
-def test_the_service_refuses_at_once(client, problem_of):
+def test_the_service_refuses_at_once(client: TestClient, problem_of: ProblemOf) -> None:
     for uri, code in (("s3://pairs/{0..9999999999}.tar", "too_many_files"), ("https://h/x/{a,b}/", "invalid_uri")):
         problem = problem_of(client.post("/datasets", json={"uri": uri}))
         assert (problem["status"], problem["code"]) == (422, code)
         assert problem["errors"][0]["loc"][-1] == "uri"
 
 
-def copy(uri, into, *, most=1 << 30, private_too=True, progress=lambda *_: None):
+def copy(
+    uri: str,
+    into: Path,
+    *,
+    most: int = 1 << 30,
+    private_too: bool = True,
+    progress: Callable[..., None] = lambda *_: None,
+) -> Any:
     return fetch(uri, into, most=most, pace=Pace(60, 0), private_too=private_too, progress=progress, several=True)

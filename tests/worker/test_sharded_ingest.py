@@ -4,15 +4,24 @@ import csv
 import io
 import json
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
 from store.states import DuplicateKind
 from tests.readers.conftest import tar_bytes
+from tests.service_fixtures import Upload
 from worker import pipeline
 from worker.attempts.attempt import Workplace, work_once
+
+Ingest = Callable[[bytes, str, int], tuple[dict[str, Any], int]]
 
 
 def picture(seed: int) -> bytes:
@@ -85,10 +94,10 @@ UPLOADS = {
 
 
 @pytest.fixture
-def seen(client, upload, database, blobs, settings):
+def seen(client: TestClient, upload: Upload, database: Database, blobs: Blobs, settings: Settings) -> Ingest:
     """Ingest an upload in parts of so many pairs, and say all that can be seen of it, and how many shards read it."""
 
-    def ingest(content, name, pairs):
+    def ingest(content: bytes, name: str, pairs: int) -> tuple[dict[str, Any], int]:
         dataset = upload(content, name)
         small = settings.model_copy(update={"ecif_shard_pairs": pairs})
         phases = []
@@ -115,7 +124,7 @@ def seen(client, upload, database, blobs, settings):
 
 
 @pytest.mark.parametrize("name", UPLOADS)
-def test_shards_change_nothing(seen, name):
+def test_shards_change_nothing(seen: Ingest, name: str) -> None:
     content, filename = UPLOADS[name]
     whole, few = seen(content, filename, 4096)
     cut, many = seen(content, filename, 2)
@@ -123,11 +132,11 @@ def test_shards_change_nothing(seen, name):
     assert many > few
 
 
-def test_a_shard_that_is_done_twice_changes_nothing(seen, monkeypatch):
+def test_a_shard_that_is_done_twice_changes_nothing(seen: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
     once, _ = seen(*UPLOADS["folder"], 2)
     real = pipeline.run
 
-    def twice(task):
+    def twice(task: Any) -> Any:
         real(task)
         return real(task)
 
@@ -135,6 +144,6 @@ def test_a_shard_that_is_done_twice_changes_nothing(seen, monkeypatch):
     assert seen(*UPLOADS["folder"], 2)[0] == once
 
 
-def test_nothing_that_passed_between_the_phases_is_left(seen, blobs):
+def test_nothing_that_passed_between_the_phases_is_left(seen: Ingest, blobs: Blobs) -> None:
     seen(*UPLOADS["webdataset"], 2)
     assert not [name for name, _ in blobs.list("datasets") if "/passing/" in name]

@@ -1,19 +1,25 @@
 """A heavy tenant beside a light one, through the real claims and the real worker: how long the light one waits."""
 
+from collections.abc import Callable
+
 import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
 from store import api_keys
+from store.blobs import Blobs
+from store.database import Database
+from store.settings import Settings
+from tests.service_fixtures import EmbeddingZip
 from worker.analysis import load
 from worker.attempts.attempt import Workplace, work_once
 
 
 @pytest.fixture
-def of_tenant(settings, database):
+def of_tenant(settings: Settings, database: Database) -> Callable[[str], TestClient]:
     """A client with a key of the tenant."""
 
-    def make(tenant):
+    def make(tenant: str) -> TestClient:
         with database.transaction() as session:
             _, key = api_keys.create(session, tenant, "test")
         return TestClient(create_app(settings), headers={"Authorization": f"Bearer {key}"})
@@ -21,13 +27,18 @@ def of_tenant(settings, database):
     return make
 
 
-def send(client, content):
+def send(client: TestClient, content: bytes) -> str:
     return client.post("/datasets", files={"file": ("data.zip", content)}).json()["id"]
 
 
 def test_a_job_of_another_tenant_does_not_wait_for_a_long_queue(
-    of_tenant, embedding_zip, settings, database, blobs, monkeypatch
-):
+    of_tenant: Callable[[str], TestClient],
+    embedding_zip: EmbeddingZip,
+    settings: Settings,
+    database: Database,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(load, "_ROWS_A_SHARD", 1)
     spec = {"task": "misalignment", "fit": None, "methods": ["clip_score"]}
     place = Workplace(settings, database, blobs)

@@ -2,29 +2,46 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
+import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
+from doorbell.bell import Bell
+from ecif import fit as fit_of_ecif
 from store import shards
+from store.blobs import Blobs
+from store.database import Database
 from store.phases import Lane
+from store.settings import Settings
 from store.tables import Dataset, Job, Pair, Result, Shard
+from tests.service_fixtures import EmbeddingZip, Upload, Work
 from worker.analysis import fit
 from worker.attempts.attempt import Workplace, work_once
 from worker.sweeper import remove_abandoned, sweep
 
 
-class Rings:
+class Rings(Bell):
     """Counts instead of ringing; the real bell needs a broker."""
 
-    def __init__(self):
-        self.rung = Counter()
+    def __init__(self) -> None:
+        self.rung: Counter[Lane] = Counter()
 
-    def ring(self, waiting):
+    def ring(self, waiting: Mapping[Lane, int]) -> None:
         self.rung += Counter(waiting)
 
 
-def test_it_rings_for_what_waits(client, upload, embedding_zip, database, blobs, settings):
+def test_it_rings_for_what_waits(
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    database: Database,
+    blobs: Blobs,
+    settings: Settings,
+) -> None:
     upload(embedding_zip(4))
     bell = Rings()
     sweep(database, blobs, bell, settings)
@@ -32,8 +49,13 @@ def test_it_rings_for_what_waits(client, upload, embedding_zip, database, blobs,
 
 
 def test_a_worker_that_vanishes_too_often_fails_the_job_and_names_the_shard(
-    client, upload, embedding_zip, database, blobs, settings
-):
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    database: Database,
+    blobs: Blobs,
+    settings: Settings,
+) -> None:
     dataset = upload(embedding_zip(4))
     few = settings.model_copy(update={"ecif_max_vanished": 2})
     for _ in range(2):
@@ -48,13 +70,20 @@ def test_a_worker_that_vanishes_too_often_fails_the_job_and_names_the_shard(
 
 
 def test_a_poisoned_shard_ends_its_own_job_only(
-    client, upload, embedding_zip, work, database, blobs, settings, monkeypatch
-):
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    database: Database,
+    blobs: Blobs,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     dataset = upload(embedding_zip(20))
     work()
-    real = fit.fit
+    real = fit_of_ecif
 
-    def poisoned(objective, *args, **kwargs):
+    def poisoned(objective: Any, *args: Any, **kwargs: Any) -> Any:
         if objective.l2 == 0.666:
             raise RuntimeError("poison")
         return real(objective, *args, **kwargs)
@@ -74,7 +103,16 @@ def test_a_poisoned_shard_ends_its_own_job_only(
     assert "after 3 attempts" in failed["error"]["message"]
 
 
-def test_what_was_deleted_is_purged(client, upload, embedding_zip, work, database, blobs, settings, monkeypatch):
+def test_what_was_deleted_is_purged(
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    database: Database,
+    blobs: Blobs,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("worker.sweeper._PURGE_ROWS", 7)
     dataset = upload(embedding_zip(20))
     job = client.post("/jobs", json={"task": "misalignment", "dataset": dataset["id"]}).json()
@@ -94,17 +132,25 @@ def test_what_was_deleted_is_purged(client, upload, embedding_zip, work, databas
     assert [path for path in (settings.ecif_home / "blobs").rglob("*") if path.is_file()] == []
 
 
-def test_a_worker_without_work_says_so(database, blobs, settings):
+def test_a_worker_without_work_says_so(database: Database, blobs: Blobs, settings: Settings) -> None:
     assert work_once(Workplace(settings, database, blobs)) is None
 
 
 def test_what_a_worker_writes_after_the_purge_goes_too(
-    client, upload, embedding_zip, work, database, blobs, settings, monkeypatch
-):
+    client: TestClient,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    work: Work,
+    database: Database,
+    blobs: Blobs,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     dataset = upload(embedding_zip(4))["id"]
-    put, late = blobs.put, []
+    put = blobs.put
+    late: list[str] = []
 
-    def put_late(name, content):
+    def put_late(name: str, content: bytes) -> None:
         if name.startswith("datasets/") and not late:
             late.append(name)
             assert client.delete(f"/datasets/{dataset}").status_code == 204

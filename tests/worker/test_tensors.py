@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from store.blobs import Blobs
 from worker.analysis.tensors import get_elements, get_tensors, put_tensors
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 5), (2, 4), (4, 5), (0, 1)])
-def test_some_elements_are_those_of_the_whole(blobs, first, last):
+def test_some_elements_are_those_of_the_whole(blobs: Blobs, first: int, last: int) -> None:
     kept = {
         "position": torch.arange(5),
         "score": torch.linspace(0, 1, 5, dtype=torch.float64),

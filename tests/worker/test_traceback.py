@@ -3,12 +3,20 @@
 import csv
 import io
 import zipfile
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from fastapi.testclient import TestClient
+
+from tests.service_fixtures import ImageZip, ProblemOf, Upload, Work
+
+Data = tuple[dict[str, Any], set[str]]
 
 
-def embeddings(image, text, **columns):
+def embeddings(image: npt.NDArray[Any], text: npt.NDArray[Any], **columns: Any) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, content in (("image.npy", image), ("text.npy", text)):
@@ -27,7 +35,7 @@ def embeddings(image, text, **columns):
 CLASSES = np.eye(6, 8)
 
 
-def world(n, seed, wrong=()):
+def world(n: int, seed: int, wrong: Iterable[int] = ()) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     """n pairs of 6 classes; of the wrong ones, images of class 0 say class 1."""
     generator = np.random.default_rng(seed)
     labels = np.arange(n) % 6
@@ -38,7 +46,7 @@ def world(n, seed, wrong=()):
 
 
 @pytest.fixture
-def data(upload, work):
+def data(upload: Upload, work: Work) -> Data:
     """120 training pairs; those of class 0 among the first 60 are called class 1. Queries: clean images."""
     wrong = [i for i in range(60) if i % 6 == 0]
     image, text, _ = world(120, 0, wrong)
@@ -51,7 +59,7 @@ def data(upload, work):
     return {"dataset": train["id"], "queries": {"dataset": queries["id"], "top": 10}}, set(map(str, wrong))
 
 
-def finished(client, work, **spec):
+def finished(client: TestClient, work: Work, **spec: Any) -> dict[str, Any]:
     answer = client.post("/jobs", json={"task": "traceback", **spec})
     assert answer.status_code == 202, answer.text
     work()
@@ -64,7 +72,9 @@ SPEC = {"objective": {"batch_size": 40, "temperature": 0.2, "l2": 0.1, "mask_dup
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
-def test_the_wrong_pairs_are_held_responsible_for_their_class(client, work, data, loss):
+def test_the_wrong_pairs_are_held_responsible_for_their_class(
+    client: TestClient, work: Work, data: Data, loss: str
+) -> None:
     spec, wrong = data
     spec["queries"]["loss"] = loss
     job = finished(client, work, **spec, **SPEC)
@@ -84,7 +94,7 @@ def test_the_wrong_pairs_are_held_responsible_for_their_class(client, work, data
         assert row["influence"] == pytest.approx(row["positive_influence"] + row["negative_influence"])
 
 
-def test_the_positive_role_alone_singles_the_wrong_pairs_out(client, work, data):
+def test_the_positive_role_alone_singles_the_wrong_pairs_out(client: TestClient, work: Work, data: Data) -> None:
     """Right pairs of the class are harmful too, in their negative role: their text repels the wrong pairs' images."""
     spec, wrong = data
     spec["queries"]["top"] = 120
@@ -94,7 +104,7 @@ def test_the_positive_role_alone_singles_the_wrong_pairs_out(client, work, data)
     assert len(wrong.intersection(row["key"] for row in most_harmful)) >= 8
 
 
-def test_all_queries_page_by_page(client, work, data):
+def test_all_queries_page_by_page(client: TestClient, work: Work, data: Data) -> None:
     spec, _ = data
     job = finished(client, work, **spec, **SPEC)
     rows, cursor = [], None
@@ -110,7 +120,9 @@ def test_all_queries_page_by_page(client, work, data):
     assert [row["query"] for row in rows[::10]] == [f"query {i}" for i in range(12)]
 
 
-def test_estimated_spans_come_near_the_exact_ones(client, work, data, monkeypatch):
+def test_estimated_spans_come_near_the_exact_ones(
+    client: TestClient, work: Work, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec, _ = data
     spec["queries"]["top"] = 120
     exact = finished(client, work, **spec, **SPEC)
@@ -119,7 +131,7 @@ def test_estimated_spans_come_near_the_exact_ones(client, work, data, monkeypatc
     estimated = finished(client, work, **spec, **SPEC)
     assert "probes" in estimated["summary"]["curvature"]["spans"]
 
-    def by_key(job):
+    def by_key(job: dict[str, Any]) -> dict[str, float]:
         page = client.get(f"/jobs/{job['id']}/results", params={"query": "query 0", "limit": 1000}).json()
         return {row["key"]: row["relative_influence"] for row in page["items"]}
 
@@ -128,7 +140,7 @@ def test_estimated_spans_come_near_the_exact_ones(client, work, data, monkeypatc
     assert np.corrcoef(ours, theirs)[0, 1] > 0.98
 
 
-def test_images_with_candidates(client, upload, image_zip, work):
+def test_images_with_candidates(client: TestClient, upload: Upload, image_zip: ImageZip, work: Work) -> None:
     train, queries = upload(image_zip(12)), upload(image_zip(3))
     work()
     job = finished(
@@ -144,7 +156,9 @@ def test_images_with_candidates(client, upload, image_zip, work):
     assert client.get(f"/jobs/{job['id']}/results").json()["total"] == 6
 
 
-def test_a_true_text_that_is_no_candidate_is_named(client, upload, image_zip, work):
+def test_a_true_text_that_is_no_candidate_is_named(
+    client: TestClient, upload: Upload, image_zip: ImageZip, work: Work
+) -> None:
     train, queries = upload(image_zip(6)), upload(image_zip(3))
     work()
     body = {
@@ -170,13 +184,15 @@ def test_a_true_text_that_is_no_candidate_is_named(client, upload, image_zip, wo
         {"queries": {"dataset": "x", "top": 0}},
     ],
 )
-def test_a_traceback_that_is_not_well_asked_is_a_422(client, data, problem_of, change):
+def test_a_traceback_that_is_not_well_asked_is_a_422(
+    client: TestClient, data: Data, problem_of: ProblemOf, change: dict[str, Any]
+) -> None:
     spec, _ = data
     assert problem_of(client.post("/jobs", json={"task": "traceback", **spec, **change}))["status"] == 422
 
 
 @pytest.mark.parametrize("curvature", ["hessian", "ekfac", "projected", "identity"])
-def test_every_curvature_traces(client, work, data, curvature):
+def test_every_curvature_traces(client: TestClient, work: Work, data: Data, curvature: str) -> None:
     spec, wrong = data
     job = finished(client, work, **spec, **SPEC, influence={"curvature": curvature})
     rows = client.get(f"/jobs/{job['id']}/results", params={"query": "query 0"}).json()["items"]
@@ -184,7 +200,7 @@ def test_every_curvature_traces(client, work, data, curvature):
     assert all(-1 <= row["relative_influence"] <= 1 for row in rows)
 
 
-def test_a_store_of_projected_gradients_answers_as_the_model_does(client, work, data):
+def test_a_store_of_projected_gradients_answers_as_the_model_does(client: TestClient, work: Work, data: Data) -> None:
     """128 weights, 512 coordinates allowed: nothing is left out, and nothing is different."""
     spec, _ = data
     spec["queries"]["top"] = 120
@@ -198,7 +214,7 @@ def test_a_store_of_projected_gradients_answers_as_the_model_does(client, work, 
     np.testing.assert_allclose(stored[:, 1], exact[:, 1], rtol=1e-3, atol=1e-3 * np.abs(exact[:, 1]).max())
 
 
-def test_a_fit_that_stopped_early_is_warned_of(client, work, data):
+def test_a_fit_that_stopped_early_is_warned_of(client: TestClient, work: Work, data: Data) -> None:
     spec, _ = data
     job = finished(client, work, **spec, **SPEC, fit={"epochs": 1})
     assert any(warning.startswith("not stationary") for warning in job["summary"]["warnings"])

@@ -11,47 +11,62 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import func, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from store import deliveries
+from store.blobs import Blobs
+from store.database import Database
 from store.deliveries import PAUSES_SECONDS
+from store.settings import Settings
 from store.shared_secrets import webhook_secrets
 from store.tables import Delivery, Job, WebhookSecret
+from tests.receiving import Receiver
 from tests.receiving import receiver as a_receiver
+from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload, Work
+from tests.worker.conftest import Silent
 from worker.outbound import webhooks
 from worker.outbound.webhooks import NoticeSender
 from worker.sweeper import sweep
+
+Submit = Callable[..., str]
+Cancelled = Callable[[str], str]
+Deliver = Callable[[], int]
+Later = Callable[[], None]
+DeliveryOf = Callable[[str], dict[str, Any]]
 
 GUIDE = Path(__file__).parents[2] / "docs" / "webhooks.md"
 
 
 @pytest.fixture
-def settings(settings):
+def settings(settings: Settings) -> Settings:
     """Of an operator who lets this machine be told."""
     return settings.model_copy(update={"ecif_private_receivers": True})
 
 
 @pytest.fixture
-def receiver():
+def receiver() -> Iterator[Receiver]:
     with a_receiver() as made:
         yield made
 
 
 @pytest.fixture
-def dataset(upload, embedding_zip):
+def dataset(upload: Upload, embedding_zip: EmbeddingZip) -> str:
     """Not ingested: a job on it waits until somebody does."""
     return upload(embedding_zip(24))["id"]
 
 
 @pytest.fixture
-def submit(client, dataset):
-    def ask(url, **spec):
+def submit(client: TestClient, dataset: str) -> Submit:
+    def ask(url: str, **spec: Any) -> str:
         asked = {"task": "misalignment", "dataset": dataset, "fit": None, "notify": {"url": url}, **spec}
         answer = client.post("/jobs", json=asked)
         assert answer.status_code == 202, answer.text
@@ -61,10 +76,10 @@ def submit(client, dataset):
 
 
 @pytest.fixture
-def ended(client, submit):
+def ended(client: TestClient, submit: Submit) -> Cancelled:
     """A job that was cancelled, which is the quickest end; returns its id."""
 
-    def end(url):
+    def end(url: str) -> str:
         job = submit(url)
         client.post(f"/jobs/{job}/cancel")
         return job
@@ -73,15 +88,15 @@ def ended(client, submit):
 
 
 @pytest.fixture
-def secret(client):
+def secret(client: TestClient) -> str:
     return client.get("/webhook-secret").json()["secret"]
 
 
 @pytest.fixture
-def deliver(database, settings):
+def deliver(database: Database, settings: Settings) -> Deliver:
     """Send what is due; return how many that were."""
 
-    def all_of_it():
+    def all_of_it() -> int:
         count = 0
         while (claimed := webhooks.claim(database, [])) is not None:
             webhooks.deliver(database, settings, claimed)
@@ -92,10 +107,10 @@ def deliver(database, settings):
 
 
 @pytest.fixture
-def later(database):
+def later(database: Database) -> Later:
     """Let the pause go by."""
 
-    def go():
+    def go() -> None:
         with database.transaction() as session:
             session.execute(update(Delivery).values(not_before=func.now()))
 
@@ -103,8 +118,8 @@ def later(database):
 
 
 @pytest.fixture
-def delivery(client):
-    def of(job):
+def delivery(client: TestClient) -> DeliveryOf:
+    def of(job: str) -> dict[str, Any]:
         page = client.get(f"/jobs/{job}/deliveries").json()
         assert (page["total"], page["next_cursor"]) == (1, None)
         return page["items"][0]
@@ -112,7 +127,16 @@ def delivery(client):
     return of
 
 
-def test_a_job_that_succeeded_is_told_and_verified(client, submit, work, deliver, delivery, receiver, secret, caplog):
+def test_a_job_that_succeeded_is_told_and_verified(
+    client: TestClient,
+    submit: Submit,
+    work: Work,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    receiver: Receiver,
+    secret: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO)
     job = submit(receiver.url)
     assert client.get(f"/jobs/{job}/deliveries").json() == {"items": [], "next_cursor": None, "total": 0}
@@ -140,7 +164,15 @@ def test_a_job_that_succeeded_is_told_and_verified(client, submit, work, deliver
     assert deliver() == 0
 
 
-def test_a_job_that_failed_says_why(client, submit, upload, work, deliver, receiver, secret):
+def test_a_job_that_failed_says_why(
+    client: TestClient,
+    submit: Submit,
+    upload: Upload,
+    work: Work,
+    deliver: Deliver,
+    receiver: Receiver,
+    secret: str,
+) -> None:
     broken = upload(b"PK\3\4 no zip at all")["id"]
     submit(receiver.url, dataset=broken)
     work()
@@ -150,7 +182,9 @@ def test_a_job_that_failed_says_why(client, submit, upload, work, deliver, recei
     assert event["data"]["error"]["message"].startswith(f"dataset {broken} failed: ")
 
 
-def test_the_signature_is_that_of_the_specification(ended, deliver, receiver, secret):
+def test_the_signature_is_that_of_the_specification(
+    ended: Cancelled, deliver: Deliver, receiver: Receiver, secret: str
+) -> None:
     ended(receiver.url)
     deliver()
     (told,) = receiver.received
@@ -162,7 +196,7 @@ def test_the_signature_is_that_of_the_specification(ended, deliver, receiver, se
     assert b'"type":"job.cancelled"' in told.body
 
 
-def test_every_tenant_has_a_secret_of_its_own(client, database, secret):
+def test_every_tenant_has_a_secret_of_its_own(client: TestClient, database: Database, secret: str) -> None:
     with database.transaction() as session:
         assert [active.secret for active in webhook_secrets(session, "default")] == [secret]
         assert [active.secret for active in webhook_secrets(session, "other")] != [secret]
@@ -170,8 +204,13 @@ def test_every_tenant_has_a_secret_of_its_own(client, database, secret):
 
 
 def test_after_a_rotation_both_secrets_verify_until_the_old_one_ends(
-    client, ended, deliver, receiver, secret, database
-):
+    client: TestClient,
+    ended: Cancelled,
+    deliver: Deliver,
+    receiver: Receiver,
+    secret: str,
+    database: Database,
+) -> None:
     rotated = client.post("/webhook-secret/rotate", headers={"Idempotency-Key": "1"})
     assert (rotated.status_code, rotated.headers["cache-control"]) == (201, "no-store")
     new = rotated.json()["secret"]
@@ -199,7 +238,7 @@ def test_after_a_rotation_both_secrets_verify_until_the_old_one_ends(
         Webhook(secret).verify(told.body, told.headers)
 
 
-def test_two_secrets_at_most_are_active_and_one_may_end_at_once(client, secret):
+def test_two_secrets_at_most_are_active_and_one_may_end_at_once(client: TestClient, secret: str) -> None:
     first = client.post("/webhook-secret/rotate").json()["secret"]
     second = client.post("/webhook-secret/rotate").json()
     assert second["previous"]["secret"] == first
@@ -209,11 +248,16 @@ def test_two_secrets_at_most_are_active_and_one_may_end_at_once(client, secret):
     assert client.post("/webhook-secret/rotate?keep_seconds=-1").status_code == 422
 
 
-def test_a_resolver_that_hangs_ends_with_the_delivery(ended, deliver, delivery, monkeypatch):
+def test_a_resolver_that_hangs_ends_with_the_delivery(
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(webhooks, "_SECONDS", 0.4)
     over, resolved = threading.Event(), threading.Event()
 
-    def hang(*_, **__):
+    def hang(*_: object, **__: Any) -> None:
         over.wait(60)
         resolved.set()
         raise OSError("no answer from the name server")
@@ -229,7 +273,14 @@ def test_a_resolver_that_hangs_ends_with_the_delivery(ended, deliver, delivery, 
     assert delivery(job)["attempts"][0]["error"] == "no answer within 0.4 seconds"
 
 
-def test_a_receiver_that_fails_is_told_again_after_growing_pauses(ended, deliver, delivery, later, receiver, secret):
+def test_a_receiver_that_fails_is_told_again_after_growing_pauses(
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    later: Later,
+    receiver: Receiver,
+    secret: str,
+) -> None:
     receiver.statuses = [500, 429]
     receiver.headers = {"Retry-After": "1000"}
     job = ended(receiver.url)
@@ -252,7 +303,14 @@ def test_a_receiver_that_fails_is_told_again_after_growing_pauses(ended, deliver
         Webhook(secret).verify(told.body, told.headers)
 
 
-def test_tries_end(client, ended, deliver, delivery, later, receiver):
+def test_tries_end(
+    client: TestClient,
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    later: Later,
+    receiver: Receiver,
+) -> None:
     job = ended(receiver.url)
     receiver.statuses = [503] * 100
     for pause in PAUSES_SECONDS:
@@ -267,7 +325,13 @@ def test_tries_end(client, ended, deliver, delivery, later, receiver):
     assert sum(PAUSES_SECONDS) > 3 * 24 * 3600
 
 
-def test_a_receiver_that_is_gone_is_left_alone_until_it_is_asked_for(client, ended, deliver, delivery, receiver):
+def test_a_receiver_that_is_gone_is_left_alone_until_it_is_asked_for(
+    client: TestClient,
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    receiver: Receiver,
+) -> None:
     receiver.statuses = [410]
     job = ended(receiver.url)
     assert deliver() == 1
@@ -284,7 +348,13 @@ def test_a_receiver_that_is_gone_is_left_alone_until_it_is_asked_for(client, end
     assert len({told.headers["webhook-id"] for told in receiver.received}) == 1
 
 
-def test_a_replay_while_it_is_being_sent_is_not_swallowed(client, ended, deliver, delivery, receiver):
+def test_a_replay_while_it_is_being_sent_is_not_swallowed(
+    client: TestClient,
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    receiver: Receiver,
+) -> None:
     job = ended(receiver.url)
     replay = f"/jobs/{job}/deliveries/{delivery(job)['id']}/replay"
     receiver.meanwhile = lambda: client.post(replay) if len(receiver.received) == 1 else None
@@ -292,7 +362,14 @@ def test_a_replay_while_it_is_being_sent_is_not_swallowed(client, ended, deliver
     assert (delivery(job)["status"], len(delivery(job)["attempts"])) == ("delivered", 2)
 
 
-def test_only_the_latest_attempts_are_kept(client, ended, deliver, delivery, receiver, monkeypatch):
+def test_only_the_latest_attempts_are_kept(
+    client: TestClient,
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(deliveries, "_ATTEMPTS_KEPT", 2)
     receiver.statuses = [500, 501, 502]
     job = ended(receiver.url)
@@ -302,7 +379,12 @@ def test_only_the_latest_attempts_are_kept(client, ended, deliver, delivery, rec
     assert [attempt["status_code"] for attempt in delivery(job)["attempts"]] == [501, 502]
 
 
-def test_redirects_are_not_followed(ended, deliver, delivery, receiver):
+def test_redirects_are_not_followed(
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    receiver: Receiver,
+) -> None:
     with a_receiver() as other:
         receiver.statuses, receiver.headers = [307], {"Location": other.url}
         job = ended(receiver.url)
@@ -314,15 +396,21 @@ def test_redirects_are_not_followed(ended, deliver, delivery, receiver):
 
 
 @pytest.mark.parametrize("trickle", [None, b"H"])
-def test_a_receiver_that_hangs_is_given_up_in_time(ended, deliver, delivery, monkeypatch, trickle):
+def test_a_receiver_that_hangs_is_given_up_in_time(
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    monkeypatch: pytest.MonkeyPatch,
+    trickle: bytes | None,
+) -> None:
     """Also one that sends a byte now and then."""
     monkeypatch.setattr(webhooks, "_SECONDS", 0.4)
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
-        def hang():
+        def hang() -> None:
             connection, _ = listening.accept()
-            with connection:
+            with connection, suppress(ConnectionError):  # given up before `over`
                 while not over.wait(0.1):
                     if trickle:
                         connection.sendall(trickle)
@@ -340,7 +428,7 @@ def test_a_receiver_that_hangs_is_given_up_in_time(ended, deliver, delivery, mon
     assert (attempt["status_code"], attempt["error"]) == (None, "no answer within 0.4 seconds")
 
 
-def test_nobody_there(ended, deliver, delivery):
+def test_nobody_there(ended: Cancelled, deliver: Deliver, delivery: DeliveryOf) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     job = ended(f"http://127.0.0.1:{port}/")
@@ -350,10 +438,10 @@ def test_nobody_there(ended, deliver, delivery):
     assert "connect" in attempt["error"].lower()
 
 
-def test_what_speaks_another_protocol_is_not_quoted(ended, deliver, delivery):
+def test_what_speaks_another_protocol_is_not_quoted(ended: Cancelled, deliver: Deliver, delivery: DeliveryOf) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
-        def greet():
+        def greet() -> None:
             connection, _ = listening.accept()
             with connection:
                 connection.recv(65536)
@@ -367,16 +455,23 @@ def test_what_speaks_another_protocol_is_not_quoted(ended, deliver, delivery):
     assert delivery(job)["attempts"][0]["error"] == "RemoteProtocolError"
 
 
-def test_a_crash_between_sending_and_recording_sends_it_again(ended, deliver, delivery, later, receiver, monkeypatch):
+def test_a_crash_between_sending_and_recording_sends_it_again(
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    later: Later,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class KilledError(BaseException):
         pass
 
-    def killed(*_):
+    def killed(*_: object) -> None:
         raise KilledError
 
     job = ended(receiver.url)
     with monkeypatch.context() as patched:
-        patched.setattr(webhooks.deliveries, "record", killed)
+        patched.setattr(deliveries, "record", killed)
         with pytest.raises(KilledError):
             deliver()
     assert delivery(job)["status"] == "waiting"
@@ -388,7 +483,14 @@ def test_a_crash_between_sending_and_recording_sends_it_again(ended, deliver, de
     assert delivery(job)["status"] == "delivered"
 
 
-def test_private_addresses_are_refused_by_default(ended, deliver, delivery, database, settings, receiver):
+def test_private_addresses_are_refused_by_default(
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    database: Database,
+    settings: Settings,
+    receiver: Receiver,
+) -> None:
     job = ended(receiver.url)
     closed = settings.model_copy(update={"ecif_private_receivers": False})
     webhooks.deliver(database, closed, webhooks.claim(database, []))
@@ -397,7 +499,12 @@ def test_private_addresses_are_refused_by_default(ended, deliver, delivery, data
     assert attempt["error"] == "127.0.0.1 is not at a public address"
 
 
-def test_http_is_for_private_addresses_only(ended, deliver, delivery, monkeypatch):
+def test_http_is_for_private_addresses_only(
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     entries = [(0, 0, 0, "", ("93.184.215.14", 80))]
     monkeypatch.setattr("worker.outbound.addresses.socket.getaddrinfo", lambda *_, **__: entries)
     job = ended("http://hooks.example.org/x")
@@ -409,7 +516,7 @@ def test_http_is_for_private_addresses_only(ended, deliver, delivery, monkeypatc
     "url", ["hooks.example.org/x", "ftp://hooks.example.org/x", "https://", "https://me:secret@hooks.example.org/x",
             "https://hooks.example.org/x#y", "https://hooks.example.org/a b", "https://hooks.example.org:99999/x"],
 )  # fmt: skip
-def test_a_url_that_is_none_is_a_422(client, problem_of, url):
+def test_a_url_that_is_none_is_a_422(client: TestClient, problem_of: ProblemOf, url: str) -> None:
     answer = client.post("/jobs", json={"task": "misalignment", "dataset": "ds_x", "notify": {"url": url}})
     problem = problem_of(answer)
     assert (problem["status"], problem["code"]) == (422, "invalid_uri")
@@ -417,12 +524,15 @@ def test_a_url_that_is_none_is_a_422(client, problem_of, url):
     assert "secret" not in answer.text
 
 
-def test_a_receiver_that_hangs_delays_no_other(ended, delivery, database, settings, receiver, blobs):
+def test_a_receiver_that_hangs_delays_no_other(
+    ended: Cancelled,
+    delivery: DeliveryOf,
+    database: Database,
+    settings: Settings,
+    receiver: Receiver,
+    blobs: Blobs,
+) -> None:
     """Of five notices to one that hangs four are under way, and the other receiver is told at once; so is a sweep."""
-
-    class Bell:
-        def ring(self, times=1):
-            pass
 
     over = threading.Event()
     with a_receiver() as hanging:
@@ -433,7 +543,7 @@ def test_a_receiver_that_hangs_delays_no_other(ended, delivery, database, settin
         try:
             _until(lambda: receiver.received and len(hanging.received) == 4)
             began = time.monotonic()
-            sweep(database, blobs, Bell(), settings)
+            sweep(database, blobs, Silent(), settings)
             assert time.monotonic() - began < 5
             _until(lambda: delivery(other)["status"] == "delivered")
             assert len(hanging.received) == 4
@@ -445,7 +555,13 @@ def test_a_receiver_that_hangs_delays_no_other(ended, delivery, database, settin
     assert len(hanging.received) == 5
 
 
-def test_a_tenant_whose_receivers_all_hang_delays_no_other_tenant(ended, delivery, database, settings, receiver):
+def test_a_tenant_whose_receivers_all_hang_delays_no_other_tenant(
+    ended: Cancelled,
+    delivery: DeliveryOf,
+    database: Database,
+    settings: Settings,
+    receiver: Receiver,
+) -> None:
     """Five receivers that hang, four notices each: with all places shared, sixteen of them took every one."""
     over = threading.Event()
     with ExitStack() as open_ones:
@@ -470,10 +586,10 @@ def test_a_tenant_whose_receivers_all_hang_delays_no_other_tenant(ended, deliver
             made.close()
 
 
-def test_claims_go_to_the_tenant_with_fewest_under_way(database):
-    def claimed_with(*under_way):
+def test_claims_go_to_the_tenant_with_fewest_under_way(database: Database) -> None:
+    def claimed_with(*under_way: tuple[str, str]) -> tuple[str, str] | None:
         claimed = webhooks.claim(database, [_under_way(*each) for each in under_way])
-        return claimed and (claimed.tenant, claimed.receiver)
+        return (claimed.tenant, claimed.receiver) if claimed else None
 
     with database.transaction() as session:
         for n, (tenant, receiver) in enumerate([*[("a", "slow")] * 9, ("a", "quick"), ("b", "slow")]):
@@ -492,24 +608,38 @@ def test_claims_go_to_the_tenant_with_fewest_under_way(database):
     assert claimed_with(*[("a", "other")] * 7) == ("a", "slow")
 
 
-def _under_way(tenant, receiver):
+def _under_way(tenant: str, receiver: str) -> deliveries.Claimed:
     return deliveries.Claimed("msg", 1, tenant, "job", f"https://{receiver}/", receiver, "")
 
 
-def _until(true):
+def _until(true: Callable[[], object]) -> None:
     deadline = time.monotonic() + 10
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_who_deletes_a_job_is_told_nothing(client, submit, ended, deliver, receiver, settings):
+def test_who_deletes_a_job_is_told_nothing(
+    client: TestClient,
+    submit: Submit,
+    ended: Cancelled,
+    deliver: Deliver,
+    receiver: Receiver,
+    settings: Settings,
+) -> None:
     for job in (ended(receiver.url), submit(receiver.url)):
         assert client.delete(f"/jobs/{job}").status_code == 204
     assert deliver() == 0
 
 
-def test_the_receiver_of_the_guide(ended, deliver, delivery, receiver, secret, tmp_path):
+def test_the_receiver_of_the_guide(
+    ended: Cancelled,
+    deliver: Deliver,
+    delivery: DeliveryOf,
+    receiver: Receiver,
+    secret: str,
+    tmp_path: Path,
+) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -528,6 +658,6 @@ def test_the_receiver_of_the_guide(ended, deliver, delivery, receiver, secret, t
     assert f"job.cancelled /jobs/{job}\n" in log.read_text()
 
 
-def _listens(port):
+def _listens(port: int) -> bool:
     with socket.socket() as tried:
         return tried.connect_ex(("127.0.0.1", port)) == 0

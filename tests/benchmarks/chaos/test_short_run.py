@@ -10,8 +10,8 @@ FAULTS = ("kill-pool-child", "hold-redis", "kill-worker", "cut-postgres", "flush
 
 
 @pytest.mark.timeout(600)
-def test_nothing_accepted_is_lost(tmp_path_factory):
-    said = []
+def test_nothing_accepted_is_lost(tmp_path_factory: pytest.TempPathFactory) -> None:
+    said: list[str] = []
     plan = Plan(
         seed=1,
         jobs=8,
