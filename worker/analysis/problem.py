@@ -79,13 +79,13 @@ class Problem:
             mine = sources == which
             if table is None or not mine.any():
                 continue
-            rows_ = table.rows(rows[mine])
+            of_table = table.rows(rows[mine])
             if mine.all():
-                records = rows_
+                records = of_table
                 break
             if records is None:
-                records = np.empty(len(rows), dtype=rows_.dtype)
-            records[mine] = rows_
+                records = np.empty(len(rows), dtype=of_table.dtype)
+            records[mine] = of_table
         assert records is not None  # noqa: S101  a batch is never empty
         return Batch(
             images=self._tensor(records["image"]),
