@@ -265,3 +265,11 @@ def test_a_job_in_a_phase_that_only_a_newer_release_knows_can_be_read(
     assert answer.status_code == 200
     assert (answer.json()["phase"], answer.json()["progress"]["unit"]) == ("tomorrow", "steps")
     assert client.get("/jobs").status_code == 200
+
+
+def test_an_unfinished_job_has_no_results_yet(
+    client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, problem_of: ProblemOf
+) -> None:
+    dataset = upload(embedding_zip(4))
+    job = client.post("/jobs", json={"task": "misalignment", "dataset": dataset["id"]}).json()
+    assert problem_of(client.get(f"/jobs/{job['id']}/results"))["status"] == 409

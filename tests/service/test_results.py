@@ -9,25 +9,27 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload, Work
+from tests.service.exporting import World
+from tests.service_fixtures import EmbeddingZip, ProblemOf
 
 
-@pytest.fixture
-def job(client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, work: Work) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def client(world: World) -> TestClient:
+    return world.client
+
+
+@pytest.fixture(scope="module")
+def job(world: World, embedding_zip: EmbeddingZip) -> dict[str, Any]:
     """A finished job over 60 embedding pairs of which 12 carry another's text, with 40 clean ones beside."""
-    train, clean = upload(embedding_zip(60, wrong=12)), upload(embedding_zip(40, seed=3))
-    spec = {
-        "task": "misalignment",
-        "dataset": train["id"],
-        "validation": {"dataset": clean["id"]},
-        "objective": {"batch_size": 32},
-        "methods": ["ecif", "clip_score", "pair_loss"],
-    }
-    job = client.post("/jobs", json=spec).json()
-    work()
-    done = client.get(f"/jobs/{job['id']}").json()
-    assert done["status"] == "succeeded", done["error"]
-    return done
+    clean = world.upload(embedding_zip(40, seed=3))
+    id_ = world.job(
+        dataset=world.upload(embedding_zip(60, wrong=12)),
+        validation={"dataset": clean},
+        objective={"batch_size": 32},
+        fit={},
+        methods=["ecif", "clip_score", "pair_loss"],
+    )
+    return dict(world.client.get(f"/jobs/{id_}").json())
 
 
 def everything(client: TestClient, job: dict[str, Any], **params: Any) -> tuple[list[dict[str, Any]], int]:
@@ -122,11 +124,3 @@ def test_a_bad_parameter_is_named(
     problem = problem_of(client.get(f"/jobs/{job['id']}/results", params=params))
     assert problem["status"] == 422
     assert problem["errors"][0]["loc"] == ["query", next(iter(params))]
-
-
-def test_an_unfinished_job_has_no_results_yet(
-    client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, problem_of: ProblemOf
-) -> None:
-    dataset = upload(embedding_zip(4))
-    job = client.post("/jobs", json={"task": "misalignment", "dataset": dataset["id"]}).json()
-    assert problem_of(client.get(f"/jobs/{job['id']}/results"))["status"] == 409

@@ -15,7 +15,7 @@ from worker.check_blobs import check
 def done(client: TestClient, upload: Upload, image_zip: ImageZip, work: Work) -> tuple[str, str]:
     """A dataset and a job that encoded it; their ids."""
     dataset = upload(image_zip(6))["id"]
-    body = {"task": "valuation", "dataset": dataset, "validation": {"fraction": 0.5}, "fit": None}
+    body = {"task": "misalignment", "dataset": dataset, "methods": ["clip_score"], "fit": None}
     job = client.post("/jobs", json=body | {"model": {"architecture": "tiny"}}).json()["id"]
     work()
     assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
