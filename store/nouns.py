@@ -86,8 +86,10 @@ class Noun(Generic[Row]):
         Raises:
             NotFoundError: there is none, or it was deleted.
         """
-        row = self.lock(session, id_)
-        if row is None or row.deleted_at is not None:
+        # One that is deleted already is not waited for: the sweeper may hold it.
+        visible = select(self._table).where(self._table.id == id_, self._table.deleted_at.is_(None))
+        row: Row | None = session.scalar(visible.with_for_update().execution_options(populate_existing=True))
+        if row is None:
             raise self.missing(id_)
         return row
 

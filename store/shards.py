@@ -62,9 +62,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class PhaseReport:
-    """How long a phase took, first claim to last end, and how much it did."""
+    """How long a phase took, first claim to last end, how much it did, and by which version of it."""
 
     phase: str
+    version: int
     shards: int
     seconds: float
     units: int
@@ -550,6 +551,7 @@ def phase_reports(session: Session, *, job_id: str) -> list[PhaseReport]:
     rows = session.execute(
         select(
             Shard.phase,
+            func.max(Shard.version),
             func.count(),
             func.extract("epoch", func.max(Shard.finished_at) - func.min(Shard.started_at)),
             func.sum(Shard.done),
@@ -558,7 +560,9 @@ def phase_reports(session: Session, *, job_id: str) -> list[PhaseReport]:
         .group_by(Shard.phase)
         .order_by(func.min(Shard.id))
     )
-    return [PhaseReport(name, n, float(seconds or 0), int(units or 0)) for name, n, seconds, units in rows]
+    return [
+        PhaseReport(name, version, n, float(seconds or 0), int(units or 0)) for name, version, n, seconds, units in rows
+    ]
 
 
 def purge(session: Session, owner: Owner, most: int) -> bool:

@@ -30,8 +30,8 @@ class Record:
     """A dataclass that is kept as JSON."""
 
     def as_json(self) -> Json:
-        """As it stands in a row; numbers may still be NaN."""
-        content: Json = _adapter(type(self)).dump_python(self, mode="json", by_alias=True)
+        """As it stands in a row, without what is as by default; numbers may still be NaN."""
+        content: Json = _adapter(type(self)).dump_python(self, mode="json", by_alias=True, exclude_defaults=True)
         return content
 
     @classmethod
@@ -49,11 +49,6 @@ class Output(Record):
 
 class Payload(Record):
     """What one shard is told."""
-
-    def as_json(self) -> Json:
-        """Without what is as by default."""
-        content: Json = _adapter(type(self)).dump_python(self, mode="json", by_alias=True, exclude_defaults=True)
-        return content
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ class IndexOutput(UploadFacts, Output):
 @dataclass(frozen=True)
 class WrittenPart:
     """`items` pairs, good and bad, `count` of them accepted. The blob `blob` holds these; `pairs` is the blob that says
-    what all of them are (`worker/ingest/pairs_of_part.py`)."""
+    what all of them are (`worker/ingest/part_writer.py`)."""
 
     blob: str | None
     pairs: Annotated[str, Field(alias="found")]
@@ -316,6 +311,11 @@ class CurvatureOutput(Output):
     gradient_norm: Number | None = None
     decrement_bound: Number | None = None
     newton_decrement: Number | None = None
+
+    def as_json(self) -> Json:
+        """With the bound, be it null, wherever there is a gradient: a worker of the release before asks for it."""
+        content = super().as_json()
+        return content if self.gradient_norm is None else {"decrement_bound": None} | content
 
 
 @dataclass(frozen=True)

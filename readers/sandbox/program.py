@@ -9,6 +9,7 @@ before it is confined; it reads nothing hostile before its first request.
 """
 
 import json
+import os
 import resource
 import struct
 import sys
@@ -58,6 +59,8 @@ def _write(out: IO[bytes], text: str, content: bytes = b"") -> None:
 
 
 def _more_time(seconds: int) -> None:
-    """For the next answer. Whoever waits for it has a clock of its own, and may die: this one then ends the work."""
+    """For the next answer, on all processors. Whoever waits for it has a clock of its own, and may die: this one then
+    ends the work."""
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds + 1, hard))
+    most = seconds * (os.cpu_count() or 1)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + most + 1, hard))

@@ -52,21 +52,9 @@ def methods(view: JobView) -> Json:
         report["fit"] = _without(fitted.as_json(), "params", "losses", "checkpoints", "last_look", "look_weight")
     solved = view.output(CurvatureOutput)
     if solved is not None:
-        report["curvature"] = _curvature(solved) | _traced(view)
+        report["curvature"] = _without(solved.as_json(), "kept", "self_influence") | _traced(view)
         report["self_influence"] = None if view.spec.task == "traceback" else _self_influence(solved.self_influence)
     return report
-
-
-def _curvature(solved: CurvatureOutput) -> Json:
-    report = _without(solved.as_json(), "kept", "self_influence")
-    objective = ("objective", "gradient_norm", "decrement_bound")
-    if solved.gradient_norm is None:  # a fit has made it stationary
-        report = _without(report, *objective)
-    return {
-        name: value
-        for name, value in report.items()
-        if value is not None or name not in ("validation_loss", "newton_decrement")
-    }
 
 
 def _encoding(encoded: list[EncodeOutput]) -> Json:
@@ -130,6 +118,11 @@ def warnings(view: JobView) -> list[str]:
     truncated = truncated_captions(view)
     if truncated:
         messages.append(f"{truncated} captions are longer than the model reads and were cut")
+    if len({tuple(output.encoder.items()) for output in view.outputs(EncodeOutput)}) > 1:
+        messages.append(
+            "parts of the data were encoded by workers with different libraries, during an upgrade: "
+            "summary.model.encoder names one of them; another job encodes all of it alike"
+        )
     plan, size = view.plan, view.spec.objective.batch_size
     if plan.pairs < size:
         messages.append(f"batch_size {size} is more than the {plan.pairs} pairs: one batch holds them all")
@@ -166,7 +159,7 @@ def phase(report: PhaseReport, pairs: int) -> Json:
     handled = report.units * pairs if report.phase in (Phase.FIT, Phase.CURVATURE) else report.units
     return {
         "phase": report.phase,
-        "version": Phase(report.phase).version,
+        "version": report.version,
         "shards": report.shards,
         "seconds": round(report.seconds, 3),
         "pairs": handled,

@@ -115,10 +115,12 @@ def _record(place: Workplace, claim: Claim, done: Done[Output]) -> Counter[Lane]
             owners.count_bytes(session, claim.owner, shards.kept_bytes(session, claim))
             ended = pipeline.advance(session, claim.owner, claim.phase)
         opened = Counter(shards.opened(session))
-    if ended:
-        place.blobs.delete_prefix(claim.owner.passing_folder)
     logger.info("%s %s-%s attempt %s: done", claim.owner, claim.phase, claim.index, claim.attempt)
-    return opened + follow_up.begin_waiting(place.database, claim.owner) if last else opened
+    if last:
+        opened += follow_up.begin_waiting(place.database, claim.owner)
+    if ended and claim.owner.kind is OwnerKind.DATASET:
+        place.blobs.delete_prefix(claim.owner.passing_folder)
+    return opened
 
 
 def _finite(value: Any) -> Any:
