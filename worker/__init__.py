@@ -1,1 +1,1 @@
-"""The Celery side: thin tasks, one step per phase of a job, one reader per file format."""
+"""The Celery side: the table of phases and their types, attempts at shards, ingest, analysis, and what goes out."""

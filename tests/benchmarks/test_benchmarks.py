@@ -14,6 +14,9 @@ from benchmarks.goals import goals
 from benchmarks.plots import PLOTS
 from benchmarks.sections import HOME, SECTIONS, Section, read_data
 
+# In one of the parallel runs, so that they are measured once; all of them in the first test's set-up.
+pytestmark = [pytest.mark.xdist_group("benchmarks"), pytest.mark.timeout(900)]
+
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
