@@ -14,8 +14,7 @@ from benchmarks.goals import goals
 from benchmarks.plots import PLOTS
 from benchmarks.sections import HOME, SECTIONS, Section, read_data
 
-# In one of the parallel runs, so that they are measured once; all of them in the first test's set-up.
-pytestmark = [pytest.mark.xdist_group("benchmarks"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)  # all sections are measured in the first test's set-up
 
 
 @pytest.fixture(scope="module")
