@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 export UV_LINK_MODE ?= hardlink
+# Without cached bytecode every process compiles torch anew, and there are many: thirty seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The first Python of a supported version that really runs (a version manager's shim may exist and not run), and that
 # can make environments (some systems package that apart).
@@ -32,10 +34,10 @@ serve: setup  ## Run the service on this machine until Ctrl-C (PORT=8000, ECIF_H
 	@exec $(BIN)/python -m standalone serve --with-parent
 
 test: lint  ## Every check there is (ARGS='-k name' for pytest)
-	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadgroup $(ARGS)
+	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 coverage: setup  ## Which lines the tests reach (ARGS as for test); processes they start are not seen; a third longer than the tests
-	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadgroup --cov --cov-report term $(ARGS)
+	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report term $(ARGS)
 
 chaos: setup  ## 200 jobs while every part is killed and every link fails (ARGS='--seed 7'); nothing may be lost
 	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
@@ -43,8 +45,8 @@ chaos: setup  ## 200 jobs while every part is killed and every link fails (ARGS=
 audit: setup  ## Known vulnerabilities in what requirements/*.txt pin (asks PyPI over the network)
 	$(BIN)/uv tool run pip-audit@2.10.1 --strict --disable-pip --require-hashes -r requirements/dev.txt -r requirements/uv.txt
 
-bench: setup  ## Measure what is claimed and write benchmarks/README.md; half an hour (SECTION=cost for one section)
-	$(BIN)/python -m benchmarks $(SECTION)
+bench: setup  ## Measure what is claimed and write benchmarks/README.md; half an hour (SECTION=cost for one, PIECE=digits for a long one's)
+	$(BIN)/python -m benchmarks $(SECTION) $(if $(PIECE),--piece $(PIECE))
 
 lint: setup  ## The checks that run nothing: style, types, imports, container files
 	$(BIN)/ruff check --quiet

@@ -10,6 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import psycopg
 import pytest
 from sqlalchemy.engine import make_url
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from migrations.upgrade import upgrade
 from standalone import servers
@@ -20,13 +22,27 @@ from store.settings import Settings
 pytest_plugins = ["tests.s3_fixtures", "tests.service_fixtures"]
 
 _ONE_AT_A_TIME = ("chaos", "end_to_end", "hostile", "standalone")
+_LONG = (*_ONE_AT_A_TIME, "benchmarks")
+
+
+class _ByFile(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Files go to parallel runs whole, as fixtures are shared in a file; what starts whole stacks of processes goes to
+    one run, as two stacks would starve each other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "machine" if Path(file).parent.name in _ONE_AT_A_TIME else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
+    """Which tests of a parallel run go together, in the order of their collection."""
+    config.option.loadscopereorder = False
+    return _ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start whole stacks of processes go to one of the parallel runs: two stacks would starve each other."""
-    for item in items:
-        if item.path.parent.name in _ONE_AT_A_TIME:
-            item.add_marker(pytest.mark.xdist_group("machine"))
+    """What takes longest comes first, so that no parallel run waits for another at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in _LONG)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
