@@ -96,7 +96,7 @@ def rank_embeddings(
 
     eye = torch.eye(x.shape[1], dtype=pairs.images.dtype, device=x.device)
     initial = {"image.weight": eye, "text.weight": eye.clone()}
-    objective = Objective(square_heads, 1 / temperature, l2, initial, N, partitions)
+    objective = Objective(square_heads, 1 / temperature, l2, initial, N, partitions, linear=True)
     watched = WatchedLoss.start(N, random_start=False)
 
     def look(epoch: int, params: Params) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ecif import heads
 from ecif.batches import Batch
 from ecif.objective import Objective
 from ecif.parameters import Params, flatten, unflatten
@@ -55,6 +56,10 @@ AT_ONCE = 32  # directions mapped over together: memory grows with it, the share
 def push(objective: Objective, params: Params, batch: Batch, directions: Tensor) -> tuple[Tensor, Tensor]:
     """(S (B, B), dS (k, B, B)) for directions (k, P); entries excluded from S have dS = 0."""
 
+    if objective.closed_form(params):
+        at = heads.AtParams.of(objective, params, batch)
+        return at.S[0], at.push(directions)[:, 0]
+
     def along(tangents: Params) -> tuple[Tensor, Tensor]:
         moved = jvp(lambda p: objective.similarity(p, batch), (params,), (tangents,))
         return moved[0], moved[1]
@@ -73,6 +78,9 @@ def push(objective: Objective, params: Params, batch: Batch, directions: Tensor)
 
 def pull(objective: Objective, params: Params, batch: Batch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """(S (B, B), back) with back(c (k, B, B)) = Jᵀc (k, P)."""
+    if objective.closed_form(params):
+        at = heads.AtParams.of(objective, params, batch)
+        return at.S[0], lambda cotangents: at.pull(cotangents[:, None])
     with forward_mode(), torch.no_grad():
         pulled = vjp(lambda p: objective.similarity(p, batch), params)
     S, reverse = pulled[0], pulled[1]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ecif import heads
 from ecif.batches import Batch
 from ecif.parameters import Params, flatten
 from ecif.roles import positive
@@ -46,6 +47,9 @@ class Objective:
         n_pairs: N, the pairs of the whole training set.
         partitions: R, how many partitions one pass over the batches goes through.
         mask_duplicates: whether equal captions or images leave each other's denominators.
+        linear: `embed` is that of two linear heads on fixed features, its parameters `text.weight` (E, Dt) and
+            `image.weight` (E, Di), perhaps `text.bias` and `image.bias` (E,): derivatives are then taken in closed
+            form, of several batches at once (`heads`).
 
     Raises:
         ValueError: a setting out of its range.
@@ -58,6 +62,7 @@ class Objective:
     n_pairs: int
     partitions: int = 1
     mask_duplicates: bool = True
+    linear: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= LARGEST_SCALE:
@@ -68,6 +73,10 @@ class Objective:
             raise ValueError("n_pairs and partitions must be at least 1")
         if not self.prior:
             raise ValueError("nothing to train: the prior holds no parameters")
+
+    def closed_form(self, params: Params) -> bool:
+        """Whether `heads` knows the derivatives at these parameters: a trained temperature is none of its own."""
+        return self.linear and LOGIT_SCALE not in params
 
     def scale_of(self, params: Params) -> Tensor | float:
         """s at these parameters."""
@@ -93,6 +102,8 @@ class Objective:
 
     def batch_value_and_gradient(self, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
         """(L_batch scalar, its gradient (P,)), both detached, in the parameters' dtype."""
+        if self.closed_form(params):
+            return _at(heads.AtParams.of(self, params, batch))
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
         loss = self.batch_loss(leaves, batch)
         gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
@@ -120,11 +131,22 @@ class Objective:
     def _sum(self, params: Params, batches: Iterable[Batch]) -> tuple[float, Tensor]:
         # Float64 sums of float32 batches: the total does not lose what one batch resolves.
         loss, gradient = 0.0, torch.zeros_like(flatten(params), dtype=torch.float64)
+        if self.closed_form(params):
+            for stack in heads.stacked(batches):
+                value, partial = _at(heads.AtParams.of(self, params, stack))
+                loss += float(value)
+                gradient += partial
+            return loss, gradient
         for batch in batches:
             value, partial = self.batch_value_and_gradient(params, batch)
             loss += float(value)
             gradient += partial
         return loss, gradient
+
+
+def _at(at: heads.AtParams) -> tuple[Tensor, Tensor]:
+    """The loss of all batches of a stack, and its gradient (P,)."""
+    return positive(at.S).sum(), at.pull(heads.loss_cotangent(at.S)[None])[0]
 
 
 def in_bfloat16(embed: Embed) -> Embed:

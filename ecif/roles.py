@@ -54,7 +54,7 @@ def hardest_negatives(S: Tensor) -> Tensor:
 
 
 def positive(S: Tensor) -> Tensor:
-    """Pos_n, (B,) ≥ 0. S (B, B). A pair with no negatives has 0."""
+    """Pos_n, (..., B) ≥ 0. S (..., B, B). A pair with no negatives has 0."""
     return _own_loss(S) + _own_loss(S.mT)
 
 
@@ -92,9 +92,9 @@ def check_mode(mode: str) -> None:
 
 
 def _own_loss(S: Tensor) -> Tensor:
-    """−log p[n,n] = softplus(logsumexp_{j≠n} S[n,j] − S[n,n]), (B,): exact where p[n,n] rounds to 1."""
+    """−log p[n,n] = softplus(logsumexp_{j≠n} S[n,j] − S[n,n]), (..., B): exact where p[n,n] rounds to 1."""
     others = S.masked_fill(own_terms(S), EXCLUDED).logsumexp(-1)
-    return softplus(others - S.diagonal())
+    return softplus(others - S.diagonal(dim1=-2, dim2=-1))
 
 
 def _removed_from_row(S: Tensor) -> Tensor:

@@ -34,6 +34,10 @@ class SelfInfluence:
 
 def pair_gradients(objective: Objective, params: Params, batch: Batch, mode: Negative = "exact") -> Tensor:
     """g_n = ∇(Pos_n + Neg_n) of every pair, (B, P). B backward passes: for small P only."""
+    if objective.closed_form(params):
+        S, back = pull(objective, params, batch)
+        with forward_mode(), torch.no_grad():
+            return back(jacrev(lambda moved: positive(moved) + negative(moved, mode))(S))
 
     def role_sum(p: Params) -> Tensor:
         S = objective.similarity(p, batch)

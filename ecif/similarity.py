@@ -37,10 +37,11 @@ def similarity_matrix(text: Tensor, image: Tensor, scale: Tensor | float) -> Ten
 
 
 def false_negatives(caption_group: Tensor, image_group: Tensor) -> Tensor:
-    """(B, B) bool: (same caption or same image) and i ≠ j. Symmetric; the own term is never in it."""
-    same_caption = caption_group[:, None] == caption_group[None, :]
-    same_image = image_group[:, None] == image_group[None, :]
-    own = torch.eye(caption_group.shape[0], dtype=torch.bool, device=caption_group.device)
+    """(..., B, B) bool of groups (..., B): (same caption or same image) and i ≠ j. Symmetric; the own term is never in
+    it."""
+    same_caption = caption_group[..., :, None] == caption_group[..., None, :]
+    same_image = image_group[..., :, None] == image_group[..., None, :]
+    own = torch.eye(caption_group.shape[-1], dtype=torch.bool, device=caption_group.device)
     return (same_caption | same_image) & ~own
 
 

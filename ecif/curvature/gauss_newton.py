@@ -17,23 +17,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ecif import heads
 from ecif.curvature.base import Matrix
 from ecif.linearise import pull, push
 
 
 def loss_curvature(S: Tensor, dS: Tensor) -> Tensor:
-    """∇²_S L · dS, (..., B, B). S (B, B) with false negatives excluded; dS (..., B, B)."""
-    return _row_curvature(S, dS) + _row_curvature(S.mT, dS.mT).mT
+    """∇²_S L · dS, (..., B, B). S (..., B, B) with false negatives excluded; dS (..., B, B)."""
+    p, q = S.softmax(-1), S.softmax(-2)
+    along_rows, along_columns = (p * dS).sum(-1, keepdim=True), (q * dS).sum(-2, keepdim=True)
+    return (dS * (p + q)).addcmul_(p, along_rows, value=-1).addcmul_(q, along_columns, value=-1)
 
 
 def sample_root(S: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """k independent draws (k, B, B) of mean zero and covariance ∇²_S L. `generator` is a CPU one."""
     return _row_draws(S, k, generator) + _row_draws(S.mT, k, generator).mT
-
-
-def _row_curvature(S: Tensor, dS: Tensor) -> Tensor:
-    p = S.softmax(-1)
-    return p * (dS - (p * dS).sum(-1, keepdim=True))
 
 
 def _row_draws(S: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -51,6 +49,11 @@ class GaussNewton(Matrix):
     def apply(self, vectors: Tensor) -> Tensor:
         """(k, P) float64: G·v for vectors (k, P), one pass over the data for all of them."""
         total = torch.zeros_like(vectors, dtype=torch.float64)
+        if self.objective.closed_form(self.params):
+            for stack in heads.stacked(self.batches(), len(vectors)):
+                at = heads.AtParams.of(self.objective, self.params, stack)
+                total += at.pull(loss_curvature(at.S, at.push(vectors)))
+            return total / self.objective.partitions + self.objective.ridge(self.damping) * vectors
         for batch in self.batches():
             S, dS = push(self.objective, self.params, batch, vectors)
             _, back = pull(self.objective, self.params, batch)

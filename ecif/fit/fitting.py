@@ -119,7 +119,7 @@ class _Fitting:
         prior = flatten(self.objective.prior).detach()
         objective = self.objective
         if self.settings.adam_precision == "bfloat16":
-            objective = replace(objective, embed=in_bfloat16(objective.embed))
+            objective = replace(objective, embed=in_bfloat16(objective.embed), linear=False)
         for place, batch in enumerate(self.batches()):
             if place < now.batches:
                 continue

@@ -7,13 +7,14 @@ something starts well and only unlearns: there all looks weigh the same, and tho
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ecif.batches import Batch
+from ecif.heads import AtParams, stacked
 from ecif.objective import Objective
 from ecif.parameters import Params
 from ecif.roles import positive
@@ -92,6 +93,16 @@ def pair_losses(
         batches: one pass over all partitions, each batch with the places (B,) of its pairs.
     """
     total = torch.zeros(n, dtype=torch.float64)
+    if objective.closed_form(params):
+        seen: list[Tensor] = []
+
+        def of_pass() -> Iterator[Batch]:
+            for places, batch in batches:
+                seen.append(places)
+                yield batch
+
+        losses = [positive(AtParams.of(objective, params, stack).S).flatten() for stack in stacked(of_pass())]
+        return total.index_add_(0, torch.cat(seen), torch.cat(losses).double().cpu()) / partitions
     for places, batch in batches:
         total[places] += positive(objective.similarity(params, batch)).double().cpu()
     return total / partitions

@@ -123,6 +123,7 @@ def open_problem(task: Task) -> Iterator[Problem]:
         n_pairs=roster.n_pairs,
         partitions=wanted.partitions,
         mask_duplicates=wanted.mask_duplicates,
+        linear=wanted.scope == "heads",
     )
     fitted = view.output(FitOutput) if FitOutput in view.read else None
     params = initial
