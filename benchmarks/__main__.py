@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks import goals, page, plots
 from benchmarks.measuring import machine_facts
-from benchmarks.sections import HOME, SECTIONS, Measured, read_data, write_data
+from benchmarks.sections import HOME, SECTIONS, Json, Measured, Section, read_data, read_one, write_data
 
 _MET = {True: "yes", False: "NO", None: ""}
 
@@ -24,14 +24,37 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("sections", nargs="*", metavar="section", help=f"any of {', '.join(names)}; default: all")
     parser.add_argument("--toy", action="store_true", help="the smallest sizes, whose figures mean nothing; needs --to")
     parser.add_argument("--to", type=Path, default=HOME, help="folder for data, plots and README.md")
+    pieced = {section.name: section for section in SECTIONS if section.pieces}
+    pieces = "; ".join(f"{name}: {', '.join(section.pieces)}" for name, section in pieced.items())
+    parser.add_argument("--piece", help=f"go on with one piece of a section that takes hours ({pieces})")
     given = parser.parse_args(arguments)
     unknown = set(given.sections) - set(names)
     if unknown:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     if given.toy and given.to == HOME:
         parser.error("--toy would overwrite the real figures: name another folder with --to")
+    if given.piece is not None:
+        if len(given.sections) != 1 or given.piece not in getattr(pieced.get(given.sections[0]), "pieces", ()):
+            parser.error(f"--piece goes with one section and one of its pieces ({pieces})")
+        measure_piece(pieced[given.sections[0]], given.piece, given.to)
+        return 0
     measure(given.sections or names, given.to, toy=given.toy)
     return 0
+
+
+def measure_piece(section: Section, piece: str, folder: Path) -> None:
+    """Go on with a piece, keep every figure as it comes, and bring plots and page up to date."""
+    console, begin, name = Console(highlight=False), perf_counter(), f"{section.name}_{piece}"
+    before, facts = read_one(folder, name), machine_facts()
+    minutes = before.minutes if before else 0.0
+
+    def keep(results: Json) -> None:
+        write_data(folder, name, Measured(results, facts, minutes + (perf_counter() - begin) / 60))
+
+    section.run_piece(piece, before.results if before else None, keep, lambda line: _say(console, begin, line))
+    measured = read_data(folder)
+    plots.draw(folder, measured)
+    console.print(f"The page: {page.write(folder, measured)}", soft_wrap=True)
 
 
 def measure(names: list[str], folder: Path, *, toy: bool = False) -> None:

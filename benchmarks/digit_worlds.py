@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.detection.digits import WORDINGS, WORDS, enlarged, scans
 from benchmarks.worlds import Pairs, World, linear_heads, train_from_scratch, world_of
 from ecif.parameters import Params
 from encoders import LoadedModel, ModelSpec, load_model
 from encoders.adapters import adapted, adapted_weights
 from encoders.architectures import TINY_NAME
-
-_WORDS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_PATTERNS: Final = (
-    "a handwritten {}",
-    "the digit {}",
-    "a scan of a {}",
-    "{} in pencil",
-    "somebody wrote {}",
-    "a small {}",
-    "the number {}",
-    "{} on paper",
-)
 
 
 def smallest(width: int = 12) -> dict[str, Any]:
@@ -54,20 +43,15 @@ def smallest(width: int = 12) -> dict[str, Any]:
 
 def digits(model: LoadedModel, seed: int, n: int, n_validation: int, wrong: float) -> Pairs:
     """uint8 pixels and tokens for `model`: n training pairs, a share `wrong` of them with another digit's caption."""
-    from sklearn.datasets import load_digits  # here, because it takes a second to import
-
-    content, draw = load_digits(), random.Random(seed)
+    content, draw = scans(), random.Random(seed)
     order = draw.sample(range(len(content.target)), n + n_validation)
     swapped = set(draw.sample(range(n), round(wrong * n)))
     captions = []
     for place, index in enumerate(order):
         shown = int(content.target[index])
         said = draw.choice([digit for digit in range(10) if digit != shown]) if place in swapped else shown
-        captions.append(draw.choice(_PATTERNS).format(_WORDS[said]))
-    grey = torch.from_numpy(content.images[order]).float()[:, None] * (255 / 16)
-    side = model.image_size[0]
-    large = torch.nn.functional.interpolate(grey, size=(side, side), mode="bicubic") if side > 8 else grey
-    pixels = large.clamp(0, 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+        captions.append(draw.choice(WORDINGS).format(WORDS[said]))
+    pixels = enlarged(content.images[order], model.image_size[0])
     tokens = model.tokenize(captions).ids
     return Pairs(pixels, tokens, torch.unique(tokens, dim=0, return_inverse=True)[1], n)
 

@@ -65,6 +65,31 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
+_RESET_PEAK = "5"  # to /proc/self/clear_refs, see proc(5)
+
+
+def reset_peak() -> None:
+    """From here on `peak_mib` is of what comes."""
+    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+
+
+def peak_mib() -> float:
+    """The most memory that was resident in this process since `reset_peak`."""
+    return _own_mib("VmHWM")
+
+
+def at_rest_mib() -> float:
+    """What is resident in this process now."""
+    return _own_mib("VmRSS")
+
+
+def _own_mib(field: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"this system does not tell {field}")
+
+
 _EVERY_SECONDS = 0.05
 
 

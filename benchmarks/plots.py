@@ -11,8 +11,9 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
+from benchmarks.detection import plot as detection
 from benchmarks.goals import scores_of
-from benchmarks.sections import Json, Measured
+from benchmarks.sections import SECTIONS, Json, Measured, read_pieces
 
 _INK, _FAINT, _BLUE, _ORANGE, _GREEN = "#222222", "#9a9a9a", "#1f6fb4", "#d1661c", "#3a8a4d"
 _STYLE: Final[Any] = {
@@ -48,11 +49,17 @@ def draw(folder: Path, data: Mapping[str, Measured]) -> list[Path]:
     with mpl.rc_context(_STYLE):
         for name, (section, plot) in PLOTS.items():
             if section in data:
-                made.append(folder / "plots" / f"{name}.png")
-                figure = plot(data[section].results)
-                figure.savefig(made[-1], bbox_inches="tight", metadata={"Software": None})
-                plt.close(figure)
+                made.append(_save(plot(data[section].results), folder, name))
+        pieces = {section.name: read_pieces(folder, section) for section in SECTIONS}
+        made += [_save(OF_PIECES[name](measured), folder, name) for name, measured in pieces.items() if measured]
     return made
+
+
+def _save(figure: Any, folder: Path, name: str) -> Path:
+    path = folder / "plots" / f"{name}.png"
+    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+    return path
 
 
 def _scores(results: Json) -> Any:
@@ -181,3 +188,6 @@ PLOTS: Final[dict[str, tuple[str, Callable[[Json], Any]]]] = {
     "memory": ("memory", _memory),
 }
 """File name: the section whose figures it shows, and what draws it."""
+
+OF_PIECES: Final[dict[str, Callable[[Mapping[str, Measured]], Any]]] = {"detection": detection.leads}
+"""What draws a section that comes in pieces; the file has its name."""

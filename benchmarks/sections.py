@@ -1,9 +1,9 @@
 """What a section is, which there are, and the data of each.
 
-A section measures one kind of claim. It is a module with a `run(size, say)` that returns its figures as JSON, an entry
-in `SECTIONS` below, and a function of the same name in `page.PARTS` that writes its part of README.md from that JSON
-(and, if it has plots, one in `plots.PLOTS`). Nothing else knows about it. Its figures are stored as one JSON file, with
-what they were measured on.
+A section measures one kind of claim. It is a module (or a package) with a `run(size, say)` that returns its figures as
+JSON, an entry in `SECTIONS` below, and a function of the same name in `page.PARTS` that writes its part of README.md
+from that JSON (and, if it has plots, one in `plots.PLOTS`). Nothing else knows about it. Its figures are one JSON file,
+with what they were measured on.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, Literal, cast
 
 Json = dict[str, Any]
@@ -25,21 +26,45 @@ Size = Literal["full", "toy"]
 Run = Callable[[Size, Say], Json]
 
 
+RunPiece = Callable[[str, Json | None, Callable[[Json], None], Say], None]
+
+
 @dataclass(frozen=True)
 class Section:
-    """name: of its data file and of its module. title: its heading on the page, in the order of `SECTIONS`."""
+    """name: of its data file. title: its heading on the page, in the order of `SECTIONS`.
+
+    pieces: of what takes hours. Each is measured when it is asked for by name, goes on where it was cut off, and has a
+    data file of its own; the module then has a `run_piece(piece, before, keep, say)` too.
+    """
 
     name: str
     title: str
+    pieces: tuple[str, ...] = ()
+    module: str = ""
+    """Below `benchmarks`; of the section's name where it is not said."""
 
     def run(self, size: Size, say: Say) -> Json:
-        """Measure. Its module is imported here: a section may need what others can do without."""
-        return cast("Run", import_module(f"benchmarks.{self.name}").run)(size, say)
+        """Measure."""
+        return cast("Run", self._module().run)(size, say)
+
+    def run_piece(self, piece: str, before: Json | None, keep: Callable[[Json], None], say: Say) -> None:
+        """Measure what `before`, the figures of an earlier run, does not have yet; hand all to `keep` as they come."""
+        cast("RunPiece", self._module().run_piece)(piece, before, keep, say)
+
+    def _module(self) -> ModuleType:
+        """Imported when it is needed: a section may need what others can do without."""
+        return import_module(f"benchmarks.{self.module or self.name}")
 
 
 SECTIONS: Final = (
     Section("fidelity", "Fidelity: predictions against refits"),
     Section("cost", "Cost: against a plain embedding pass"),
+    Section(
+        "detection",
+        "Detection: which column finds wrong pairs",
+        ("digits", "scenes", "emoji", "photos", "costs"),
+        "detection.section",
+    ),
     Section("retraining", "Against retraining"),
     Section("memory", "Memory"),
     Section("ingest", "Ingest: against reading the same bytes"),
@@ -72,13 +97,23 @@ def write_data(folder: Path, name: str, measured: Measured) -> Path:
 
 def read_data(folder: Path) -> dict[str, Measured]:
     """Every section that has been measured, in the order of `SECTIONS`."""
-    measured = {}
-    for section in SECTIONS:
-        path = folder / "data" / f"{section.name}.json"
-        if path.exists():
-            content = json.loads(path.read_text())
-            measured[section.name] = Measured(content["results"], content["machine"], content["minutes"])
-    return measured
+    measured = {section.name: read_one(folder, section.name) for section in SECTIONS}
+    return {name: one for name, one in measured.items() if one is not None}
+
+
+def read_pieces(folder: Path, section: Section) -> dict[str, Measured]:
+    """Those of its pieces that have been measured, some perhaps in part."""
+    measured = {piece: read_one(folder, f"{section.name}_{piece}") for piece in section.pieces}
+    return {name: one for name, one in measured.items() if one is not None}
+
+
+def read_one(folder: Path, name: str) -> Measured | None:
+    """What `write_data` wrote under that name."""
+    path = folder / "data" / f"{name}.json"
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    return Measured(content["results"], content["machine"], content["minutes"])
 
 
 def _rounded(value: Any) -> Any:

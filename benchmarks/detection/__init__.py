@@ -1,0 +1,1 @@
+"""Detection: how well each column, and each method of others, finds wrong pairs."""
