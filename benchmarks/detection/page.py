@@ -303,7 +303,8 @@ def _losses(every: Sequence[SettingFigures]) -> str:
         return f"{gap:+.3f} on average, ahead beyond its interval in {sure} of {len(having)}"
 
     def level(some: Sequence[SettingFigures], column: str) -> str:
-        return f"{mean(setting.auroc(column) for setting in some):.3f}" if some else "–"
+        having = [setting for setting in some if column in setting.columns]
+        return f"{mean(setting.auroc(column) for setting in having):.3f}" if having else "–"
 
     return f"""- **A mean of ranks follows its worst part.** `suspicion` is the mean of the ranks of the loss over
   the fit and of the cosine as given. Where the model as given knows little (CLIP score below {_WEAK}), `pair_loss`
@@ -315,7 +316,7 @@ def _losses(every: Sequence[SettingFigures]) -> str:
   Elsewhere none of these can be had; there `LEMoN` {ahead(others, "LEMoN")}, `cross-fitted loss`
   {ahead(others, "cross-fitted loss")}.
 - **One word wrong** (`attribute`): `suspicion` {level(apart, "suspicion")}, CLIP score {level(apart, "clip_score")},
-  LEMoN {level(apart, "LEMoN")}. Such small towers hardly bind a colour to a thing.
+  LEMoN {level(apart, "LEMoN")}, negCLIPLoss {level(apart, "negCLIPLoss")}.
 - **Influence is no detector**: {level(every, "influence")} on average, `self_influence`
   {level(every, "self_influence")}, `tracin` {level(every, "tracin")}. It tells what a pair does to the validation loss,
   which one wrong pair hardly moves.

@@ -8,11 +8,13 @@ cheap, or through the diagonal of the curvature where every pass goes through wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
 
+from ecif.batches import Batch
 from ecif.curvature.base import Curvature, Identity
 from ecif.curvature.dense import LARGEST, Dense
 from ecif.curvature.diagonal import Diagonal
@@ -88,6 +90,10 @@ def from_products(
         NegativeCurvature: it was written out and is not positive definite.
     """
     kind = Hessian if curvature == "hessian" else GaussNewton
+    if size(params) <= LARGEST and objective.closed_form(params):
+        # A matrix of six million beside a ridge of twelve is not positive in single precision; heads that small cost
+        # little in double.
+        objective, params, batches = _wide(objective, params, batches)
     matrix = kind(
         objective,
         params,
@@ -97,6 +103,17 @@ def from_products(
         max_iterations=EFFORT[scope].max_passes,
     )
     return Dense.of(matrix) if size(params) <= LARGEST else matrix
+
+
+def _wide(objective: Objective, params: Params, batches: Batches) -> tuple[Objective, Params, Batches]:
+    """The same heads in float64."""
+
+    def doubled() -> Iterator[Batch]:
+        for batch in batches():
+            yield replace(batch, images=batch.images.double(), texts=batch.texts.double())
+
+    prior, wide = ({name: tensor.double() for name, tensor in of.items()} for of in (objective.prior, params))
+    return replace(objective, prior=prior), wide, doubled
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,10 @@ from ecif.linearise import pull, push
 def loss_curvature(S: Tensor, dS: Tensor) -> Tensor:
     """∇²_S L · dS, (..., B, B). S (..., B, B) with false negatives excluded; dS (..., B, B)."""
     p, q = S.softmax(-1), S.softmax(-2)
-    along_rows, along_columns = (p * dS).sum(-1, keepdim=True), (q * dS).sum(-2, keepdim=True)
-    return (dS * (p + q)).addcmul_(p, along_rows, value=-1).addcmul_(q, along_columns, value=-1)
+    # Differences first: multiplied out, the digits that cancel are those of the whole dS.
+    rows = (dS - (p * dS).sum(-1, keepdim=True)).mul_(p)
+    columns = (dS - (q * dS).sum(-2, keepdim=True)).mul_(q)
+    return rows.add_(columns)
 
 
 def sample_root(S: Tensor, k: int, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ecif import Batch, GaussNewton, Objective, Params, cut_batches
+from ecif import Batch, Dense, GaussNewton, Objective, Params, cut_batches
+from ecif.curvature.choice import from_products
+from ecif.curvature.dense import dense_matrix
 from ecif.fit.watching import pair_losses
 from ecif.heads import MOST_STACKED, AtParams, loss_cotangent, stacked
 from ecif.linearise import pull, push
@@ -146,3 +148,17 @@ def test_neighbours_of_equal_size_are_stacked_in_their_order() -> None:
     few = list(stacked([batches[0]] * 5, directions=10**5))
     assert [len(stack.texts) for stack in few] == [2, 2, 1]
     assert list(stacked([])) == []
+
+
+def test_a_small_matrix_is_positive_where_single_precision_would_not_be() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 40, 8, generator=g)
+    params = {"image.weight": torch.eye(8), "text.weight": torch.eye(8)}
+    params["text.weight"] -= (1 - 1e-4) * y[:1].mT @ y[:1] / y[0].square().sum()  # the first text is nearly lost
+    given = Batch(x, y, torch.arange(40), torch.arange(40))
+    objective = Objective(embed, 100.0, 0.3, dict(params), 40, linear=True)
+    largest = float(dense_matrix(GaussNewton(objective, params, lambda: [given])).diagonal().max())
+    assert largest > 1e8
+    curvature = from_products("gauss_newton", objective, params, lambda: [given], damping=0.0, scope="heads")
+    assert isinstance(curvature, Dense)
+    assert float(torch.linalg.eigvalsh(curvature.H)[0]) == pytest.approx(objective.ridge(), rel=1e-3)
