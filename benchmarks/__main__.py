@@ -52,9 +52,7 @@ def measure_piece(section: Section, piece: str, folder: Path) -> None:
         write_data(folder, name, Measured(results, facts, minutes + (perf_counter() - begin) / 60))
 
     section.run_piece(piece, before.results if before else None, keep, lambda line: _say(console, begin, line))
-    measured = read_data(folder)
-    plots.draw(folder, measured)
-    console.print(f"The page: {page.write(folder, measured)}", soft_wrap=True)
+    console.print(f"The page: {_redraw(folder)[1]}", soft_wrap=True)
 
 
 def measure(names: list[str], folder: Path, *, toy: bool = False) -> None:
@@ -69,14 +67,19 @@ def measure(names: list[str], folder: Path, *, toy: bool = False) -> None:
         results = section.run("toy" if toy else "full", lambda line: _say(console, begin, line))
         minutes = (perf_counter() - start) / 60
         write_data(folder, section.name, Measured(results, facts, minutes))
-    measured = read_data(folder)
-    plots.draw(folder, measured)
-    written = page.write(folder, measured)
+    measured, written = _redraw(folder)
     rows = Table("", "hoped for", "measured", "met")
     for goal in goals.goals(measured):
         rows.add_row(goal.what.replace("`", ""), goal.hoped, goal.measured, _MET[goal.met])
     console.print(rows)
     console.print(f"{(perf_counter() - begin) / 60:.0f} minutes. The page: {written}", soft_wrap=True)
+
+
+def _redraw(folder: Path) -> tuple[dict[str, Measured], Path]:
+    """Bring plots and pages up to date: (what has been measured, the page)."""
+    measured = read_data(folder)
+    plots.draw(folder, measured)
+    return measured, page.write(folder, measured)
 
 
 def _say(console: Console, begin: float, line: str) -> None:

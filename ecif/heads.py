@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ecif.batches import Batch
 from ecif.parameters import Params, flatten, unflatten
+from ecif.roles import own_terms
 from ecif.similarity import EXCLUDED, false_negatives, normalise
 
 MOST_STACKED = 32
@@ -166,7 +167,7 @@ class AtParams:
 def loss_cotangent(S: Tensor) -> Tensor:
     """∂(Σ Pos_n)/∂S, (G, B, B): p and q off the diagonal, and on it minus what they are there in sum, which keeps its
     digits where p[n,n] rounds to 1."""
-    own = torch.eye(S.shape[-1], dtype=torch.bool, device=S.device)
+    own = own_terms(S)
     total = torch.zeros_like(S)
     for dim in (-1, -2):
         off = S.softmax(dim).masked_fill(own, 0.0)

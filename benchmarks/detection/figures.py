@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import mean
@@ -10,9 +10,8 @@ from typing import Final
 
 from benchmarks.detection.cells import KEPT_APART_KIND, Cell
 from benchmarks.detection.columns import NO_CLEAN, NO_FIT, OURS
-from benchmarks.sections import Json
+from benchmarks.sections import Json, Measured
 
-MINE: Final = tuple(OURS)
 SUSPICIONS: Final = ("suspicion", NO_CLEAN, NO_FIT)
 _MATTERS: Final = 0.003
 """A smaller lead is none, however sure it is."""
@@ -63,9 +62,7 @@ class SettingFigures:
 
     def mean(self, column: str, figure: str) -> float | None:
         """Over the seeds; of `false_discovery` over those in which anything was flagged, None where it never was."""
-        values = [seed["columns"][column][figure] for seed in self.seeds]
-        known = [value for value in values if value is not None]
-        return mean(known) if known else None
+        return _mean_of_known(seed["columns"][column][figure] for seed in self.seeds)
 
     def auroc(self, column: str) -> float:
         """The mean over the seeds."""
@@ -73,9 +70,7 @@ class SettingFigures:
 
     def flags(self, kind: str, figure: str) -> float | None:
         """Of the flags that the job itself has set."""
-        known = [seed["flags"][kind][figure] for seed in self.seeds if kind in seed["flags"]]
-        known = [value for value in known if value is not None]
-        return mean(known) if known else None
+        return _mean_of_known(seed["flags"][kind][figure] for seed in self.seeds if kind in seed["flags"])
 
     def lead(self, column: str) -> Lead:
         """Its mean over the seeds; the error is of the pairs that were drawn, the settings being the same."""
@@ -94,6 +89,16 @@ class SettingFigures:
         return self.cell.kind == KEPT_APART_KIND
 
 
+def _mean_of_known(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
+
+
+def of_pieces(pieces: Mapping[str, Measured]) -> list[SettingFigures]:
+    """All settings of the pieces that hold some: all but the costs."""
+    return settings(cell for name, piece in pieces.items() if name != "costs" for cell in piece.results["cells"])
+
+
 def settings(cells: Iterable[Json]) -> list[SettingFigures]:
     """Cells by setting, in the order in which they first come."""
     by_setting: dict[str, list[Json]] = {}
@@ -104,9 +109,9 @@ def settings(cells: Iterable[Json]) -> list[SettingFigures]:
 
 def single_columns(setting: SettingFigures) -> list[str]:
     """Ours that a suspicion might be made of."""
-    return [name for name in setting.columns if name in MINE and name != "suspicion"]
+    return [name for name in setting.columns if name in OURS and name != "suspicion"]
 
 
 def peers(setting: SettingFigures) -> list[str]:
     """The methods of others."""
-    return [name for name in setting.columns if name not in MINE and name not in SUSPICIONS]
+    return [name for name in setting.columns if name not in OURS and name not in SUSPICIONS]

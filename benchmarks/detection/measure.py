@@ -59,7 +59,7 @@ def scores_of(job: Job) -> dict[str, Tensor]:
     Raises:
         ValueError: a column of which `OURS` does not say what it means.
     """
-    rows = sorted(job.rows, key=lambda row: int(row["key"].partition(".")[0]))
+    rows = _by_pair(job)
     numbers = {name for row in rows for name, value in row.items() if isinstance(value, float)} - _NOT_SCORES
     if strangers := numbers - set(OURS):
         raise ValueError(f"{sorted(strangers)} are new: name them in OURS")
@@ -72,5 +72,9 @@ def scores_of(job: Job) -> dict[str, Tensor]:
 
 def flagged_by(job: Job) -> Tensor:
     """(n,) bool by pair."""
-    rows = sorted(job.rows, key=lambda row: int(row["key"].partition(".")[0]))
-    return torch.tensor([bool(row["flagged"]) for row in rows])
+    return torch.tensor([bool(row["flagged"]) for row in _by_pair(job)])
+
+
+def _by_pair(job: Job) -> list[Json]:
+    """The rows in the order of the pairs, whose keys are their places, perhaps as names of files."""
+    return sorted(job.rows, key=lambda row: int(row["key"].partition(".")[0]))

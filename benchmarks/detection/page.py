@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks.detection.cells import FULL, KEPT_APART_KIND, KEPT_APART_SEED, MODELS, SEEDS
 from benchmarks.detection.columns import NO_CLEAN, NO_FIT
-from benchmarks.detection.figures import Lead, SettingFigures, peers, settings, single_columns
+from benchmarks.detection.figures import Lead, SettingFigures, of_pieces, peers, settings, single_columns
 from benchmarks.detection.judging import RATE, RESAMPLES
 from benchmarks.sections import Json, Measured
 from benchmarks.tables import conditions, table
@@ -49,8 +49,7 @@ def quick(results: Json) -> str:
 
 def whole(pieces: Mapping[str, Measured]) -> str:
     """All of detection.md."""
-    cells = [cell for name, piece in pieces.items() if name != "costs" for cell in piece.results["cells"]]
-    every = settings(cells)
+    every = of_pieces(pieces)
     costs = pieces["costs"].results["costs"] if "costs" in pieces else []
     blocks = [
         _head(every),

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
-from benchmarks.detection.figures import peers, settings
+from benchmarks.detection.figures import of_pieces, peers
 from benchmarks.sections import Measured
 
 _MOST: Final = 0.2
@@ -18,7 +18,7 @@ _MOST: Final = 0.2
 
 def leads(pieces: Mapping[str, Measured]) -> Any:
     """Settings down, columns across. Colour: the lead over suspicion. Number: AUROC. Framed: the best."""
-    every = settings(cell for name, piece in pieces.items() if name != "costs" for cell in piece.results["cells"])
+    every = of_pieces(pieces)
     theirs = list(dict.fromkeys(name for setting in every for name in peers(setting)))
     ours = [name for name in dict.fromkeys(name for setting in every for name in setting.columns) if name not in theirs]
     names = [*ours, *theirs]
