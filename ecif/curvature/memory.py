@@ -31,10 +31,10 @@ def projection_bytes(shapes: Shapes) -> int:
     time in the space of the weights, there and back."""
     side, P = sides_of(shapes, SIZE), _size(shapes)
     maps = [shape for shape in shapes.values() if len(shape) == 2]
-    kept = sum(min(side, width) * width for shape in maps for width in shape)
+    held = sum(min(side, width) * width for shape in maps for width in shape)
     others = P - sum(math.prod(shape) for shape in maps)
     rest = min(side * side, others) * others
-    return (kept + rest + 4 * SIZE * SIZE + 3 * directions_at_once(P) * P) * _DOUBLE
+    return (held + rest + 4 * SIZE * SIZE + 3 * directions_at_once(P) * P) * _DOUBLE
 
 
 def _size(shapes: Shapes) -> int:

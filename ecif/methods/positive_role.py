@@ -4,8 +4,8 @@ TracIn (Pruthi et al. 2020): Σ_c η_c ∇L_val(θ_c)·∇Pos_n(θ_c) over check
 ∇L_val·H⁻¹∇Pos_n with EK-FAC's H at the end. Both take a pair's loss for a function of that pair.
 
 TRAK (Park et al. 2023) takes margins, a random projection Π and the kernel of their gradients. The output functions
-of a pair are its margins f = log p/(1 − p) in its row and in its column, each a logistic loss log(1 + e^−f) of Pos_n, whose
-second derivative in f is p(1 − p). So over both sides of all pairs
+of a pair are its margins f = log p/(1 − p) in its row and in its column, each with a logistic loss log(1 + e^−f) in
+Pos_n, whose second derivative in f is p(1 − p). So over both sides of all pairs
 
     w = Πᵀ · ( Σ p(1 − p)·Π∇f·(Π∇f)ᵀ + N(δ + λ)·I )⁻¹ · Π∇L_val,      score_n = w·∇Pos_n = −w·Σ_sides (1 − p)·∇f.
 

@@ -34,13 +34,13 @@ def check_memory(task: Task, view: JobView, spec: JobSpec) -> None:
     """
     curvature = [spec.influence.curvature] if is_used(spec) else []
     baselines = spec.methods if spec.task != "traceback" else ()
-    asked = [("influence.curvature", str(name), *_OF_CURVATURE[name]) for name in curvature if name in _OF_CURVATURE]
-    asked += [("methods", str(name), *_OF_METHOD[name]) for name in baselines if name in _OF_METHOD]
-    if not asked:
+    parts = [("influence.curvature", str(name), *_OF_CURVATURE[name]) for name in curvature if name in _OF_CURVATURE]
+    parts += [("methods", str(name), *_OF_METHOD[name]) for name in baselines if name in _OF_METHOD]
+    if not parts:
         return  # what gauss_newton and hessian write out is bounded as it is, and no model is loaded here
     shapes = _shapes(task, view, spec)
     room = memory_of(device_of(task.settings))
-    for field, name, needed, instead in asked:
+    for field, name, needed, instead in parts:
         if (size := needed(shapes)) > room:
             weights = sum(torch.Size(shape).numel() for shape in shapes.values())
             raise InvalidError(
