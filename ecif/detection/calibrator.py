@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from ecif.detection.suspicion import fractional_ranks
 
-SHRINKAGE: Final = 1e-3
+SHRINKAGE: Final = 1e-2
 """Of the squared weights, beside the mean logistic loss."""
 
 _STEPS: Final = 200
@@ -52,7 +52,7 @@ class Calibrator:
             value = binary_cross_entropy_with_logits(scores @ weights + offset, target)
             value = value + SHRINKAGE * weights.square().sum()
             value.backward()  # type: ignore[no-untyped-call]  # torch's own
-            return float(value)
+            return float(value.detach())
 
         search.step(loss)
         weights = softplus(free).detach()

@@ -28,6 +28,10 @@ class Groups:
         """How many groups there are."""
         return self.first.numel()
 
+    def to(self, device: torch.device | str) -> Groups:
+        """The same groups on another device."""
+        return Groups(self.of.to(device), self.first.to(device))
+
     def number(self, item: int) -> int:
         """Of the group of an item."""
         return int(self.of[item])

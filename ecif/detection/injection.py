@@ -39,7 +39,9 @@ class Exchange:
         return self.caption_of != torch.arange(len(self.caption_of))
 
 
-def exchange(texts: Tensor, captions: Sequence[str], groups: Groups, share: float, seed: int, draw: int) -> Exchange:
+def exchange(
+    texts: Tensor, captions: Sequence[str], groups: Groups, share: float, seed: int, draw: int, spared: Tensor
+) -> Exchange:
     """Let a share of n pairs exchange captions, a third of them each way.
 
     Args:
@@ -48,9 +50,10 @@ def exchange(texts: Tensor, captions: Sequence[str], groups: Groups, share: floa
         groups: of their captions.
         share: of the pairs that are to be wrong afterwards; fewer where partners are not to be had.
         draw: another one with the same seed exchanges others.
+        spared: (n,) bool, the pairs that keep theirs.
     """
     n, drawn = len(captions), generator(seed, -100 - draw)
-    caption_of, free = torch.arange(n), torch.ones(n, dtype=torch.bool)
+    caption_of, free = torch.arange(n), ~spared
     kinds = {"any": 0, "near": 0, "one_word": 0}
     order = torch.randperm(n, generator=drawn)
     wanted = min(n, int(share * n))
@@ -102,7 +105,7 @@ def _near(texts: Tensor, groups: Groups, places: Tensor) -> dict[int, list[int]]
 
 def _one_word_apart(captions: Sequence[str], groups: Groups, places: Tensor) -> dict[int, list[int]]:
     """Of the captions of these places, by number, the distinct captions that differ in one word of as many."""
-    wanted = {number for number in groups.of[places].tolist()}
+    wanted = set(groups.of[places].tolist())
     asked: dict[tuple[int, str], list[int]] = defaultdict(list)
     first = groups.first.tolist()
     for number in wanted:
