@@ -54,7 +54,7 @@ class Calibrator:
             value.backward()  # type: ignore[no-untyped-call]  # torch's own
             return float(value.detach())
 
-        search.step(loss)
+        search.step(loss)  # type: ignore[no-untyped-call]  # torch's own
         weights = softplus(free).detach()
         return cls(dict(zip(columns, weights.tolist(), strict=True)), auroc(scores @ weights, injected))
 
@@ -65,7 +65,8 @@ class Calibrator:
 
 def normal_scores(column: Tensor) -> Tensor:
     """(n,) float64: the ranks of (n,) as quantiles of a normal distribution. Equal values share their mean rank."""
-    return torch.special.ndtri(fractional_ranks(column))
+    scores: Tensor = torch.special.ndtri(fractional_ranks(column))
+    return scores
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float:

@@ -94,13 +94,13 @@ def exchange(
 
 def _near(texts: Tensor, groups: Groups, places: Tensor) -> dict[int, list[int]]:
     """Of each place the numbers of the distinct captions nearest to its own."""
-    distinct, found = texts[groups.first], {}
+    distinct, nearest_of = texts[groups.first], dict[int, list[int]]()
     for some in torch.split(places, _AT_ONCE):
         cosine = texts[some] @ distinct.mT
         cosine[torch.arange(len(some)), groups.of[some]] = -torch.inf
         nearest = cosine.topk(min(NEAREST, max(1, len(distinct) - 1)), 1).indices.tolist()
-        found |= dict(zip(some.tolist(), nearest, strict=True))
-    return found
+        nearest_of |= dict(zip(some.tolist(), nearest, strict=True))
+    return nearest_of
 
 
 def _one_word_apart(captions: Sequence[str], groups: Groups, places: Tensor) -> dict[int, list[int]]:

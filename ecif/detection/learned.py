@@ -2,9 +2,9 @@
 
 In each of a few draws some pairs exchange captions (`injection`). The modalities of all pairs as they then are get
 turned towards each other, ever more freely (`canonical`), columns are computed of all of them alike, and a calibrator
-learns how the columns of the injected pairs differ (`calibrator`). The others are then scored by it; no pair is injected
-twice, so that all are scored in a draw at least, and those that were in several get the mean. Everything is symmetric
-in the pairs: clean ones that calibrate stay exchangeable with those that are scored.
+learns how the columns of the injected pairs differ (`calibrator`). The others are then scored by it; no pair is
+injected twice, so that all are scored in a draw at least, and those that were in several get the mean. Everything is
+symmetric in the pairs: clean ones that calibrate stay exchangeable with those that are scored.
 """
 
 from __future__ import annotations

@@ -106,4 +106,5 @@ def _disagreement(
     count = tied.sum(1, keepdim=True)
     room = (k - (near.sum(1, keepdim=True) - count)) / count
     terms = (1 - there) * torch.exp(tau_1 * (cosine - 1)).mul_(trusted)
-    return (terms * torch.where(tied, room, near.to(terms))).sum(1) / k
+    shared: Tensor = (terms * torch.where(tied, room, near.to(terms))).sum(1) / k
+    return shared
