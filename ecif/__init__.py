@@ -38,13 +38,7 @@ from ecif.curvature import (
 from ecif.curvature.damping import DampingChoice, Spectrum, choose_damping, spectrum
 from ecif.curvature.projection import Projection
 from ecif.datamodelling import DatamodellingScore, datamodelling_score, random_subsets
-from ecif.detection.conformal import (
-    Discoveries,
-    benjamini_hochberg,
-    calibration_warning,
-    conformal_p_values,
-    smallest_flaggable,
-)
+from ecif.detection.conformal import Discoveries, clean_pairs_needed, conformal_p_values, discoveries
 from ecif.detection.noise_rate import NoiseEstimate, estimate_noise_rate
 from ecif.detection.suspicion import fractional_ranks, fuse_ranks
 from ecif.embeddings import EmbeddingRanking, rank_embeddings
@@ -111,8 +105,6 @@ __all__ = [
     "Solution",
     "Spectrum",
     "State",
-    "benjamini_hochberg",
-    "calibration_warning",
     "candidate_scores",
     "choose_damping",
     "conformal_p_values",
@@ -153,7 +145,6 @@ __all__ = [
     "score_batch",
     "score_removals",
     "similarity_matrix",
-    "smallest_flaggable",
     "spectrum",
     "unflatten",
 ]

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ecif.detection.conformal import benjamini_hochberg, calibration_warning, conformal_p_values
+from ecif.detection.conformal import conformal_p_values
 from ecif.detection.noise_rate import estimate_noise_rate
 
 
