@@ -21,7 +21,7 @@ from ecif.linearise import AT_ONCE, forward_mode, pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, row_dot, size
 from ecif.roles import Negative, negative, positive
-from ecif.scoring import BatchScores, score_batch
+from ecif.scoring import BatchScores
 
 
 @dataclass(frozen=True)
@@ -84,32 +84,3 @@ def probed_self_influence(scores: BatchScores) -> SelfInfluence:
 def probed_relative_standard_error(probes: int) -> float:
     """√(2/k): each square is close to g_nᵀH⁻¹g_n times a χ² of one degree of freedom."""
     return math.sqrt(2 / probes)
-
-
-@dataclass(frozen=True)
-class Directions:
-    """What all pairs are scored along; every part may be missing.
-
-    Attributes:
-        validation: (0 or 1, P), w = H⁻¹∇L_val.
-        probes: (k, P), solved probes, for an estimate of self-influence.
-        curvature: for exact self-influence instead, where the model is small.
-    """
-
-    validation: Tensor
-    probes: Tensor
-    curvature: Curvature | None = None
-
-    def score(self, objective: Objective, params: Params, batch: Batch, mode: Negative = "exact") -> dict[str, Tensor]:
-        """`pair_loss`, `positive_influence`, `negative_influence` and `self_influence`, (B,) each, as far as known."""
-        first = len(self.validation)
-        scores = score_batch(objective, params, batch, torch.cat([self.validation, self.probes]), mode)
-        columns = {"pair_loss": scores.pair_loss}
-        if first:
-            columns |= {"positive_influence": scores.positive[0], "negative_influence": scores.negative[0]}
-        if len(self.probes):
-            probed = BatchScores(scores.positive[first:], scores.negative[first:], scores.pair_loss, scores.clip_score)
-            columns["self_influence"] = probed_self_influence(probed).value
-        elif self.curvature is not None:
-            columns["self_influence"] = exact_self_influence(objective, params, batch, self.curvature, mode).value
-        return columns

@@ -50,11 +50,11 @@ class Phase(StrEnum):
     BASES = "bases", "bases"
     EIGENVALUES = "eigenvalues", "pairs"
     PROJECT = "project", "pairs"
-    CURVATURE = "curvature", "passes"
-    BASELINES = "baselines", "methods"
-    EDIT = "edit", "epochs"
+    CURVATURE = "curvature", "passes", Lane.COMPUTE, 2
+    BASELINES = "baselines", "methods", Lane.COMPUTE, 2
+    EDIT = "edit", "epochs", Lane.COMPUTE, 2
     TRACE = "trace", "pairs"
-    SCORE = "score", "pairs"
+    SCORE = "score", "pairs", Lane.COMPUTE, 2
     RANK = "rank", "pairs"
     LOAD = "load", "pairs"
 
