@@ -8,6 +8,7 @@ from statistics import median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import gpu_heads
 from benchmarks.cost import random_pairs
 from benchmarks.digit_worlds import smallest
 from benchmarks.measuring import interleaved
@@ -21,18 +22,24 @@ _LARGE = "ViT-B-32"
 
 
 def run(size: Size, say: Say) -> Json:
-    """Every weight of a ViT-B/32 in float32, as jobs compute: plain embedding, and scoring along one direction."""
-    if size == "toy":
-        return measure("cpu", smallest(), 8, 8, 1)  # the same lines, on a device that everybody has
+    """Every weight of a ViT-B/32 in float32, as jobs compute: plain embedding, and scoring along one direction. And two
+    heads on cached features, along the directions of a job."""
+    if size == "toy":  # the same lines, on a device that everybody has
+        heads = gpu_heads.measure("cpu", width=8, pairs=40, batch_size=16, side=64, repeats=1)
+        return measure("cpu", smallest(), 8, 8, 1) | {"heads": heads}
     if not torch.cuda.is_available():
         say("not measured: no CUDA device")
         return {"not_measured": "no CUDA device"}
-    results = measure("cuda", _LARGE, 4096, 256, 3)
+    with gpu_heads.float32_as("ieee"):
+        results = measure("cuda", _LARGE, 4096, 256, 3)
+    heads = gpu_heads.measure("cuda", width=512, pairs=100_000, batch_size=128, side=8192, repeats=3)
     say(
         f"embedding {results['pairs_per_second']['embedding']:.0f} pairs/s, "
         f"scoring {results['pairs_per_second']['scoring']:.0f} pairs/s"
     )
-    return results
+    for name, one in heads["passes"].items():
+        say(f"heads, {name}: {one['teraflops']:.1f} TFLOP/s, {one['share']['float32']:.0%} of a product of float32")
+    return results | {"heads": heads}
 
 
 def measure(device: str, architecture: str | Json, n: int, batch_size: int, repeats: int) -> Json:

@@ -322,7 +322,28 @@ def _gpu(results: Json) -> str:
 {results["batch_size"]}. The peak is what a large product of float32 matrices reaches on the device:
 {results["peak_teraflops"]:.1f} TFLOP/s. Scoring takes {results["ratio"]:.2f} times embedding.
 
-{table(("pass", "pairs per second", "share of the peak", "memory"), rows)}"""
+{table(("pass", "pairs per second", "share of the peak", "memory"), rows)}
+
+{_gpu_heads(results["heads"])}"""
+
+
+def _gpu_heads(one: Json) -> str:
+    names = ("float32", "tf32", "bfloat16")
+    rows = [
+        (
+            name,
+            f"{median(passed['seconds']):.3f} s",
+            f"{passed['teraflops']:.1f}",
+            *(f"{passed['share'][of]:.0%}" for of in names),
+        )
+        for name, passed in one["passes"].items()
+    ]
+    rates = ", ".join(f"{one['rate_teraflops'][name]:.1f} in {name}" for name in names)
+    return f"""Two heads {one["width"]:,} wide on {one["pairs"]:,} cached pairs in batches of {one["batch_size"]}, in
+float32: a gradient, the scores of all pairs along {one["directions"]} directions, and as many Gauss-Newton products. A
+large product of matrices reaches, in TFLOP/s: {rates}.
+
+{table(("pass", "time", "TFLOP/s", *(f"share of {name}" for name in names)), rows)}"""
 
 
 def _results(results: Json) -> str:

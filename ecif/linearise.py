@@ -51,6 +51,12 @@ def _load() -> None:
 
 
 AT_ONCE = 32  # directions mapped over together: memory grows with it, the shared primal gets cheaper
+_NUMBERS = 2**26  # that directions made for such a mapping may hold: 512 MiB in float64
+
+
+def directions_at_once(parameters: int, most: int = AT_ONCE) -> int:
+    """How many directions (P,) are made at a time: `most`, or fewer where there are many parameters."""
+    return max(1, min(most, _NUMBERS // parameters))
 
 
 def push(objective: Objective, params: Params, batch: Batch, directions: Tensor) -> tuple[Tensor, Tensor]:

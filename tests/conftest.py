@@ -34,6 +34,12 @@ class _ByFile(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no 
         return "machine" if Path(file).parent.name in _ONE_AT_A_TIME else file
 
 
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Where pytest-timeout is missing, as on a machine lent for its GPU, its setting is no error."""
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "of a test, in seconds; not watched here")
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
     """Which tests of a parallel run go together, in the order of their collection."""
     config.option.loadscopereorder = False

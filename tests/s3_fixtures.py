@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 
 @pytest.fixture
 def s3_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client with an empty bucket named `pairs`."""
+    # A second to import, and not on every machine that runs some of the tests.
+    import boto3
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     try:

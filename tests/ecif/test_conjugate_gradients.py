@@ -44,6 +44,17 @@ def test_a_resumed_solve_equals_an_undisturbed_one(system: tuple[Tensor, Tensor]
         conjugate_gradients(lambda v: v @ H, 2 * rhs, state=states[0])
 
 
+def test_a_solve_goes_on_where_the_right_hand_side_is_rounded_otherwise(system: tuple[Tensor, Tensor]) -> None:
+    """As on another device than that of the attempt before."""
+    H, rhs = system
+    states: list[State] = []
+    conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-6, on_state=states.append)
+    elsewhere = rhs * (1 + 1e-7)
+    resumed = conjugate_gradients(lambda v: v @ H, elsewhere, tolerance=1e-6, state=states[1])
+    assert resumed.converged
+    torch.testing.assert_close(resumed.x @ H, elsewhere, rtol=1e-5, atol=1e-5)
+
+
 def test_an_unconverged_end_is_reported_or_raised(system: tuple[Tensor, Tensor]) -> None:
     H, rhs = system
     solution = conjugate_gradients(lambda v: v @ H, rhs, tolerance=1e-9, max_iterations=5)
