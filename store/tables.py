@@ -365,6 +365,7 @@ SCORES = (
     "trak",
     "ekfac_if",
     "lemon",
+    "leave_one_out",
     "suspicion",
     "p_value",
     "q_value",
@@ -406,6 +407,7 @@ class Result(Base):
     trak: Mapped[float | None]
     ekfac_if: Mapped[float | None]
     lemon: Mapped[float | None]
+    leave_one_out: Mapped[float | None]
     suspicion: Mapped[float | None]
     p_value: Mapped[float | None]
     q_value: Mapped[float | None]

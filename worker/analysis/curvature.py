@@ -102,7 +102,8 @@ def _sides(problem: Problem, damping: float) -> tuple[_Sides, dict[str, float | 
         facts["validation_loss"], gradient = problem.objective.validation_value_and_gradient(
             problem.params, problem.validation_batches(), problem.roster.n_validation
         )
-        sides.rows["validation"] = gradient[None]
+        if "ecif" in problem.view.spec.methods or task == "removal":
+            sides.rows["validation"] = gradient[None]
     fitted = problem.view.output(FitOutput)
     if fitted is None or not fitted.stationary:
         value, gradient = problem.objective.value_and_gradient(problem.params, problem.training_batches())

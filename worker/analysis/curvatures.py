@@ -121,9 +121,9 @@ def put_terms(terms: dict[str, Terms]) -> dict[str, Tensor]:
     return {f"{tower}.{part}": tensor for tower, of in terms.items() for part, tensor in of._asdict().items()}
 
 
-def get_terms(problem: Problem, kept: dict[str, Tensor]) -> dict[str, Terms]:
+def get_terms(problem: Problem, solved: dict[str, Tensor]) -> dict[str, Terms]:
     """What `put_terms` made."""
-    return {tower: Terms(*(kept[f"{tower}.{part}"].to(problem.device) for part in Terms._fields)) for tower in TOWERS}
+    return {tower: Terms(*(solved[f"{tower}.{part}"].to(problem.device) for part in Terms._fields)) for tower in TOWERS}
 
 
 def directions(problem: Problem) -> dict[str, Tensor]:
