@@ -45,7 +45,9 @@ class Stack:
 
     @classmethod
     def of(cls, batches: list[Batch]) -> Stack:
-        """Batches of equal size."""
+        """Batches of equal size; of a single one nothing is copied."""
+        if len(batches) == 1:
+            return cls(*(getattr(batches[0], name)[None] for name in _FIELDS))
         return cls(*(torch.stack([getattr(batch, name) for batch in batches]) for name in _FIELDS))
 
 

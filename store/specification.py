@@ -169,7 +169,7 @@ class Notify(_Strict):
     url: Annotated[str, Field(min_length=1, max_length=2000)] = Field(description="https://host/path")
 
 
-Method = Literal["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon", "leave_one_out"]
+Method = Literal["ecif", "clip_score", "pair_loss", "leave_one_out", "tracin", "trak", "ekfac_if", "lemon"]
 NEED_VALIDATION: frozenset[str] = frozenset({"tracin", "trak", "ekfac_if"})
 
 

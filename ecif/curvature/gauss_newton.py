@@ -53,9 +53,10 @@ class GaussNewton(Matrix):
         """(k, P) float64: G·v for vectors (k, P), one pass over the data for all of them."""
         total = torch.zeros_like(vectors, dtype=torch.float64)
         if self.objective.closed_form(self.params):
+            narrow = vectors.to(next(iter(self.params.values())).dtype)  # once, and not for every stack
             for stack in heads.stacked(self.batches(), len(vectors)):
                 at = heads.AtParams.of(self.objective, self.params, stack)
-                total += at.pull(loss_curvature(at.S, at.push(vectors)))
+                total += at.pull(loss_curvature(at.S, at.push(narrow)))
             return total / self.objective.partitions + self.objective.ridge(self.damping) * vectors
         for batch in self.batches():
             S, dS = push(self.objective, self.params, batch, vectors)
