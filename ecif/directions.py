@@ -39,7 +39,12 @@ class Directions:
 
     def score(self, objective: Objective, params: Params, batch: Batch, mode: Negative = "exact") -> dict[str, Tensor]:
         """`pair_loss`, `positive_influence`, `negative_influence`, `self_influence`, `leave_one_out`: (B,) each, as far
-        as known."""
+        as known.
+
+        All are to be averaged over the partitions. With several of them `self_influence` is left out: what is squared
+        in it is averaged before (`averaged_self_influence`, `over_partitions`), and `along_probes` (B, k) is what is
+        squared of probes. Of several there are neither `terms` nor a leave-one-out loss.
+        """
         first, along = len(self.validation), torch.cat([self.validation, self.probes])
         without: WithoutEach | None = None
         if self.terms is not None:
@@ -54,6 +59,8 @@ class Directions:
         columns = {"pair_loss": scores.pair_loss}
         if first:
             columns |= {"positive_influence": scores.positive[0], "negative_influence": scores.negative[0]}
+        if objective.partitions > 1:
+            return columns | ({"along_probes": scores.total[first:].mT} if len(self.probes) else {})
         if without is not None:
             columns["self_influence"] = without.self_influence
             if self.leave_one_out:

@@ -32,16 +32,20 @@ class SelfInfluence:
     relative_standard_error: float
 
 
-def pair_gradients(objective: Objective, params: Params, batch: Batch, mode: Negative = "exact") -> Tensor:
-    """g_n = ∇(Pos_n + Neg_n) of every pair, (B, P). B backward passes: for small P only."""
+def pair_gradients(
+    objective: Objective, params: Params, batch: Batch, mode: Negative = "exact", of: Tensor | None = None
+) -> Tensor:
+    """g_n = ∇(Pos_n + Neg_n) of every pair, (B, P), or of those that `of` (m,) names, (m, P). As many backward passes:
+    for small P only."""
+    some = slice(None) if of is None else of
     if objective.closed_form(params):
         S, back = pull(objective, params, batch)
         with forward_mode(), torch.no_grad():
-            return back(jacrev(lambda moved: positive(moved) + negative(moved, mode))(S))
+            return back(jacrev(lambda moved: (positive(moved) + negative(moved, mode))[some])(S))
 
     def role_sum(p: Params) -> Tensor:
         S = objective.similarity(p, batch)
-        return positive(S) + negative(S, mode)
+        return (positive(S) + negative(S, mode))[some]
 
     with forward_mode(), torch.no_grad():
         gradients: Params = jacrev(role_sum, chunk_size=AT_ONCE)(params)
@@ -79,6 +83,11 @@ def probed_self_influence(scores: BatchScores) -> SelfInfluence:
     """The estimate (B,) from the scores of a batch along the k solved probes x (k, P) as directions."""
     estimate = scores.total.double().square().mean(0)
     return SelfInfluence(estimate, probed_relative_standard_error(scores.total.shape[0]))
+
+
+def averaged_self_influence(along_probes: Tensor) -> Tensor:
+    """The estimate (N,) from scores along k solved probes (N, k) that were averaged over the partitions."""
+    return along_probes.double().square().mean(1)
 
 
 def probed_relative_standard_error(probes: int) -> float:
