@@ -4,7 +4,7 @@ Of two linear heads by closed forms: exactly where the matrix can be written out
 Kronecker factors, which directions are preconditioned by, too. Of other models exactly up to 4,096 parameters; above
 that by random probes, one solve each where a pass over the data is cheap, or through the diagonal of the curvature
 where every pass goes through whole towers. Measured in `docs/decisions/0025-what-a-solve-costs.md` and
-`0006-how-far-a-solve-goes.md` (`docs/design.md`, section 4).
+`docs/decisions/0006-how-far-a-solve-goes.md` (`docs/design.md`, section 4).
 """
 
 from __future__ import annotations
