@@ -127,7 +127,7 @@ def rank_embeddings(
         solved[:first],
         solved[first:],
         curvature if method == "exact" else None,
-        kronecker_terms(curvature) if method == "kronecker" else None,
+        terms=kronecker_terms(curvature) if method == "kronecker" else None,
     )
 
     scores: dict[str, Tensor] = {}

@@ -3,6 +3,10 @@
 Exact: per-pair gradients and a solve for each. By probes: for z of covariance H, x = H⁻¹z has covariance H⁻¹, so
 ``E[(g_n·x)²] = g_nᵀH⁻¹g_n``; the mean over k probes is unbiased, never negative, costs k solves and one forward
 pass, and has relative standard error √(2/k) (z is a sum over many pairs, hence close to normal).
+
+The Hessian has no square root to draw z from. With z of the covariance G of Gauss-Newton, x = H⁻¹z and its partner
+y = G⁻¹z have the cross-covariance H⁻¹GG⁻¹ = H⁻¹, so ``E[(g_n·x)(g_n·y)]`` is right too; its relative standard error is
+√((1 + 1/ρ²)/k), ρ being the correlation of the two factors, and a single estimate may be below 0.
 """
 
 from __future__ import annotations
@@ -85,9 +89,11 @@ def probed_self_influence(scores: BatchScores) -> SelfInfluence:
     return SelfInfluence(estimate, probed_relative_standard_error(scores.total.shape[0]))
 
 
-def averaged_self_influence(along_probes: Tensor) -> Tensor:
-    """The estimate (N,) from scores along k solved probes (N, k) that were averaged over the partitions."""
-    return along_probes.double().square().mean(1)
+def averaged_self_influence(along_probes: Tensor, along_partners: Tensor | None = None) -> Tensor:
+    """The estimate (N,) from scores along k solved probes (N, k), and their partners if they have any, that were
+    averaged over the partitions."""
+    other = along_probes if along_partners is None else along_partners
+    return (along_probes.double() * other.double()).mean(1)
 
 
 def probed_relative_standard_error(probes: int) -> float:

@@ -51,7 +51,8 @@ def _directions(problem: Problem) -> Directions | None:
         content.get("validation", nothing).to(nothing),
         content.get("probes", nothing).to(nothing),
         solved_curvature(problem) if method == "exact" else None,
-        get_terms(problem, content) if method == "kronecker" else None,
+        content["partners"].to(nothing) if "partners" in content else None,
+        terms=get_terms(problem, content) if method == "kronecker" else None,
         leave_one_out="leave_one_out" in problem.view.spec.methods,
     )
 
