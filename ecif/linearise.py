@@ -19,6 +19,7 @@ from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ecif import heads
+from ecif.at_once import DIRECTIONS
 from ecif.batches import Batch
 from ecif.objective import Objective
 from ecif.parameters import Params, flatten, unflatten
@@ -50,9 +51,6 @@ def _load() -> None:
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
-AT_ONCE = 32  # directions mapped over together: memory grows with it, the shared primal gets cheaper
-
-
 def push(objective: Objective, params: Params, batch: Batch, directions: Tensor) -> tuple[Tensor, Tensor]:
     """(S (B, B), dS (k, B, B)) for directions (k, P); entries excluded from S have dS = 0."""
 
@@ -72,7 +70,7 @@ def push(objective: Objective, params: Params, batch: Batch, directions: Tensor)
         if directions.shape[0] == 1:  # spares models the batching rules of vmap
             S, dS = along({name: tensor[0] for name, tensor in tangents.items()})
             return S, dS[None]
-        S, dS = vmap(along, chunk_size=AT_ONCE)(tangents)
+        S, dS = DIRECTIONS.fitting(len(directions), lambda size: vmap(along, chunk_size=size)(tangents))
     return S[0], dS
 
 
@@ -89,6 +87,8 @@ def pull(objective: Objective, params: Params, batch: Batch) -> tuple[Tensor, Ca
         with forward_mode(), torch.no_grad():
             if cotangents.shape[0] == 1:
                 return flatten(reverse(cotangents[0])[0])[None]
-            return flatten(vmap(reverse, chunk_size=AT_ONCE)(cotangents)[0], leading=1)
+            return DIRECTIONS.fitting(
+                len(cotangents), lambda size: flatten(vmap(reverse, chunk_size=size)(cotangents)[0], leading=1)
+            )
 
     return S, back

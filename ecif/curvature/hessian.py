@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp, vmap
 
+from ecif.at_once import DIRECTIONS
 from ecif.curvature.base import Matrix
-from ecif.linearise import AT_ONCE, forward_mode
+from ecif.linearise import forward_mode
 from ecif.parameters import flatten, unflatten
 
 
@@ -31,5 +32,8 @@ class Hessian(Matrix):
                 # is evaluated once for all k.
                 gradient = grad(partial(self.objective.batch_loss, batch=batch))
                 product = vjp(gradient, self.params)[1]
-                total += flatten(vmap(product, chunk_size=AT_ONCE)(directions)[0], leading=1)
+                total += DIRECTIONS.fitting(
+                    len(vectors),
+                    lambda size, product=product: flatten(vmap(product, chunk_size=size)(directions)[0], leading=1),
+                )
         return total / self.objective.partitions + self.objective.ridge(self.damping) * vectors

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ecif.at_once import DIRECTIONS
 from ecif.batches import Batch
 from ecif.curvature.gauss_newton import loss_curvature
 from ecif.curvature.projection import Projection
-from ecif.linearise import AT_ONCE, pull, push
+from ecif.linearise import pull, push
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params
 from ecif.roles import Negative, negative_derivative, positive_derivative
@@ -40,7 +41,7 @@ def project_batch(
     """Everything that one batch contributes, from a push and a pull along K directions, some at a time."""
     rows, M = [], []
     S, back = pull(objective, params, batch)
-    for directions in projection.row_chunks(AT_ONCE):
+    for directions in projection.row_chunks(DIRECTIONS.most):
         _, dS = push(objective, params, batch, directions.to(S.dtype))
         rows.append(torch.stack([positive_derivative(S, dS), negative_derivative(S, dS, mode)]))  # (2, k, B)
         M.append(projection.down(back(loss_curvature(S, dS))))

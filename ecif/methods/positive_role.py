@@ -21,10 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ecif.at_once import DIRECTIONS
 from ecif.batches import Batch
 from ecif.curvature.ekfac import Ekfac
 from ecif.curvature.projection import Projection
-from ecif.linearise import AT_ONCE, push
+from ecif.linearise import push
 from ecif.objective import Objective
 from ecif.parameters import Params
 from ecif.roles import own_terms
@@ -70,7 +71,7 @@ class TrakFeatures:
 def trak_features(objective: Objective, params: Params, batch: Batch, projection: Projection) -> TrakFeatures:
     """One batch's, from a push along the rows of the projection."""
     features = []
-    for directions in projection.row_chunks(AT_ONCE):
+    for directions in projection.row_chunks(DIRECTIONS.most):
         S, dS = push(objective, params, batch, directions)
         sides = [_margin(S, dS), _margin(S.mT, dS.mT)]
         features.append(torch.stack([slope for _, slope in sides], -1))  # (k, B, 2)
