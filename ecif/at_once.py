@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -54,16 +55,18 @@ class AtOnce:
         Raises:
             torch.OutOfMemoryError: one is too many.
         """
+
+        def piece(start: int, size: int) -> Made:
+            return compute(slice(start, start + size))
+
         start = 0
         while start < count:
-            made = self.fitting(count - start, lambda size, at=start: compute(slice(at, at + size)))  # type: ignore[misc]
+            yield self.fitting(count - start, partial(piece, start))
             start += min(self.size, count - start)  # what fitted is what the size has become
-            yield made
 
     def _halve(self, size: int) -> None:
         self.size = size // 2
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # nothing where there is no GPU
         logger.warning("out of memory with %s %s at once: %s from here on", size, self.what, self.size)
 
 

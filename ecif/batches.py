@@ -85,9 +85,10 @@ def plan_batches(n: int, batch_size: int, partitions: int, seed: int) -> Tensor:
 
 
 def cut_batches(permutation: Tensor, batch_size: int) -> list[Tensor]:
-    """Consecutive batches of one (n,) permutation; a remainder forms one smaller last batch.
+    """Consecutive batches of one (n,) permutation: as few as `batch_size` allows, and sizes that differ by at most one,
+    the larger first.
 
-    A remainder of one pair has zero loss, hence zero scores, in that partition.
+    A lone pair, of a batch size of 2 and an odd n, has zero loss, hence zero scores, in that partition.
 
     Raises:
         ValueError: `permutation` is not one-dimensional, or batch_size is below 2.
@@ -96,7 +97,13 @@ def cut_batches(permutation: Tensor, batch_size: int) -> list[Tensor]:
         raise ValueError(f"expected one permutation (n,), got shape {tuple(permutation.shape)}")
     if batch_size < 2:
         raise ValueError(f"batch_size must be at least 2 (a lone pair has no contrast), got {batch_size}")
-    return list(torch.split(permutation, batch_size))
+    return list(torch.tensor_split(permutation, max(1, -(-len(permutation) // batch_size))))
+
+
+def pairs_before(batch: int, n: int, batches: int) -> int:
+    """How many of n pairs stand in the batches before this one, as `cut_batches` cuts them into `batches`."""
+    size, larger = divmod(n, batches)
+    return batch * size + min(batch, larger)
 
 
 def validation_order(count: int, seed: int) -> Tensor:

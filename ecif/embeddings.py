@@ -68,9 +68,9 @@ def rank_embeddings(
     Args:
         images, texts: (n, E) alike, row n of both being pair n; lengths do not matter. Equal rows stand for equal
             images or captions, which are no negatives of each other.
-        clean: images and texts (m, E) of pairs that are trusted to be right. One half calibrates the flags, so that the
-            false discovery rate is controlled; the other half defines the validation loss that `influence` is of.
-            Without it flags are an estimate, and there is no influence.
+        clean: images and texts (m, E) of pairs that are trusted to be right. They calibrate the flags, so that the
+            false discovery rate is controlled, and define the validation loss that `influence` is of. Without it flags
+            are an estimate, and there is no influence.
         temperature: τ of the model that made the embeddings.
         l2: δ per pair, the pull of the heads to the identity.
 
@@ -79,11 +79,9 @@ def rank_embeddings(
     """
     if images.ndim != 2 or images.shape != texts.shape or (clean and clean[0].shape != clean[1].shape):
         raise ValueError("images and texts must be (n, E) alike")
-    drawn = validation_order(len(clean[0]), seed) if clean else torch.empty(0, dtype=torch.int64)
-    calibrating, validating = drawn[: len(drawn) // 2].sort().values, drawn[len(drawn) // 2 :]
     x, y = images, texts
     if clean:
-        x, y = torch.cat([x, clean[0][calibrating]]), torch.cat([y, clean[1][calibrating]])
+        x, y = torch.cat([x, clean[0]]), torch.cat([y, clean[1]])
     n, N = len(images), len(x)
     pairs = _Pairs.of(x, y)
     cuts = [cut for row in plan_batches(N, batch_size, partitions, seed) for cut in cut_batches(row, batch_size)]
@@ -112,9 +110,9 @@ def rank_embeddings(
     curvature = from_products(_CURVATURE, objective, params, batches, damping=damping.value, scope="heads")
     rhs = flatten(params).new_zeros(0, size(params), dtype=torch.float64)
     if clean:
-        held = _Pairs.of(clean[0][validating], clean[1][validating])
-        validation = (held.take(cut) for cut in cut_batches(torch.arange(len(validating)), batch_size))
-        rhs = objective.validation_gradient(params, validation, len(validating))[None]
+        held = _Pairs.of(*clean)
+        validation = (held.take(cut) for cut in cut_batches(validation_order(len(clean[0]), seed), batch_size))
+        rhs = objective.validation_gradient(params, validation, len(clean[0]))[None]
     method = per_pair(_CURVATURE, size(params), "heads")
     if method != "exact":
         probes = draw_probes(curvature, objective, params, batches, method=method, damping=damping.value, seed=seed)

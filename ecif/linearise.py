@@ -51,6 +51,14 @@ def _load() -> None:
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
+_NUMBERS = 2**26  # that directions made for such a mapping may hold: 512 MiB in float64
+
+
+def directions_at_once(parameters: int, most: int = DIRECTIONS.most) -> int:
+    """How many directions (P,) are made at a time: `most`, or fewer where there are many parameters."""
+    return max(1, min(most, _NUMBERS // parameters))
+
+
 def push(objective: Objective, params: Params, batch: Batch, directions: Tensor) -> tuple[Tensor, Tensor]:
     """(S (B, B), dS (k, B, B)) for directions (k, P); entries excluded from S have dS = 0."""
 

@@ -1,7 +1,7 @@
 """Which captions are wrong? Embeddings in, ranking out, with torch alone: `python examples/rank_embeddings.py`.
 
 500 synthetic pairs of image and text embeddings, a fifth of the captions swapped among each other. 400 more pairs are
-trusted to be right: half of them calibrate the flags, the others define the validation loss.
+trusted to be right: they calibrate the flags and define the validation loss.
 """
 
 import torch

@@ -65,7 +65,7 @@ def extent(spec: JobSpec, dataset: Dataset, validation: Dataset | None, queries:
     if isinstance(spec.validation, ValidationFraction):
         scored = max(0, n - max(1, round(spec.validation.fraction * n)))
     elif isinstance(spec.validation, ValidationDataset) and validation is not None and spec.task == "misalignment":
-        calibration = (validation.pair_count or 0) // 2
+        calibration = validation.pair_count or 0
     results = asked * min(spec.queries.top, scored) if spec.queries else scored
     return Extent(sum(count or 0 for count in counts), scored + calibration, results, asked, dataset.width or 1)
 
@@ -126,7 +126,8 @@ def _passes(spec: Json, extent: Extent) -> float:
 
 
 def _epochs(spec: Json, extent: Extent) -> float:
-    return _passes(spec, extent) * (spec["fit"] or {}).get("epochs", 1)
+    epochs: int = (spec["fit"] or {}).get("epochs", 1)
+    return _passes(spec, extent) * epochs
 
 
 _SIZE: dict[Phase, Callable[[Json, Extent], float]] = {
@@ -162,7 +163,7 @@ def _methods(spec: Json) -> Any:
 
 
 _ALIKE: dict[Phase, Callable[[Json], Any]] = {
-    Phase.PLAN: lambda _: None,
+    Phase.PLAN: lambda spec: spec["model"],  # which it may load, to see whether its curvature fits
     Phase.ENCODE: lambda spec: (spec["model"], spec["objective"]["scope"] == "heads"),
     Phase.FIT: _model,
     Phase.FACTORS: _model,

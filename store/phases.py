@@ -45,16 +45,16 @@ class Phase(StrEnum):
     REGISTER = "register", "pairs", Lane.INGEST
     PLAN = "plan", "pairs"
     ENCODE = "encode", "pairs"
-    FIT = "fit", "epochs"
-    FACTORS = "factors", "pairs"
+    FIT = "fit", "epochs", Lane.COMPUTE, 2
+    FACTORS = "factors", "pairs", Lane.COMPUTE, 2
     BASES = "bases", "bases"
-    EIGENVALUES = "eigenvalues", "pairs"
-    PROJECT = "project", "pairs"
-    CURVATURE = "curvature", "passes"
-    BASELINES = "baselines", "methods"
-    EDIT = "edit", "epochs"
-    TRACE = "trace", "pairs"
-    SCORE = "score", "pairs"
+    EIGENVALUES = "eigenvalues", "pairs", Lane.COMPUTE, 2
+    PROJECT = "project", "pairs", Lane.COMPUTE, 2
+    CURVATURE = "curvature", "passes", Lane.COMPUTE, 2
+    BASELINES = "baselines", "methods", Lane.COMPUTE, 2
+    EDIT = "edit", "epochs", Lane.COMPUTE, 2
+    TRACE = "trace", "pairs", Lane.COMPUTE, 2
+    SCORE = "score", "pairs", Lane.COMPUTE, 2
     RANK = "rank", "pairs"
     LOAD = "load", "pairs"
 

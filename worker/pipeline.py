@@ -89,7 +89,7 @@ PIPELINE: dict[OwnerKind, tuple[Step, ...]] = {
         Step(Phase.EIGENVALUES, "worker.analysis.curvature_sums", EigenvaluesOutput, (*_FITTED, BasesOutput)),
         Step(Phase.PROJECT, "worker.analysis.curvature_sums", ProjectOutput, _FITTED),
         Step(Phase.CURVATURE, "worker.analysis.curvature", CurvatureOutput, (*_FITTED, *_KRONECKER, ProjectOutput)),
-        Step(Phase.BASELINES, "worker.analysis.baselines", BaselinesOutput, (*_FITTED, *_KRONECKER)),
+        Step(Phase.BASELINES, "worker.analysis.baselines", BaselinesOutput, (*_FITTED, *_KRONECKER, CurvatureOutput)),
         Step(Phase.EDIT, "worker.analysis.edit", EditOutput, (*_FITTED, CurvatureOutput)),
         Step(Phase.TRACE, "worker.analysis.trace", TraceOutput, _INVERTED),
         Step(Phase.SCORE, "worker.analysis.score", ScoreOutput, (*_INVERTED, BaselinesOutput)),

@@ -32,6 +32,19 @@ def dense_matrix(matrix: Matrix, at_once: int = 256) -> Tensor:
     return (H + H.mT) / 2
 
 
+def cholesky(H: Tensor) -> Tensor:
+    """The lower factor of H (P, P).
+
+    Raises:
+        NegativeCurvature: it is not positive definite.
+    """
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(H)
+    if int(failed):
+        raise NegativeCurvature(float(torch.linalg.eigvalsh(H)[0]))
+    return factor
+
+
 @dataclass(frozen=True)
 class Dense:
     """H (P, P) float64 with its Cholesky factor, and the range of its eigenvalues if known; build it by `Dense.of`."""
@@ -49,10 +62,7 @@ class Dense:
             ValueError: it is too large.
         """
         H = dense_matrix(matrix)
-        factor, failed = torch.linalg.cholesky_ex(H)
-        if int(failed):
-            raise NegativeCurvature(float(torch.linalg.eigvalsh(H)[0]))
-        return cls(H, factor, _range(H))
+        return cls(H, cholesky(H), _range(H))
 
     def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:
         """H⁻¹·rhs for rhs (k, P), in float64."""

@@ -10,8 +10,13 @@ Q_E and Q_D being the eigenvectors of Σ G Gᵀ and Σ GᵀG. Departure: the tex
 batch's examples for independent, yet one sampled label of a contrastive batch moves every embedding of it, and what
 all inputs have in common cancels (the label's and the expected image, δ_y − Σ_j p_j δ_j). So the *batch* is the
 example: G is Jᵀξ for labels ξ sampled for all rows and columns (never the observed ones: no empirical Fisher), cross
-terms included. Its factors need no hooks: any two-dimensional parameter is a linear map, its bias, and whatever else,
-has a diagonal. Blocks between maps are left out, which for two heads that face each other costs (`docs/methods.md`).
+terms included: the left and right factors are those of Shampoo (Gupta et al. 2018, arXiv 1802.09568). They need no
+hooks: any two-dimensional parameter is a linear map, its bias, and whatever else, has a diagonal. Blocks between maps
+are left out, which for two heads that face each other costs (`docs/methods.md`).
+
+A side of more than `LONGEST` keeps its own coordinates (Q = I), as if its factor were diagonal; so does Shampoo with
+long sides. Such a side counts things that are looked up, the rows of an embedding table, and a factor would be as wide
+as the vocabulary squared. The other side has its factor, and every eigenvalue is measured as ever.
 """
 
 from __future__ import annotations
@@ -24,13 +29,15 @@ from torch import Tensor
 
 from ecif.batches import Batch, generator
 from ecif.curvature.gauss_newton import sample_root
-from ecif.linearise import pull
+from ecif.linearise import directions_at_once, pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, size, unflatten
 from ecif.solve.solution import OnState, Solution, State
 
 DRAWS = 8  # of labels for each batch
-_NUMBERS = 2**26  # that a chunk of pseudo-gradients may hold: 512 MiB in float64
+LONGEST = 8192
+"""The longest side that gets a factor: 0.5 GB, and four minutes of a CPU core for its eigenvectors. Of
+open_clip's linear maps only ViT-e-14 has longer ones (15,360); the vocabularies of its models begin at 32,000."""
 
 Sums = dict[str, Tensor]
 """Sums over batches, of every pass separately; merged by adding up, so that shards can make them."""
@@ -38,7 +45,8 @@ Sums = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Bases:
-    """Per linear map, the orthonormal columns it is diagonal in: left (E, E) and right (D, D), float64."""
+    """Per linear map, the orthonormal columns it is diagonal in: left (E, E) and right (D, D), float64; a side that is
+    missing keeps its coordinates."""
 
     left: Params
     right: Params
@@ -47,8 +55,9 @@ class Bases:
         """Gradients (k, *shape) into the bases, Q_Eᵀ G Q_D, or back out of them; other parameters as they are."""
         turned = dict(gradients)
         for name, Q in self.left.items():
-            left, right = (Q, self.right[name].mT) if back else (Q.mT, self.right[name])
-            turned[name] = left @ gradients[name] @ right
+            turned[name] = (Q if back else Q.mT) @ turned[name]
+        for name, Q in self.right.items():
+            turned[name] = turned[name] @ (Q.mT if back else Q)
         return turned
 
 
@@ -115,13 +124,16 @@ class Ekfac:
 
 
 def factors(objective: Objective, params: Params, batch: Batch, place: int, draws: int, seed: int) -> Sums:
-    """Σ G Gᵀ and Σ GᵀG of every linear map over `draws` labellings of one batch; `place` is its index in a pass."""
+    """Σ G Gᵀ and Σ GᵀG of every linear map over `draws` labellings of one batch, of sides up to `LONGEST`; `place` is
+    the index of the batch in a pass."""
     return merge(
         {
-            side: product.sum(0)
+            f"{side}.{name}": rows @ rows.mT
             for name, G in gradients.items()
             if G.ndim == 3
-            for side, product in ((f"left.{name}", G @ G.mT), (f"right.{name}", G.mT @ G))
+            for side, at, rest in (("left", 1, 2), ("right", 2, 1))
+            if G.shape[at] <= LONGEST
+            for rows in (G.permute(at, 0, rest).flatten(1),)
         }
         for gradients in _pseudo_gradients(objective, params, batch, place, draws, seed)
     )
@@ -157,9 +169,9 @@ def bases(sums: Sums) -> Bases:
 def _pseudo_gradients(
     objective: Objective, params: Params, batch: Batch, place: int, draws: int, seed: int
 ) -> Iterator[Params]:
-    """Those of all draws, as many at a time as `_NUMBERS` allows."""
+    """Those of all draws, as many at a time as memory allows."""
     S, back = pull(objective, params, batch)
     like = {name: tensor.double() for name, tensor in params.items()}
     roots = sample_root(S, draws, generator(seed, place))
-    for some in torch.split(roots, max(1, _NUMBERS // size(params))):
+    for some in torch.split(roots, directions_at_once(size(params), draws)):
         yield unflatten(back(some).double(), like)

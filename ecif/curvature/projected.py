@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ecif.at_once import DIRECTIONS
 from ecif.batches import Batch
+from ecif.curvature.dense import cholesky
 from ecif.curvature.gauss_newton import loss_curvature
 from ecif.curvature.projection import Projection
 from ecif.linearise import pull, push
@@ -41,7 +41,7 @@ def project_batch(
     """Everything that one batch contributes, from a push and a pull along K directions, some at a time."""
     rows, M = [], []
     S, back = pull(objective, params, batch)
-    for directions in projection.row_chunks(DIRECTIONS.most):
+    for directions in projection.row_chunks():
         _, dS = push(objective, params, batch, directions.to(S.dtype))
         rows.append(torch.stack([positive_derivative(S, dS), negative_derivative(S, dS, mode)]))  # (2, k, B)
         M.append(projection.down(back(loss_curvature(S, dS))))
@@ -63,6 +63,7 @@ class Projected:
         """From the batches' parts of M, in any grouping, over all R partitions.
 
         Raises:
+            NegativeCurvature: N(δ + λ) is lost in rounding.
             ValueError: N(δ + λ) is 0.
         """
         ridge = objective.ridge(damping)
@@ -71,7 +72,7 @@ class Projected:
         M = ridge * torch.eye(projection.size, dtype=torch.float64, device=projection.rest.device)
         for part in curvatures:
             M = M + part / objective.partitions
-        return cls(projection, torch.linalg.cholesky(M))
+        return cls(projection, cholesky(M))
 
     @classmethod
     def of(

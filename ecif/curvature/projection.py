@@ -10,14 +10,15 @@ so `push` along Π's rows gives the coordinates of all pairs of a batch at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ecif.batches import generator
-from ecif.parameters import Params, flatten, unflatten
+from ecif.linearise import directions_at_once
+from ecif.parameters import Params, flatten, size, unflatten
 
 SIZE = 512
 """Coordinates that a projection is given when nobody says how many: 4 KiB a pair in float32, both roles."""
@@ -62,9 +63,7 @@ class Projection:
     @classmethod
     def of_size(cls, like: Params, seed: int, size: int = SIZE) -> Projection:
         """The one with the longest sides that has at most `size` coordinates, or sides of 1."""
-        groups = sum(tensor.ndim == 2 for tensor in like.values())
-        groups += any(tensor.ndim != 2 for tensor in like.values())
-        return cls.draw(like, max(1, math.isqrt(size // groups)), seed)
+        return cls.draw(like, sides_of({name: tensor.shape for name, tensor in like.items()}, size), seed)
 
     @property
     def size(self) -> int:
@@ -76,8 +75,9 @@ class Projection:
         """Π written out: for small ones."""
         return self.up(torch.eye(self.size, dtype=torch.float64, device=self.rest.device))
 
-    def row_chunks(self, count: int) -> Iterator[Tensor]:
-        """Π's rows, (≤ count, P) at a time."""
+    def row_chunks(self) -> Iterator[Tensor]:
+        """Π's rows, (k, P) at a time, as many as memory allows."""
+        count = directions_at_once(size(self.like))
         for chunk in torch.split(torch.eye(self.size, dtype=torch.float64, device=self.rest.device), count):
             yield self.up(chunk)
 
@@ -104,6 +104,13 @@ class Projection:
         if others:
             made |= unflatten(rest @ self.rest, others)
         return flatten(made, len(leading))
+
+
+def sides_of(shapes: Mapping[str, Sequence[int]], size: int = SIZE) -> int:
+    """The longest side with which a projection of weights of these shapes has at most `size` coordinates, or 1."""
+    groups = sum(len(shape) == 2 for shape in shapes.values())
+    groups += any(len(shape) != 2 for shape in shapes.values())
+    return max(1, math.isqrt(size // groups))
 
 
 def _orthonormal(rows: int, width: int, g: torch.Generator) -> Tensor:

@@ -6,7 +6,8 @@ and (x_j, y_j) the k pairs nearest in image space,
 
     score = d(x, y) + β·mean_j d(y, y_j)·e^{−τ₁ d(x, x_j)}·e^{−τ₂ d(x_j, y_j)} + γ·(the same with x and y exchanged).
 
-A pair is not its own neighbour.
+A pair is not its own neighbour. Where more pairs are equally near than there is room for among the k, as pairs of one
+caption are, the room that is left goes to all of them in equal parts, and not to whichever stand first.
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ def lemon(
     return own + beta * across + gamma * back
 
 
+_EQUAL = 1e-6
+"""Cosines of float32 that differ by less are those of equal neighbours, but for rounding."""
+
+
 def _disagreement(here: Tensor, there: Tensor, trusted: Tensor, k: int, tau_1: float, chunk: int) -> Tensor:
     """mean_j d(there, there_j)·e^{−τ₁ d(here, here_j)}·trusted_j over the k nearest in `here`, (n,)."""
     parts = []
@@ -78,7 +83,10 @@ def _disagreement(here: Tensor, there: Tensor, trusted: Tensor, k: int, tau_1: f
         rows = slice(start, start + chunk)
         cosine = here[rows] @ here.mT
         cosine[torch.arange(cosine.shape[0]), torch.arange(start, start + cosine.shape[0])] = -torch.inf
-        near, index = cosine.topk(k, dim=1)
-        other = 1 - torch.einsum("be,bke->bk", there[rows], there[index])
-        parts.append((other * torch.exp(-tau_1 * (1 - near)) * trusted[index]).mean(1))
+        last = cosine.topk(k, dim=1).values[:, -1:]
+        nearer, tied = cosine > last + _EQUAL, (cosine - last).abs() <= _EQUAL
+        room = (k - nearer.sum(1, keepdim=True)) / tied.sum(1, keepdim=True)
+        share = torch.where(tied, room, nearer.to(cosine))
+        terms = (1 - there[rows] @ there.mT) * torch.exp(-tau_1 * (1 - cosine)) * trusted
+        parts.append((share * terms).sum(1) / k)
     return torch.cat(parts)

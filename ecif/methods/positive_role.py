@@ -3,31 +3,36 @@
 TracIn (Pruthi et al. 2020): Σ_c η_c ∇L_val(θ_c)·∇Pos_n(θ_c) over checkpoints. IF-EKFAC (Grosse et al. 2023):
 ∇L_val·H⁻¹∇Pos_n with EK-FAC's H at the end. Both take a pair's loss for a function of that pair.
 
-TRAK (Park et al. 2023) takes margins, a random projection and the kernel of their gradients. The output functions of
-a pair are its margins f = log p/(1 − p) in its row and in its column, so that ∇Pos_n = −Σ_sides (1 − p)·∇f. With
-φ = Π∇f, and Φ (2N × K) all of them,
+TRAK (Park et al. 2023) takes margins, a random projection Π and the kernel of their gradients. The output functions
+of a pair are its margins f = log p/(1 − p) in its row and in its column, each with a logistic loss log(1 + e^−f) in
+Pos_n, whose second derivative in f is p(1 − p). So over both sides of all pairs
 
-    score_n = Π∇L_val · (ΦᵀΦ + N(δ + λ)·I)⁻¹ · ( −Σ_sides (1 − p)·φ_n ).
+    w = Πᵀ · ( Σ p(1 − p)·Π∇f·(Π∇f)ᵀ + N(δ + λ)·I )⁻¹ · Π∇L_val,      score_n = w·∇Pos_n = −w·Σ_sides (1 − p)·∇f.
+
+The kernel's gradients are not formed one by one: pulled back along random signs, √(p(1 − p))·∇f of a whole batch have
+the kernel for their second moment. With as many draws as a batch has margins each is taken alone, which is exact.
 
 Departures from TRAK: the gradient of L_val stands for the query; ridge as everywhere here, so that the sign and the
-units are those of IS; one model instead of an ensemble (averaging several models' scores is the caller's).
+units are those of IS; one model instead of an ensemble (averaging several models' scores is the caller's); the paper
+leaves p(1 − p) out of the kernel, here it gives the kernel the units of the ridge; the scored gradient is not
+projected, as its product with w is the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ecif.at_once import DIRECTIONS
-from ecif.batches import Batch
+from ecif.batches import Batch, generator
+from ecif.curvature.dense import cholesky
 from ecif.curvature.ekfac import Ekfac
 from ecif.curvature.projection import Projection
-from ecif.linearise import push
-from ecif.objective import Objective
-from ecif.parameters import Params
+from ecif.linearise import directions_at_once, pull
+from ecif.objective import Batches, Objective
+from ecif.parameters import Params, size
 from ecif.roles import own_terms
 from ecif.scoring import score_batch
 from ecif.similarity import EXCLUDED
@@ -60,47 +65,53 @@ def ekfac_influence(objective: Objective, params: Params, batch: Batch, curvatur
     return score_batch(objective, params, batch, curvature.solve(gradient[None]).x).positive[0]
 
 
-@dataclass(frozen=True)
-class TrakFeatures:
-    """features (B, 2, K) float64: φ of row and column; weights (B, 2): 1 − p of each."""
-
-    features: Tensor
-    weights: Tensor
-
-
-def trak_features(objective: Objective, params: Params, batch: Batch, projection: Projection) -> TrakFeatures:
-    """One batch's, from a push along the rows of the projection."""
-    features = []
-    for directions in projection.row_chunks(DIRECTIONS.most):
-        S, dS = push(objective, params, batch, directions)
-        sides = [_margin(S, dS), _margin(S.mT, dS.mT)]
-        features.append(torch.stack([slope for _, slope in sides], -1))  # (k, B, 2)
-    weights = torch.stack([weight for weight, _ in sides], -1)
-    return TrakFeatures(torch.cat(features).permute(1, 2, 0).double(), weights.double())
-
-
-def trak_kernel(parts: Iterable[Tensor]) -> Tensor:
-    """ΦᵀΦ (K, K), summed over batches' features."""
-    total = None
-    for features in parts:
-        flat = features.flatten(0, 1)
-        total = flat.mT @ flat + (0 if total is None else total)
-    if total is None:
-        raise ValueError("there are no features")
-    return total
+def trak_kernel(
+    objective: Objective, params: Params, batches: Batches, projection: Projection, *, draws: int, seed: int = 0
+) -> Tensor:
+    """Σ p(1 − p)·Π∇f·(Π∇f)ᵀ, (K, K) float64, averaged over the partitions, in one pass: estimated by `draws` reverse
+    passes through each batch, exact where a batch has no more margins (2B)."""
+    total = torch.zeros(projection.size, projection.size, dtype=torch.float64, device=projection.rest.device)
+    for place, batch in enumerate(batches()):
+        S, back = pull(objective, params, batch)
+        rows, columns = _weighted_margins(S), _weighted_margins(S.mT)
+        mixing = _mixing(2 * batch.size, draws, generator(seed, place)).to(S)
+        at_once = min(directions_at_once(size(params)), directions_at_once(batch.size**2))
+        for some in torch.split(mixing, at_once):
+            of_rows, of_columns = some[:, : batch.size, None], some[:, batch.size :, None]
+            features = projection.down(back(of_rows * rows + (of_columns * columns).mT))
+            total += features.mT @ features
+    return total / objective.partitions
 
 
-def trak_scores(part: TrakFeatures, kernel: Tensor, query: Tensor, ridge: float) -> Tensor:
-    """(q, B) for queries Π∇L_val (q, K); ridge is `Objective.ridge`."""
-    eye = torch.eye(kernel.shape[0], dtype=kernel.dtype, device=kernel.device)
-    solved = torch.linalg.solve(kernel + ridge * eye, query.double().mT).mT
-    return -torch.einsum("bsk,bs,qk->qb", part.features, part.weights, solved)
+def trak_direction(projection: Projection, kernel: Tensor, gradient: Tensor, ridge: float) -> Tensor:
+    """w (k, P) float64 for gradients ∇L_val (k, P), to be scored along by `score_batch(…).positive`.
+
+    Args:
+        ridge: N(δ + λ) > 0, `Objective.ridge`.
+
+    Raises:
+        NegativeCurvature: it is lost in rounding.
+        ValueError: it is 0.
+    """
+    if not ridge > 0:
+        raise ValueError("trak needs l2 or damping above 0")
+    M = kernel + ridge * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
+    inside = torch.cholesky_solve(projection.down(gradient).mT, cholesky(M)).mT
+    return projection.up(inside)
 
 
-def _margin(S: Tensor, dS: Tensor) -> tuple[Tensor, Tensor]:
-    """(1 − p[n,n] (B,), df (K, B)) with f = S[n,n] − logsumexp_{j≠n} S[n,j]; 0 where a pair has no negatives."""
+def _mixing(margins: int, draws: int, g: torch.Generator) -> Tensor:
+    """M (k, margins) with E[MᵀM] = I: random signs over √draws, or the identity where it is no larger."""
+    if margins <= draws:
+        return torch.eye(margins)
+    return (2 * torch.randint(2, (draws, margins), generator=g) - 1) / math.sqrt(draws)
+
+
+def _weighted_margins(S: Tensor) -> Tensor:
+    """√(p(1 − p))·∂f_n/∂S[n, :] in row n, (B, B), with f_n = S[n,n] − logsumexp_{j≠n} S[n,j]; 0 where a pair has no
+    negatives, and where an entry is excluded."""
     own = own_terms(S)
     rest = S.masked_fill(own, EXCLUDED)
-    weight = torch.sigmoid(rest.logsumexp(-1) - S.diagonal())
-    slope = dS.diagonal(dim1=-2, dim2=-1) - (rest.softmax(-1).masked_fill(own, 0.0) * dS).sum(-1)
-    return weight, slope
+    margin = S.diagonal() - rest.logsumexp(-1)
+    weight = (torch.sigmoid(margin) * torch.sigmoid(-margin)).sqrt()
+    return weight[:, None] * (own.to(S) - rest.softmax(-1).masked_fill(own, 0.0))

@@ -68,6 +68,13 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
             f"{', '.join(needing)}: measured on a validation loss: name a validation dataset or a fraction",
             "validation",
         )
+    inverting = sorted({"ekfac_if", "trak"}.intersection(spec.methods))
+    if inverting and spec.objective.l2 == 0 and spec.influence.damping == 0:
+        raise InvalidError(
+            "singular_curvature",
+            f"{', '.join(inverting)}: objective.l2 and influence.damping are both 0: raise one",
+            "influence.damping",
+        )
     if isinstance(spec.remove, RemoveFlagged):
         _check_flagged_by(session, spec, spec.remove)
     queries: Dataset | None = None

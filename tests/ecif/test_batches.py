@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ecif import Batch, cut_batches, plan_batches
+from ecif.batches import pairs_before
 
 
 def test_every_partition_is_a_permutation_and_more_partitions_keep_the_first() -> None:
@@ -14,10 +15,15 @@ def test_every_partition_is_a_permutation_and_more_partitions_keep_the_first() -
     assert not torch.equal(plan_batches(101, 8, 1, seed=4)[0], plan[0])
 
 
-def test_the_remainder_is_one_smaller_batch() -> None:
-    cuts = cut_batches(torch.arange(20), 8)
-    assert [len(cut) for cut in cuts] == [8, 8, 4]
-    assert torch.equal(torch.cat(cuts), torch.arange(20))
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"),
+    [(20, 8, [7, 7, 6]), (17, 8, [6, 6, 5]), (16, 8, [8, 8]), (3, 8, [3]), (5, 2, [2, 2, 1]), (1, 2, [1]), (0, 2, [0])],
+)
+def test_sizes_of_batches_differ_by_at_most_one(n: int, batch_size: int, sizes: list[int]) -> None:
+    cuts = cut_batches(torch.arange(n), batch_size)
+    assert [len(cut) for cut in cuts] == sizes
+    assert torch.equal(torch.cat(cuts), torch.arange(n))
+    assert [pairs_before(place, n, len(cuts)) for place in range(len(cuts) + 1)] == [0, *torch.tensor(sizes).cumsum(0)]
 
 
 @pytest.mark.parametrize(

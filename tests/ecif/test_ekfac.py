@@ -1,9 +1,21 @@
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from ecif import Batch, FitSettings, GaussNewton, Params, conjugate_gradients, dense_matrix, fit
+from ecif import (
+    Batch,
+    Diagonal,
+    FitSettings,
+    GaussNewton,
+    Objective,
+    Params,
+    conjugate_gradients,
+    dense_matrix,
+    fit,
+)
+from ecif.curvature import ekfac
 from ecif.curvature.ekfac import Ekfac, bases, curvatures, factors, merge
 from ecif.solve.solution import Solution, State
 from tests.ecif.conftest import HeadsWorld, MakeHeads, MakeWorld
@@ -32,6 +44,34 @@ def test_shards_in_any_grouping_make_the_same(make_world: MakeWorld) -> None:
     whole = Ekfac.of(objective, params, world.batches, draws=4, seed=7).solve(rhs).x
     for groups in ([batches[:1], batches[1:]], [[b] for b in batches]):
         torch.testing.assert_close(sharded(groups).solve(rhs).x, whole)
+
+
+def test_a_side_as_long_as_a_vocabulary_has_no_factor() -> None:
+    vocabulary, g = 49_408, torch.Generator().manual_seed(0)
+    images, texts = torch.randn(6, 4, generator=g), torch.randint(vocabulary, (6, 3), generator=g)
+    params = {"table": torch.randn(vocabulary, 4, generator=g), "image": torch.eye(4)}
+
+    def looked_up(p: Params, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.nn.functional.embedding(texts, p["table"]).mean(1), images @ p["image"].mT
+
+    objective = Objective(looked_up, 5.0, 0.3, dict(params), 6)
+    batch = Batch(images, texts, torch.arange(6), torch.arange(6))
+    sums = factors(objective, params, batch, 0, 4, 0)
+    assert {name: tuple(part.shape) for name, part in sums.items()} == {
+        "right.table": (4, 4),
+        "left.image": (4, 4),
+        "right.image": (4, 4),
+    }
+    answer = Ekfac.of(objective, params, lambda: [batch]).solve(torch.ones(1, 4 * vocabulary + 16))
+    assert bool(answer.x.isfinite().all())
+
+
+def test_where_no_side_has_a_factor_it_is_the_diagonal(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(l2=1.0, partitions=2)
+    given = (world.objective, world.params, world.batches)
+    monkeypatch.setattr(ekfac, "LONGEST", 0)
+    diagonal = Diagonal.of(*given, damping=0.5, probes=8, seed=4)
+    torch.testing.assert_close(Ekfac.of(*given, damping=0.5, draws=8, seed=3).eigenvalues, diagonal.diagonal)
 
 
 def ill_conditioned(make_heads: MakeHeads, seed: int) -> tuple[HeadsWorld, Params, Tensor]:

@@ -51,7 +51,7 @@ def test_a_clean_set_gives_p_values_and_influence(pairs: tuple[Tensor, Tensor]) 
     assert bool((ranking.scores["self_influence"] > 0).all())
     assert ranking.fit.epochs_done <= 20
     flags = ranking.flags
-    assert (flags.method, flags.calibration_pairs) == ("conformal", 40)
+    assert (flags.method, flags.calibration_pairs) == ("conformal", 80)
     assert torch.equal(flags.flagged, flags.q_value <= 0.2)
     assert int((ranking.order[:20] >= 100).sum()) >= 17
     torch.testing.assert_close(ranking.suspicion[ranking.order], ranking.suspicion.sort(descending=True).values)

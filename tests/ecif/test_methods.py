@@ -1,8 +1,10 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
-from ecif import flatten, score_batch, unflatten
+from ecif import Batch, NegativeCurvature, flatten, normalise, score_batch, unflatten
 from ecif.curvature.ekfac import Ekfac
 from ecif.curvature.projection import Projection
 from ecif.methods import (
@@ -10,12 +12,11 @@ from ecif.methods import (
     lemon,
     loss_against_all,
     tracin,
-    trak_features,
+    trak_direction,
     trak_kernel,
-    trak_scores,
 )
 from ecif.traceback import role_gradients
-from tests.ecif.conftest import MakeHeads, MakeWorld
+from tests.ecif.conftest import MakeHeads, MakeWorld, World
 
 
 def auroc(scores: Tensor, wrong: Tensor) -> float:
@@ -43,27 +44,46 @@ def test_ekfac_influence_is_the_positive_part(make_world: MakeWorld) -> None:
     torch.testing.assert_close(scores, score_batch(world.objective, world.params, batch, w).positive[0])
 
 
+def margins(world: World, batch: Batch, theta: Tensor) -> Tensor:
+    S = world.objective.similarity(unflatten(theta, world.params), batch)
+    own = torch.eye(len(S), dtype=torch.bool)
+    return torch.stack([x.diagonal() - x.masked_fill(own, -1e30).logsumexp(1) for x in (S, S.mT)], 1)
+
+
 def test_trak_is_the_positive_role_through_its_margins(make_world: MakeWorld) -> None:
+    world = make_world(partitions=2)
+    projection = Projection.draw(world.params, 5, seed=0)
+    kernel = torch.zeros(projection.size, projection.size, dtype=torch.float64)
+    theta = flatten(world.params)
+    for batch in world.batches():
+        f = margins(world, batch, theta)
+        weight = (f.sigmoid() * (-f).sigmoid()).flatten()  # p(1 − p)
+        features = projection.down(torch.func.jacrev(partial(margins, world, batch))(theta)).flatten(0, 1)
+        kernel += (features * weight[:, None]).mT @ features / 2
+    given = (world.objective, world.params, world.batches, projection)
+    torch.testing.assert_close(trak_kernel(*given, draws=16), kernel)  # as many as a batch has margins: exact
+    drawn = trak_kernel(*given, draws=15, seed=1)
+    drawn = sum((trak_kernel(*given, draws=15, seed=seed) for seed in range(2, 41)), drawn) / 40
+    assert float((drawn - kernel).norm() / kernel.norm()) < 0.1
+
+    g = torch.randn(2, 220, dtype=torch.float64)
+    w = trak_direction(projection, kernel, g, 7.2)
+    batch = world.batches()[0]
+    f, J = margins(world, batch, theta), torch.func.jacrev(partial(margins, world, batch))(theta)
+    chained = -projection.down(((-f).sigmoid()[..., None] * J).sum(1))  # −Σ (1 − p)·Π∇f
+    truth = projection.down(g) @ torch.linalg.inv(kernel + 7.2 * torch.eye(len(kernel))) @ chained.T
+    torch.testing.assert_close(score_batch(world.objective, world.params, batch, w).positive, truth)
+
+
+def test_trak_refuses_a_ridge_that_is_lost_in_rounding(make_world: MakeWorld) -> None:
     world = make_world()
-    projection = Projection.draw(world.params, 10, seed=0)  # the whole space
-    parts = [trak_features(world.objective, world.params, batch, projection) for batch in world.batches()]
-    batch, part = world.batches()[0], parts[0]
-
-    def margins(theta: Tensor) -> Tensor:
-        S = world.objective.similarity(unflatten(theta, world.params), batch)
-        own = torch.eye(len(S), dtype=torch.bool)
-        sides = [x.diagonal() - x.masked_fill(own, -1e30).logsumexp(1) for x in (S, S.mT)]
-        return torch.stack(sides, 1)
-
-    J = torch.func.jacrev(margins)(flatten(world.params))
-    torch.testing.assert_close(part.features, projection.down(J))
-    positive = role_gradients(world.objective, world.params, batch)[:, 0]
-    chained = -(part.features * part.weights[..., None]).sum(1)
-    torch.testing.assert_close(chained, projection.down(positive))
-    kernel = trak_kernel(p.features for p in parts)
-    g = projection.down(torch.randn(2, 220, dtype=torch.float64))
-    truth = g @ torch.linalg.inv(kernel + 7.2 * torch.eye(len(kernel))) @ chained.T
-    torch.testing.assert_close(trak_scores(part, kernel, g, 7.2), truth)
+    projection = Projection.draw(world.params, 10, seed=0)
+    kernel = trak_kernel(world.objective, world.params, world.batches, projection, draws=16)
+    g = torch.randn(1, 220, dtype=torch.float64)
+    with pytest.raises(NegativeCurvature):
+        trak_direction(projection, kernel, g, 1e-30)
+    with pytest.raises(ValueError, match="l2 or damping"):
+        trak_direction(projection, kernel, g, 0.0)
 
 
 def test_lemon_is_its_definition_in_any_chunks() -> None:
@@ -91,6 +111,22 @@ def test_lemon_is_its_definition_in_any_chunks() -> None:
         torch.testing.assert_close(lemon(3 * x, 2 * y, k=7, chunk=chunk), torch.stack(truth))
     with pytest.raises(ValueError, match="alike"):
         lemon(x, y[:3])
+
+
+def test_lemon_averages_over_equal_captions_whatever_their_order() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 6, generator=g)
+    y = torch.randn(3, 6, generator=g)[torch.randint(3, (60,), generator=g)]  # twenty of each caption, and k = 7
+    scores, order = lemon(x, y, k=7), torch.randperm(60, generator=g)
+    torch.testing.assert_close(lemon(x[order], y[order], k=7), scores[order])
+    # With three values, text space knows no neighbours but all pairs of the same caption.
+    x, y = normalise(x.double()), normalise(y.double())
+    own = 1 - (x * y).sum(1)
+    for i in range(3):
+        same = [j for j in range(60) if j != i and torch.equal(y[j], y[i])]
+        back = torch.stack([(1 - x[i] @ x[j]) * torch.exp(-5 * own[j]) for j in same]).mean()
+        across = lemon(x, y, k=7, gamma=0.0)[i]
+        torch.testing.assert_close(lemon(x, y, k=7)[i], across + 5 * back)
 
 
 def test_the_loss_against_all_counts_every_caption_once() -> None:

@@ -187,7 +187,9 @@ assert ended["summary"]["curvature"]["eigenvalue_range"] == [2.0, 2.0]
 
 
 def _add_phase(copy: Copy) -> str:
-    copy.insert("store/phases.py", '    SCORE = "score", "pairs"\n', '    GREET = "greet", "greetings"\n')
+    copy.insert(
+        "store/phases.py", '    SCORE = "score", "pairs", Lane.COMPUTE, 2\n', '    GREET = "greet", "greetings"\n'
+    )
     copy.insert(
         "worker/outputs.py",
         "@dataclass(frozen=True)\nclass ScoreOutput(Output):",

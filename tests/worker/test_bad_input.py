@@ -80,10 +80,9 @@ def test_a_batch_larger_than_the_dataset_is_one_batch(ready: Ready, answer: Answ
     assert all(row["influence"] != 0 for row in rows.values())
 
 
-@pytest.mark.parametrize("task", ["misalignment", "valuation"])
-def test_one_pair_has_scores_of_zero_and_a_warning(ready: Ready, answer: Answer, task: str) -> None:
+def test_one_pair_has_scores_of_zero_and_a_warning(ready: Ready, answer: Answer) -> None:
     one, clean = ready(*embeddings(1)), ready(*embeddings(1, seed=1))
-    job, rows = answer(task=task, dataset=one, validation={"dataset": clean}, methods=METHODS)
+    job, rows = answer(task="valuation", dataset=one, validation={"dataset": clean}, methods=METHODS)
     summary = succeeded(job)
     assert any("single pair" in warning for warning in summary["warnings"])
     assert rows["0"]["influence"] == rows["0"]["self_influence"] == rows["0"]["pair_loss"] == 0
@@ -182,11 +181,13 @@ def test_damping_0_on_a_singular_curvature_is_refused_or_answered(ready: Ready, 
         ]
 
 
-def test_a_clean_set_of_one_pair_leaves_nothing_to_calibrate_by(ready: Ready, answer: Answer) -> None:
+def test_a_clean_set_of_one_pair_flags_nothing_and_says_what_is_needed(ready: Ready, answer: Answer) -> None:
     train, clean = ready(*embeddings()), ready(*embeddings(1, seed=1))
     job, rows = answer(task="misalignment", dataset=train, validation={"dataset": clean})
-    succeeded(job)
-    assert all(row["p_value"] is None for row in rows.values())
+    summary = succeeded(job)
+    assert summary["counts"]["calibration"] == summary["counts"]["validation"] == 1
+    assert all(row["p_value"] in (0.5, 1.0) and not row["flagged"] for row in rows.values())
+    assert any("calibration" in warning for warning in summary["warnings"])
 
 
 LONG = "".join(chr(0x20000 + 37 * n % 40_000) for n in range(1000))

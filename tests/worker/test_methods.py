@@ -64,6 +64,36 @@ def test_tracin_of_an_unfitted_model_is_identity_influence_of_the_positive_role(
         assert row["tracin"] == pytest.approx(row["positive_influence"], rel=1e-3, abs=1e-6)
 
 
+def test_ekfac_if_has_the_damping_of_the_job(client: TestClient, work: Work, data: dict[str, Any]) -> None:
+    """So it is the positive influence that the same curvature gives."""
+    spec = {"task": "valuation", **data, "methods": ["ecif", "ekfac_if"], "influence": {"curvature": "ekfac"}}
+    rows = finished(client, work, **spec, objective={"batch_size": 50, "temperature": 0.1, "l2": 1e-4})
+    job = client.get("/jobs").json()["items"][0]
+    assert job["summary"]["curvature"]["damping"] > 1e-4
+    for row in rows:
+        assert row["ekfac_if"] == pytest.approx(row["positive_influence"], rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize("damping", ["auto", 0.1])
+def test_without_l2_damping_is_enough(
+    client: TestClient, work: Work, data: dict[str, Any], damping: float | str
+) -> None:
+    objective = {"batch_size": 50, "temperature": 0.1, "l2": 0}
+    spec = {"task": "misalignment", **data, "methods": ["trak", "ekfac_if"], "fit": {"epochs": 3}}
+    rows = finished(client, work, **spec, objective=objective, influence={"damping": damping})
+    assert all(np.isfinite(row[name]) and row[name] != 0 for row in rows for name in ("trak", "ekfac_if"))
+
+
+def test_without_l2_and_damping_a_baseline_that_inverts_is_refused(
+    client: TestClient, data: dict[str, Any], problem_of: ProblemOf
+) -> None:
+    spec = {"task": "misalignment", **data, "objective": {"l2": 0}, "methods": ["pair_loss", "trak"]}
+    influence = {"damping": 0, "curvature": "identity"}
+    problem = problem_of(client.post("/jobs", json={**spec, "influence": influence}))
+    assert (problem["status"], problem["code"]) == (422, "singular_curvature")
+    assert "trak" in problem["detail"]
+
+
 @pytest.mark.parametrize("method", ["tracin", "trak", "ekfac_if"])
 def test_a_method_that_needs_validation_says_so(
     client: TestClient, data: dict[str, Any], problem_of: ProblemOf, method: str

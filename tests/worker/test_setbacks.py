@@ -54,6 +54,9 @@ def of_database(code: str) -> Exception:
         (MemoryError(), Setback.EXHAUSTED),
         (torch.OutOfMemoryError("CUDA out of memory"), Setback.EXHAUSTED),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), Setback.EXHAUSTED),
+        (RuntimeError("CUDA error: out of memory"), Setback.EXHAUSTED),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), Setback.EXHAUSTED),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"), Setback.EXHAUSTED),
     ],
     ids=lambda value: value if isinstance(value, Setback) else getattr(value, "sqlstate", None) or str(value)[:20],
 )

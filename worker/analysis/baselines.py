@@ -7,19 +7,22 @@ from torch import Tensor
 
 from ecif import Batch, score_batch
 from ecif.at_once import AtOnce
-from ecif.methods import lemon, tracin, trak_features, trak_kernel, trak_scores
+from ecif.methods import lemon, tracin, trak_direction, trak_kernel
 from ecif.parameters import Params, unflatten
 from store.errors import InvalidError
 from store.job_phases import baselines
 from store.shards import Planned
-from worker.analysis.curvatures import ekfac, projection_of
+from worker.analysis.curvatures import damping_of, ekfac, projection_of, refused_curvature
 from worker.analysis.problem import Problem, open_problem
 from worker.analysis.tensors import get_tensors, put_tensors
 from worker.attempts.task import Done, Task
-from worker.outputs import BaselinesOutput, FitOutput, MethodsToPrepare
+from worker.outputs import BaselinesOutput, CurvatureOutput, FitOutput, MethodsToPrepare
 from worker.pipeline import Planning
 
 _LARGEST_LEMON = 100_000  # pairs: it compares each with all others, and holds their embeddings
+_TRAK_DRAWS = {"heads": 256, "lora": 8, "all": 8}
+"""Reverse passes through each batch for TRAK's kernel. Of heads on cached features they are cheap, and as many as a
+batch of the default size has margins."""
 
 
 def cut(planning: Planning) -> list[Planned]:
@@ -61,20 +64,31 @@ def _tracin(problem: Problem) -> dict[str, Tensor]:
     return {"tracin": torch.stack([_validation_gradient(problem, params).float() for params in checkpoints(problem)])}
 
 
+def _damping(problem: Problem) -> float:
+    """λ of the job: that of its own curvature, where there is one."""
+    solved = problem.view.output(CurvatureOutput)
+    return solved.damping if solved is not None else damping_of(problem).value
+
+
 def _ekfac_if(problem: Problem) -> dict[str, Tensor]:
     gradient = _validation_gradient(problem, problem.params)
-    return {"ekfac_if": ekfac(problem, damping=0.0).solve(gradient[None]).x.float()}
+    return {"ekfac_if": ekfac(problem, _damping(problem)).solve(gradient[None]).x.float()}
 
 
 def _trak(problem: Problem) -> dict[str, Tensor]:
-    projection = projection_of(problem)
-    features = (
-        trak_features(problem.objective, problem.params, batch, projection).features
-        for batch in problem.training_batches()
+    objective, projection, wanted = problem.objective, projection_of(problem), problem.view.spec.objective
+    kernel = trak_kernel(
+        objective,
+        problem.params,
+        problem.training_batches,
+        projection,
+        draws=_TRAK_DRAWS[wanted.scope],
+        seed=wanted.seed,
     )
-    kernel = trak_kernel(features) / len(problem.roster.partitions)
-    query = projection.down(_validation_gradient(problem, problem.params)[None])
-    return {"trak_kernel": kernel, "trak_query": query}
+    gradient = _validation_gradient(problem, problem.params)
+    with refused_curvature("trak"):
+        direction = trak_direction(projection, kernel, gradient[None], objective.ridge(_damping(problem)))
+    return {"trak": direction.float()}
 
 
 @torch.no_grad()
@@ -109,7 +123,6 @@ class Baselines:
         self._problem = problem
         self._prepared = {name: tensor.to(problem.device) for name, tensor in content.items()}
         self._checkpoints = checkpoints(problem) if "tracin" in content else []
-        self._projection = projection_of(problem) if "trak_kernel" in content else None
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
         """(B,) each. LEMoN is not among them: it is no matter of batches."""
@@ -119,12 +132,9 @@ class Baselines:
             # Each checkpoint weighs the same: the learning rate along a fit says little where Adam scales every weight.
             rates = [1 / len(self._checkpoints)] * len(self._checkpoints)
             columns["tracin"] = tracin(problem.objective, self._checkpoints, rates, list(prepared["tracin"]), batch)
-        if "ekfac_if" in prepared:
-            columns["ekfac_if"] = score_batch(problem.objective, problem.params, batch, prepared["ekfac_if"]).positive[
-                0
-            ]
-        if self._projection is not None:
-            part = trak_features(problem.objective, problem.params, batch, self._projection)
-            ridge = problem.objective.ridge()
-            columns["trak"] = trak_scores(part, prepared["trak_kernel"], prepared["trak_query"], ridge)[0]
+        along = [name for name in ("ekfac_if", "trak") if name in prepared]
+        if along:
+            directions = torch.cat([prepared[name] for name in along])
+            positive = score_batch(problem.objective, problem.params, batch, directions).positive
+            columns |= dict(zip(along, positive, strict=True))
         return columns

@@ -71,9 +71,9 @@ def prepare(problem: Problem, damping: float) -> Curvature:
         return Identity()
     if wanted == "ekfac":
         return ekfac(problem, damping)
-    if wanted == "projected":
-        return _projected(problem, damping)
     with refused_curvature(wanted):
+        if wanted == "projected":
+            return _projected(problem, damping)
         return from_products(
             wanted,
             problem.objective,

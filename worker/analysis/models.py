@@ -3,7 +3,9 @@ exactly."""
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
@@ -39,6 +41,16 @@ def device_of(settings: Settings, gpus: int | None = None) -> torch.device:
     if count:
         return torch.device("cuda", place_in_pool() % count)
     return torch.device("cpu" if settings.ecif_device == "auto" else "cuda")
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes that this device has in all: of a GPU its own, else this machine's, or what its container may take."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    said = [file.read_text().strip() for file in limits if file.is_file()]
+    return min([machine, *(int(limit) for limit in said if limit.isdigit())])
 
 
 def place_in_pool() -> int:

@@ -8,6 +8,7 @@ from store import datasets, jobs
 from store.errors import InvalidError
 from store.specification import JobSpec, fill_for_kind
 from worker.analysis.job_view import JobView
+from worker.analysis.memory import check_memory
 from worker.analysis.roster import DATASET, VALIDATION, Roster, put_removed, resolve
 from worker.attempts.task import Done, Task
 from worker.outputs import PlanOutput
@@ -17,11 +18,13 @@ def run(task: Task) -> Done[PlanOutput]:
     """Draw the roster of a job.
 
     Raises:
-        InvalidError: the datasets do not fit the specification, or leave nothing to work on.
+        InvalidError: the datasets do not fit the specification, or leave nothing to work on, or a curvature does not
+            fit into the memory of this worker.
     """
     view = JobView.of(task)
     spec = _settled(task, view)
     roster = draw(view, spec)
+    check_memory(task, view, spec)
     removed = resolve(task, view, spec, roster) if spec.task == "removal" else None
     output = PlanOutput(
         roster=roster.save(task.blobs, task.blob_name("roster.safetensors")),
@@ -54,10 +57,10 @@ def draw(view: JobView, spec: JobSpec) -> Roster:
     calibration = rows.new_empty(0)
     validation, validation_source = rows.new_empty(0), VALIDATION
     if view.validation is not None:
-        shuffled = validation_order(view.validation.pair_count, objective.seed)
-        # Only `misalignment` calibrates; half of a clean set then stands among the scored pairs.
-        cut = len(shuffled) // 2 if spec.task == "misalignment" else 0
-        calibration, validation = shuffled[:cut].sort().values, shuffled[cut:]
+        validation = validation_order(view.validation.pair_count, objective.seed)
+        # Only `misalignment` calibrates: the clean set then stands among the scored pairs too. What it ranks by makes
+        # no use of the validation loss, so that no half has to be kept from it.
+        calibration = validation.sort().values if spec.task == "misalignment" else calibration
     elif view.held_out:
         shuffled = validation_order(view.dataset.pair_count, objective.seed)
         held = max(1, round(view.held_out * len(shuffled)))

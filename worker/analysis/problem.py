@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
 from ecif.at_once import DIRECTIONS
+from ecif.batches import pairs_before
 from ecif.objective import LOGIT_SCALE, starting_logit_scale
 from ecif.parameters import Params
 from store.job_phases import PAIRS_A_SHARD as _PAIRS_A_SHARD
@@ -177,7 +178,8 @@ def batch_ranges(planning: Planning) -> list[Planned]:
         for first in range(0, plan.batches, step):
             last = min(first + step, plan.batches)
             payload = BatchRange(partition, first, last).as_json()
-            planned.append(Planned(payload, min(last * size, plan.pairs) - first * size))
+            before, until = (pairs_before(batch, plan.pairs, plan.batches) for batch in (first, last))
+            planned.append(Planned(payload, until - before))
     return planned
 
 

@@ -30,7 +30,7 @@ class Roster:
         scored: how many are scored.
         partitions: (R, N), a permutation of the training pairs each.
         validation_source, validation_row: (V,) of the pairs that define the validation loss, in batch order.
-        batch_size: of every batch but the last of a partition.
+        batch_size: of no batch more; how they are cut says `ecif.cut_batches`.
     """
 
     source: Tensor

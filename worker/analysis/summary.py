@@ -126,7 +126,7 @@ def warnings(view: JobView) -> list[str]:
     plan, size = view.plan, view.spec.objective.batch_size
     if plan.pairs < size:
         messages.append(f"batch_size {size} is more than the {plan.pairs} pairs: one batch holds them all")
-    elif plan.pairs % size == 1:
+    elif plan.pairs // plan.batches == 1:
         messages.append("the last batch holds a single pair: it has no negatives, and its scores are 0")
     if plan.pairs == 1:
         messages.append("a single pair has no negatives: every score of it is 0")

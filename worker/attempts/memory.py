@@ -5,6 +5,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _RESET_PEAK = "5"  # to /proc/self/clear_refs, see proc(5)
 
@@ -38,6 +39,7 @@ def _resident() -> int | None:
     return None
 
 
-def _cuda():  # type: ignore[no-untyped-def]  # torch.cuda, which a worker that only fetches never imports
-    torch = sys.modules.get("torch")
+def _cuda() -> Any:
+    """`torch.cuda` where a GPU is in use; a worker that only fetches never imports torch."""
+    torch: Any = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_initialized() else None

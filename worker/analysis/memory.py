@@ -1,0 +1,58 @@
+"""Whether the large parts of a job fit into memory, said before anything runs: the curvature that it names, and what
+its baselines need of one."""
+
+from collections.abc import Callable
+
+import torch
+
+from ecif.curvature.memory import Shapes, ekfac_bytes, projection_bytes
+from ecif.objective import LOGIT_SCALE
+from store.errors import InvalidError
+from store.job_phases import baselines, inverts_curvature
+from store.settings import GiB
+from store.specification import JobSpec
+from worker.analysis.job_view import JobView
+from worker.analysis.models import device_of, job_embedder, job_model, memory_of
+from worker.attempts.task import Task
+
+_SMALLER_CURVATURE = "gauss_newton needs a few directions only, identity none; or take objective.scope heads or lora"
+_OF_CURVATURE: dict[str, tuple[Callable[[Shapes], int], str]] = {
+    "ekfac": (ekfac_bytes, _SMALLER_CURVATURE),
+    "projected": (projection_bytes, _SMALLER_CURVATURE),
+}
+_OF_METHOD: dict[str, tuple[Callable[[Shapes], int], str]] = {
+    "ekfac_if": (ekfac_bytes, "leave it out, or take objective.scope heads or lora"),
+    "trak": (projection_bytes, "leave it out, or take objective.scope heads or lora"),
+}
+
+
+def check_memory(task: Task, view: JobView, spec: JobSpec) -> None:
+    """Raise unless what the job inverts fits into the memory of this worker's device, or of its like.
+
+    Raises:
+        InvalidError: naming the field, what it would take, and what to use instead.
+    """
+    curvature = [spec.influence.curvature] if inverts_curvature(spec) else []
+    parts = [("influence.curvature", str(name), *_OF_CURVATURE[name]) for name in curvature if name in _OF_CURVATURE]
+    parts += [("methods", str(name), *_OF_METHOD[name]) for name in baselines(spec) if name in _OF_METHOD]
+    if not parts:
+        return  # what gauss_newton and hessian write out is bounded as it is, and no model is loaded here
+    shapes = _shapes(task, view, spec)
+    room = memory_of(device_of(task.settings))
+    for field, name, needed, instead in parts:
+        if (size := needed(shapes)) > room:
+            weights = sum(torch.Size(shape).numel() for shape in shapes.values())
+            raise InvalidError(
+                "too_large_for_memory",
+                f"{name} of {weights:,} weights takes about {size / GiB:,.1f} GiB, and this worker has "
+                f"{room / GiB:,.1f} GiB: {instead}",
+                field,
+            )
+
+
+def _shapes(task: Task, view: JobView, spec: JobSpec) -> Shapes:
+    """Of the weights that the job trains; a model is loaded for them, on the CPU."""
+    cpu = torch.device("cpu")
+    embedder = job_embedder(spec, job_model(task, spec, cpu), view.dataset.width, cpu)
+    shapes = {name: tuple(tensor.shape) for name, tensor in embedder.parameters.items()}
+    return shapes | ({LOGIT_SCALE: ()} if spec.objective.train_temperature else {})
