@@ -60,14 +60,14 @@ def extent(spec: JobSpec, dataset: Dataset, validation: Dataset | None, queries:
     counts = [one.pair_count for one in (dataset, validation, queries) if one is not None]
     if any(count is None for count in counts):
         return None
-    n, asked = dataset.pair_count or 0, queries.pair_count or 0 if queries else 0
+    n, predictions = dataset.pair_count or 0, (queries.pair_count or 0) if queries else 0
     scored, calibration = n, 0
     if isinstance(spec.validation, ValidationFraction):
         scored = max(0, n - max(1, round(spec.validation.fraction * n)))
     elif isinstance(spec.validation, ValidationDataset) and validation is not None and spec.task == "misalignment":
         calibration = validation.pair_count or 0
-    results = asked * min(spec.queries.top, scored) if spec.queries else scored
-    return Extent(sum(count or 0 for count in counts), scored + calibration, results, asked, dataset.width or 1)
+    results = predictions * min(spec.queries.top, scored) if spec.queries else scored
+    return Extent(sum(count or 0 for count in counts), scored + calibration, results, predictions, dataset.width or 1)
 
 
 def estimate(session: Session, spec: JobSpec, named: Sequence[Dataset], extent: Extent | None) -> list[PhaseEstimate]:
@@ -83,20 +83,20 @@ def estimate(session: Session, spec: JobSpec, named: Sequence[Dataset], extent: 
 
 
 def _phase(phase: Phase, spec: JobSpec, extent: Extent, earlier: Sequence[Finished], parts: int) -> PhaseEstimate:
-    asked = spec.model_dump(mode="json")
-    size = _SIZE[phase](asked, extent)
-    found: list[tuple[float, Json]] = []  # (times as much to do, what it took then)
+    wanted = spec.model_dump(mode="json")
+    size = _SIZE[phase](wanted, extent)
+    comparable: list[tuple[float, Json]] = []  # (times as much to do, what it took then)
     reason = _NEVER
     for job in earlier:
         had = next((one for one in job.phases if one["phase"] == phase and one["version"] == phase.version), None)
-        if had is None or _ALIKE[phase](job.spec) != _ALIKE[phase](asked):
+        if had is None or _ALIKE[phase](job.spec) != _ALIKE[phase](wanted):
             continue
         if phase is Phase.ENCODE and _mostly_reused(job):
             reason = _ENCODED_BEFORE
             continue
-        found.append((size / max(_SIZE[phase](job.spec, _extent_of(job, had)), 1.0), had))
-    found.sort(key=lambda one: abs(math.log(max(one[0], 1e-9))))
-    nearest = [(times, had) for times, had in found[:_NEAREST]]
+        comparable.append((size / max(_SIZE[phase](job.spec, _extent_of(job, had)), 1.0), had))
+    comparable.sort(key=lambda one: abs(math.log(max(one[0], 1e-9))))
+    nearest = [(times, had) for times, had in comparable[:_NEAREST]]
     shards = _shards(phase, spec, extent, parts, nearest)
     if not nearest:
         return PhaseEstimate(phase, shards, None, None, None, None, reason)

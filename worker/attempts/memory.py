@@ -34,8 +34,8 @@ def peak() -> Peak:
 
 def _resident() -> int | None:
     with suppress(OSError):
-        if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
-            return int(found[1]) * 1024
+        if line := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
+            return int(line[1]) * 1024
     return None
 
 
