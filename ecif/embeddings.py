@@ -22,8 +22,9 @@ from ecif.fit.fitting import fit
 from ecif.fit.settings import FitResult, FitSettings
 from ecif.fit.watching import WatchedLoss, is_look, look_weight, mean_with_end, pair_losses
 from ecif.objective import Objective
+from ecif.over_partitions import self_influence_of
 from ecif.parameters import Params, flatten, size
-from ecif.self_influence import Directions
+from ecif.self_influence import Directions, averaged_self_influence
 from ecif.similarity import normalise
 
 _CURVATURE: Literal["gauss_newton"] = "gauss_newton"
@@ -124,7 +125,12 @@ def rank_embeddings(
     scores: dict[str, Tensor] = {}
     for places, batch in placed():
         for name, values in directions.score(objective, params, batch).items():
-            scores.setdefault(name, torch.zeros(N, dtype=torch.float64))[places] += values.double().cpu() / partitions
+            empty = torch.zeros(N, *values.shape[1:], dtype=torch.float64)
+            scores.setdefault(name, empty)[places] += values.double().cpu() / partitions
+    if "along_probes" in scores:
+        scores["self_influence"] = averaged_self_influence(scores.pop("along_probes"))
+    elif "self_influence" not in scores:
+        scores["self_influence"] = self_influence_of(objective, params, placed, torch.arange(N), curvature).cpu()
     scores["clip_score"] = (normalise(x) * normalise(y)).sum(1).double().cpu()
     loss = scores["pair_loss"]
     if watched.last_look:

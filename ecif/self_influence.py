@@ -33,16 +33,20 @@ class SelfInfluence:
     relative_standard_error: float
 
 
-def pair_gradients(objective: Objective, params: Params, batch: Batch, mode: Negative = "exact") -> Tensor:
-    """g_n = ∇(Pos_n + Neg_n) of every pair, (B, P). B backward passes: for small P only."""
+def pair_gradients(
+    objective: Objective, params: Params, batch: Batch, mode: Negative = "exact", of: Tensor | None = None
+) -> Tensor:
+    """g_n = ∇(Pos_n + Neg_n) of every pair, (B, P), or of those that `of` (m,) names, (m, P). As many backward passes:
+    for small P only."""
+    some = slice(None) if of is None else of
     if objective.closed_form(params):
         S, back = pull(objective, params, batch)
         with forward_mode(), torch.no_grad():
-            return back(jacrev(lambda moved: positive(moved) + negative(moved, mode))(S))
+            return back(jacrev(lambda moved: (positive(moved) + negative(moved, mode))[some])(S))
 
     def role_sum(p: Params) -> Tensor:
         S = objective.similarity(p, batch)
-        return positive(S) + negative(S, mode)
+        return (positive(S) + negative(S, mode))[some]
 
     with forward_mode(), torch.no_grad():
         gradients: Params = DIRECTIONS.fitting(DIRECTIONS.most, lambda size: jacrev(role_sum, chunk_size=size)(params))
@@ -82,6 +86,11 @@ def probed_self_influence(scores: BatchScores) -> SelfInfluence:
     return SelfInfluence(estimate, probed_relative_standard_error(scores.total.shape[0]))
 
 
+def averaged_self_influence(along_probes: Tensor) -> Tensor:
+    """The estimate (N,) from scores along k solved probes (N, k) that were averaged over the partitions."""
+    return along_probes.double().square().mean(1)
+
+
 def probed_relative_standard_error(probes: int) -> float:
     """√(2/k): each square is close to g_nᵀH⁻¹g_n times a χ² of one degree of freedom."""
     return math.sqrt(2 / probes)
@@ -102,12 +111,19 @@ class Directions:
     curvature: Curvature | None = None
 
     def score(self, objective: Objective, params: Params, batch: Batch, mode: Negative = "exact") -> dict[str, Tensor]:
-        """`pair_loss`, `positive_influence`, `negative_influence` and `self_influence`, (B,) each, as far as known."""
+        """`pair_loss`, `positive_influence`, `negative_influence` and `self_influence`, (B,) each, as far as known.
+
+        All are to be averaged over the partitions. With several of them `self_influence` is left out: what is squared
+        in it is averaged before (`averaged_self_influence`, `over_partitions`), and `along_probes` (B, k) is what is
+        squared of probes.
+        """
         first = len(self.validation)
         scores = score_batch(objective, params, batch, torch.cat([self.validation, self.probes]), mode)
         columns = {"pair_loss": scores.pair_loss}
         if first:
             columns |= {"positive_influence": scores.positive[0], "negative_influence": scores.negative[0]}
+        if objective.partitions > 1:
+            return columns | ({"along_probes": scores.total[first:].mT} if len(self.probes) else {})
         if len(self.probes):
             probed = BatchScores(scores.positive[first:], scores.negative[first:], scores.pair_loss, scores.clip_score)
             columns["self_influence"] = probed_self_influence(probed).value

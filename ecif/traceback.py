@@ -12,6 +12,7 @@ the eigenvalues of IᵀI are then 1 ± r, and the pseudo-inverse leaves out the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -61,15 +62,18 @@ def relative_influence_from_products(gram: Tensor, products: Tensor, norm: Tenso
     return -c.sum(-1).sign() * size
 
 
-def role_gradients(objective: Objective, params: Params, batch: Batch, mode: Negative = "exact") -> Tensor:
-    """∇Pos_n and ∇Neg_n of every pair, (B, 2, P). 2·B backward passes: for small P only.
+def role_gradients(
+    objective: Objective, params: Params, batch: Batch, mode: Negative = "exact", of: Tensor | None = None
+) -> Tensor:
+    """∇Pos_n and ∇Neg_n of every pair, (B, 2, P), or of those that `of` (m,) names, (m, 2, P). Twice as many backward
+    passes: for small P only.
 
     `-curvature.solve(...)` of its rows are the influence functions that `relative_influence` takes.
     """
 
     def roles(p: Params) -> Tensor:
         S = objective.similarity(p, batch)
-        return torch.stack([positive(S), negative(S, mode)], 1)
+        return torch.stack([positive(S), negative(S, mode)], 1)[slice(None) if of is None else of]
 
     with forward_mode(), torch.no_grad():
         gradients: Params = DIRECTIONS.fitting(DIRECTIONS.most, lambda size: jacrev(roles, chunk_size=size)(params))
@@ -86,11 +90,18 @@ def influence_gram(
 
 
 def probed_gram(probes: Tensor) -> Tensor:
-    """The same from scores of both roles (k, B, 2) along x = H⁻¹z with z of covariance I (`normal_probes`).
+    """The same from scores of both roles (k, B, 2) along x = H⁻¹z with z of covariance I (`normal_probes`), averaged
+    over the partitions.
 
     E[(H⁻¹z·a)(H⁻¹z·b)] = aᵀH⁻²b; the mean over k probes is unbiased.
     """
     return torch.einsum("kbr,kbs->brs", probes, probes) / len(probes)
+
+
+def span_relative_standard_error(probes: int) -> float:
+    """1/√(2k), of the lengths that `probed_gram` estimates, and so of what a relative influence is divided by: half of
+    √(2/k), that of their squares."""
+    return 1 / math.sqrt(2 * probes)
 
 
 def normal_probes(params: Params, k: int, seed: int) -> Tensor:
@@ -122,17 +133,15 @@ class Responsible:
 
 @dataclass(frozen=True)
 class SpanProducts:
-    """What relative influence needs of N pairs and q queries, averaged over R partitions; batches are added in place.
+    """The products of N pairs with q queries, averaged over R partitions; batches are added in place.
 
     Attributes:
         products: (q, N, 2) float64 on the CPU, (H⁻¹g)·∇Pos_n and (H⁻¹g)·∇Neg_n.
-        gram: (N, 2, 2), IᵀI of the pairs' influence functions.
         norms: (q,), ‖g‖.
         partitions: R.
     """
 
     products: Tensor
-    gram: Tensor
     norms: Tensor
     partitions: int
 
@@ -140,18 +149,20 @@ class SpanProducts:
     def start(cls, norms: Tensor, n: int, partitions: int) -> SpanProducts:
         """Before the first batch."""
         products = torch.zeros(len(norms), n, 2, dtype=torch.float64)
-        return cls(products, torch.zeros(n, 2, 2, dtype=torch.float64), norms.cpu(), partitions)
+        return cls(products, norms.cpu(), partitions)
 
-    def add(self, places: Tensor, products: Tensor, gram: Tensor) -> None:
-        """Add a batch of the pairs at `places` (B,): products (q, B, 2), gram (B, 2, 2)."""
+    def add(self, places: Tensor, products: Tensor) -> None:
+        """Add a batch of the pairs at `places` (B,): products (q, B, 2)."""
         self.products[:, places] += products.double().cpu() / self.partitions
-        self.gram[places] += gram.double().cpu() / self.partitions
 
-    def most_responsible(self, top: int, among: int) -> Responsible:
-        """The `top` pairs of each query among the first `among` of the N; without one the query's loss were lower."""
+    def most_responsible(self, gram: Tensor, top: int, among: int) -> Responsible:
+        """The `top` pairs of each query among the first `among` of the N; without one the query's loss were lower.
+
+        gram: (N, 2, 2), IᵀI of the pairs' influence functions, which are averaged over the partitions before.
+        """
         products = self.products[:, :among]
         # The influence functions carry a minus sign, and so do their products with a gradient.
-        relative = relative_influence_from_products(self.gram[:among], -products, self.norms)
+        relative = relative_influence_from_products(gram[:among].cpu(), -products, self.norms)
         order = relative.argsort(dim=1, stable=True)[:, : min(top, among)]
         positive, negative = (products[..., role].gather(1, order) for role in (0, 1))
         return Responsible(order, relative.gather(1, order), positive, negative)

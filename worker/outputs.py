@@ -361,12 +361,14 @@ class Solve:
 @dataclass(frozen=True)
 class TraceOutput(Output):
     """traced: a blob of the most responsible pairs of each query. queries: what the summary says of each. spans: how
-    the lengths of the pairs' influence were had. solve: `None` where none was needed."""
+    the lengths of the pairs' influence were had, and `probes` along how many probes; 0 where exactly. solve: `None`
+    where none was needed."""
 
     traced: str
     queries: list[Json]
     spans: str
     solve: Solve | None
+    probes: int = 0
 
 
 @dataclass(frozen=True)

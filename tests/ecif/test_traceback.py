@@ -25,6 +25,7 @@ from ecif.traceback import (
     relative_influence,
     relative_influence_from_products,
     role_gradients,
+    span_relative_standard_error,
 )
 from tests.ecif.conftest import MakeWorld
 
@@ -123,16 +124,29 @@ def test_probed_gram_matrices_are_unbiased(make_world: MakeWorld) -> None:
     torch.testing.assert_close(estimate, estimate.mT)
 
 
+def test_lengths_of_spans_have_the_stated_error(make_world: MakeWorld) -> None:
+    world, k = make_world(l2=1.0), 32
+    batch = world.batches()[0]
+    curvature = Dense.of(GaussNewton(world.objective, world.params, world.batches))
+    exact = influence_gram(world.objective, world.params, batch, curvature).diagonal(dim1=-2, dim2=-1).sqrt()
+    x = curvature.solve(normal_probes(world.params, 100 * k, seed=1)).x
+    scores = score_batch(world.objective, world.params, batch, x)
+    both = torch.stack([scores.positive, scores.negative], -1)
+    estimates = torch.stack([probed_gram(some).diagonal(dim1=-2, dim2=-1).sqrt() for some in both.split(k)])
+    off = (estimates / exact - 1).square().mean().sqrt()
+    assert float(off) == pytest.approx(span_relative_standard_error(k), rel=0.1)
+
+
 def test_the_most_responsible_pairs_come_first_whatever_the_batches() -> None:
     spans, queries = draw(6, 2, 7), draw(3, 7, seed=1)
     products, gram = torch.einsum("nrp,qp->qnr", spans, queries), spans @ spans.mT
     sums = SpanProducts.start(queries.norm(dim=1), 6, partitions=2)
     for places in (torch.tensor([4, 0, 2]), torch.tensor([5, 1, 3]), torch.arange(6)):
-        sums.add(places, products[:, places], gram[places])
-    answer = sums.most_responsible(top=2, among=5)
+        sums.add(places, products[:, places])
+    answer = sums.most_responsible(gram, top=2, among=5)
     truth = relative_influence(-spans[:5], queries)
     lowest = truth.sort(dim=1)
     torch.testing.assert_close(answer.relative_influence, lowest.values[:, :2])
     assert torch.equal(answer.places, lowest.indices[:, :2])
     torch.testing.assert_close(answer.influence, products.sum(-1).gather(1, answer.places))
-    assert sums.most_responsible(top=99, among=5).places.shape == (3, 5)
+    assert sums.most_responsible(gram, top=99, among=5).places.shape == (3, 5)

@@ -69,6 +69,7 @@ def finished(client: TestClient, work: Work, **spec: Any) -> dict[str, Any]:
 
 
 SPEC = {"objective": {"batch_size": 40, "temperature": 0.2, "l2": 0.1, "mask_duplicates": True}}
+TWO_PARTITIONS = {"objective": SPEC["objective"] | {"partitions": 2}}
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
@@ -125,11 +126,13 @@ def test_estimated_spans_come_near_the_exact_ones(
 ) -> None:
     spec, _ = data
     spec["queries"]["top"] = 120
-    exact = finished(client, work, **spec, **SPEC)
+    exact = finished(client, work, **spec, **TWO_PARTITIONS)
+    assert exact["summary"]["curvature"]["spans_relative_standard_error"] == 0
     monkeypatch.setattr("ecif.curvature.choice.LARGEST", 0)
     monkeypatch.setattr("worker.analysis.curvature.SPAN_PROBES", 600)
-    estimated = finished(client, work, **spec, **SPEC)
+    estimated = finished(client, work, **spec, **TWO_PARTITIONS)
     assert "probes" in estimated["summary"]["curvature"]["spans"]
+    assert estimated["summary"]["curvature"]["spans_relative_standard_error"] == pytest.approx(1200**-0.5)
 
     def by_key(job: dict[str, Any]) -> dict[str, float]:
         page = client.get(f"/jobs/{job['id']}/results", params={"query": "query 0", "limit": 1000}).json()
@@ -206,7 +209,7 @@ def test_a_store_of_projected_gradients_answers_as_the_model_does(client: TestCl
     spec["queries"]["top"] = 120
     found = []
     for curvature in ("gauss_newton", "projected"):
-        job = finished(client, work, **spec, **SPEC, influence={"curvature": curvature})
+        job = finished(client, work, **spec, **TWO_PARTITIONS, influence={"curvature": curvature})
         rows = client.get(f"/jobs/{job['id']}/results", params={"query": "query 3", "limit": 1000}).json()["items"]
         found.append({row["key"]: (row["relative_influence"], row["influence"]) for row in rows})
     exact, stored = (np.array([scores[key] for key in sorted(found[0])]) for scores in found)

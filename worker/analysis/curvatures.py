@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from ecif import (
@@ -124,6 +125,22 @@ def _projected(problem: Problem, damping: float) -> Projected:
     parts = (get_tensors(problem.task.blobs, out.curvature)["M"] for out in problem.view.outputs(ProjectOutput))
     on_device = (part.to(problem.device) for part in parts)
     return Projected.finish(problem.objective, projection_of(problem), on_device, damping)
+
+
+def projected_rows(problem: Problem, shard: int) -> tuple[Tensor, Tensor]:
+    """Which training pairs a shard of the projection holds, (n,), and their projected gradients (n, 2, K) float64, each
+    averaged over all partitions: `shard` is one of the first partition."""
+    outputs, partitions = problem.view.outputs(ProjectOutput), len(problem.roster.partitions)
+    own = get_tensors(problem.task.blobs, outputs[shard].store)
+    places, rows = own["places"], own["rows"].to(problem.device).double()
+    row_of = torch.full((problem.roster.n_pairs,), -1)
+    row_of[places] = torch.arange(len(places))
+    for output in outputs[len(outputs) // partitions :]:
+        problem.task.lease.check()
+        other = get_tensors(problem.task.blobs, output.store)
+        row = row_of[other["places"]]
+        rows[row[row >= 0].to(problem.device)] += other["rows"][row >= 0].to(problem.device).double()
+    return places, rows / partitions
 
 
 def bases(problem: Problem) -> Bases:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ecif.detection.flags import flag_against_clean, flag_by_estimate
 from ecif.detection.suspicion import Ranking, rank_by_influence, rank_by_suspicion, rank_for_removal, suspicion
 from ecif.fit.watching import look_weight, mean_with_end
+from ecif.self_influence import averaged_self_influence
 from store import jobs, pairs, results
 from store.blobs import Blobs
 from store.job_phases import BASELINES
@@ -117,8 +118,15 @@ def gather(blobs: Blobs, view: JobView, roster: Roster) -> dict[str, Tensor]:
         content = get_tensors(blobs, output.scores)
         places = content.pop("places")
         for name, values in content.items():
-            columns.setdefault(name, torch.zeros(roster.n_pairs, dtype=torch.float64))[places] += values
-    scores = {name: values / len(roster.partitions) for name, values in columns.items()}
+            empty = torch.zeros(roster.n_pairs, *values.shape[1:], dtype=torch.float64)
+            columns.setdefault(name, empty)[places] += values
+    # Self-influence is a square: it is of the average already, or made of it.
+    scores = {
+        name: values if name == "self_influence" else values / len(roster.partitions)
+        for name, values in columns.items()
+    }
+    if "along_probes" in scores:
+        scores["self_influence"] = averaged_self_influence(scores.pop("along_probes"))
     if _ROLES[0] in scores:
         scores["influence"] = scores[_ROLES[0]] + scores[_ROLES[1]]
     baselines = view.output(BaselinesOutput)

@@ -4,15 +4,16 @@ import torch
 from torch import Tensor
 
 from ecif import Batch, Projected, flatten, normalise, positive
+from ecif.over_partitions import self_influence_of
 from ecif.parameters import size
 from ecif.self_influence import Directions
 from store.shards import Planned
 from worker.analysis.baselines import Baselines
-from worker.analysis.curvatures import directions, per_pair, solved_curvature
+from worker.analysis.curvatures import directions, per_pair, projected_rows, solved_curvature
 from worker.analysis.problem import Problem, batch_ranges, batches_of, open_problem, pairs_of, places_of
-from worker.analysis.tensors import get_tensors, put_tensors
+from worker.analysis.tensors import put_tensors
 from worker.attempts.task import Done, Task
-from worker.outputs import CurvatureOutput, ProjectOutput, ScoreOutput
+from worker.outputs import BatchRange, CurvatureOutput, ScoreOutput
 from worker.pipeline import Planning
 
 
@@ -32,10 +33,8 @@ def run(task: Task) -> Done[ScoreOutput]:
                 columns.setdefault(name, []).append(values.double().cpu())
         tensors = {name: torch.cat(values) for name, values in columns.items()}
         tensors["places"] = torch.cat(places_of(problem))
-        if along is not None and per_pair(problem) == "projected":
-            curvature = solved_curvature(problem)
-            assert isinstance(curvature, Projected)  # noqa: S101
-            tensors["self_influence"] = _from_store(problem, curvature)
+        if along is not None:
+            tensors |= _apart(problem, along)
         blob = put_tensors(task.blobs, task.blob_name("scores.safetensors"), tensors)
         total = pairs_of(problem)
     return Done(ScoreOutput(blob, total), total)
@@ -63,11 +62,28 @@ def _score(problem: Problem, along: Directions | None, batch: Batch) -> dict[str
     return columns
 
 
-def _from_store(problem: Problem, curvature: Projected) -> Tensor:
-    """Self-influence of the pairs of this shard, in its order: the projection was cut into the same shards."""
-    projected = problem.view.outputs(ProjectOutput)[problem.task.claim.index]
-    rows = get_tensors(problem.task.blobs, projected.store)["rows"]
-    return curvature.self_influence(rows.to(problem.device)).cpu()
+def _apart(problem: Problem, along: Directions) -> dict[str, Tensor]:
+    """Self-influence where it is no matter of one batch, (n,) in the order of this shard. Of several partitions it is
+    that of all, and stands in the shards of the first."""
+    partitions, mine = len(problem.roster.partitions), BatchRange.from_json(problem.task.claim.payload)
+    if mine.partition:
+        return {}
+    if per_pair(problem) == "projected":
+        curvature = solved_curvature(problem)
+        assert isinstance(curvature, Projected)  # noqa: S101
+        _, rows = projected_rows(problem, problem.task.claim.index)
+        return {"self_influence": curvature.self_influence(rows).cpu()}
+    if along.curvature is None or partitions == 1:
+        return {}
+    value = self_influence_of(
+        problem.objective,
+        problem.params,
+        problem.placed_batches,
+        torch.cat(places_of(problem)),
+        along.curvature,
+        problem.view.spec.influence.negative,
+    )
+    return {"self_influence": value.cpu()}
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ecif.self_influence import probed_relative_standard_error
+from ecif.traceback import span_relative_standard_error
 from store.phases import Phase
 from store.shards import PhaseReport
 from worker.analysis.job_view import JobView
@@ -80,7 +81,9 @@ def _traced(view: JobView) -> Json:
     if not traced:
         return {}
     solves = [output.solve for output in traced if output.solve is not None]
-    report: Json = {"spans": traced[0].spans}
+    probes = traced[0].probes
+    error = span_relative_standard_error(probes) if probes else 0.0
+    report: Json = {"spans": traced[0].spans, "spans_relative_standard_error": error}
     if solves:
         report["iterations"] = max(solve.iterations for solve in solves)
         report["relative_residual"] = max(solve.relative_residual for solve in solves)

@@ -12,14 +12,21 @@ import torch
 from torch import Tensor
 
 from ecif import Curvature, Projected, candidate_scores, query_gradients, query_losses, score_batch
-from ecif.traceback import SpanProducts, influence_gram, probed_gram
+from ecif.over_partitions import influence_gram_of
+from ecif.traceback import SpanProducts, probed_gram
 from store import datasets
 from store.shards import Planned
 from store.specification import Queries
-from worker.analysis.curvatures import directions, per_pair, refused_curvature, solved_curvature
+from worker.analysis.curvatures import (
+    directions,
+    per_pair,
+    projected_rows,
+    refused_curvature,
+    solved_curvature,
+)
 from worker.analysis.problem import Problem, open_problem
 from worker.analysis.query_texts import QueryBatch, read_queries
-from worker.analysis.tensors import get_tensors, keeper, put_tensors, resumed
+from worker.analysis.tensors import keeper, put_tensors, resumed
 from worker.attempts.task import Done, Task
 from worker.outputs import CurvatureOutput, PlanOutput, ProjectOutput, RowRange, Solve, TraceOutput
 from worker.pipeline import Planning
@@ -64,7 +71,7 @@ def run(task: Task) -> Done[TraceOutput]:
             if isinstance(curvature, Projected)
             else _along_directions(losses_of, curvature)
         )
-        responsible = spans.products.most_responsible(queries.top, among=problem.roster.scored)
+        responsible = spans.products.most_responsible(spans.gram, queries.top, among=problem.roster.scored)
         tensors = {
             "places": responsible.places,
             "relative_influence": responsible.relative_influence,
@@ -77,6 +84,7 @@ def run(task: Task) -> Done[TraceOutput]:
             traced=put_tensors(task.blobs, task.blob_name("traced.safetensors"), tensors),
             queries=batch.report(losses),
             spans=spans.method,
+            probes=spans.probes,
             solve=spans.solve,
         )
     return Done(output, problem.roster.n_pairs)
@@ -110,29 +118,28 @@ class _Spans:
     """What the spans need of all pairs, and how it was had."""
 
     products: SpanProducts
+    gram: Tensor
     method: str
+    probes: int = 0
     solve: Solve | None = None
-
-    @classmethod
-    def start(cls, problem: Problem, norms: Tensor, method: str, solve: Solve | None = None) -> "_Spans":
-        products = SpanProducts.start(norms, problem.roster.n_pairs, len(problem.roster.partitions))
-        return cls(products, method, solve)
 
 
 def _from_store(losses: _QueryLosses, curvature: Projected) -> _Spans:
     problem, count = losses.problem, len(losses.batch.keys)
     some = range(0, count, _AT_ONCE)
     inside = torch.cat([curvature.projection.down(losses.gradients(at, at + _AT_ONCE)) for at in some])
-    spans = _Spans.start(problem, inside.norm(dim=1), "inside the projection")
+    n, partitions = problem.roster.n_pairs, len(problem.roster.partitions)
+    products = SpanProducts.start(inside.norm(dim=1), n, partitions=1)
+    gram = torch.zeros(n, 2, 2, dtype=torch.float64)
     solved, done = curvature.inside(inside), 0
-    for output in problem.view.outputs(ProjectOutput):
-        problem.task.lease.progress(done // len(problem.roster.partitions))
-        store = get_tensors(problem.task.blobs, output.store)
-        rows = store["rows"].to(problem.device).double()
+    for shard in range(len(problem.view.outputs(ProjectOutput)) // partitions):
+        problem.task.lease.progress(done)
+        places, rows = projected_rows(problem, shard)
         moved = curvature.inside(rows)
-        spans.products.add(store["places"], torch.einsum("nrk,qk->qnr", rows, solved), moved @ moved.mT)
+        products.add(places, torch.einsum("nrk,qk->qnr", rows, solved))
+        gram[places] = (moved @ moved.mT).cpu()
         done += len(rows)
-    return spans
+    return _Spans(products, gram, "inside the projection")
 
 
 def _along_directions(losses: _QueryLosses, curvature: Curvature) -> _Spans:
@@ -144,21 +151,22 @@ def _along_directions(losses: _QueryLosses, curvature: Curvature) -> _Spans:
     along, exact = solution.x, per_pair(problem) == "exact"
     if not exact:
         along = torch.cat([along, directions(problem)["spans"].to(along)])
-    method = "exact" if exact else f"estimated by {len(along) - count} random probes"
+    probes = len(along) - count
+    method = "exact" if exact else f"estimated by {probes} random probes"
     solve = Solve(solution.iterations, float(solution.relative_residual.max()), solution.converged)
-    spans = _Spans.start(problem, gradients.norm(dim=1), method, solve)
-    done, R = 0, len(problem.roster.partitions)
-    for partition in range(R):
-        for places in problem.roster.batches(partition):
-            task.lease.progress(done // R)
-            batch = problem.batch(places)
-            scores = score_batch(problem.objective, problem.params, batch, along.float(), negative)
-            both = torch.stack([scores.positive, scores.negative], -1).double()  # (k, B, 2)
-            gram = (
-                influence_gram(problem.objective, problem.params, batch, curvature, negative)
-                if exact
-                else probed_gram(both[count:])
-            )
-            spans.products.add(places, both[:count], gram)
-            done += len(places)
-    return spans
+    n, partitions, done = problem.roster.n_pairs, len(problem.roster.partitions), 0
+    products = SpanProducts.start(gradients.norm(dim=1), n, partitions)
+    along_probes = torch.zeros(probes, n, 2, dtype=torch.float64)
+    for places, batch in problem.placed_batches():
+        task.lease.progress(done // partitions)
+        scores = score_batch(problem.objective, problem.params, batch, along.float(), negative)
+        both = torch.stack([scores.positive, scores.negative], -1).double().cpu()  # (k, B, 2)
+        products.add(places, both[:count])
+        along_probes[:, places] += both[count:] / partitions
+        done += len(places)
+    if not exact:
+        return _Spans(products, probed_gram(along_probes), method, probes, solve)
+    gram = influence_gram_of(
+        problem.objective, problem.params, problem.placed_batches, torch.arange(n), curvature, negative
+    )
+    return _Spans(products, gram, method, solve=solve)
