@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ecif.batches import generator
 from ecif.similarity import normalise
 
 
@@ -54,39 +55,56 @@ def lemon(
     gamma: float = 5.0,
     tau_1: float = 0.1,
     tau_2: float = 5.0,
-    chunk: int = 1024,
+    most: int | None = None,
+    seed: int = 0,
 ) -> Tensor:
-    """Suspicion of n pairs, (n,), from embeddings (n, E); chunk rows of the (n, n) distances at a time.
+    """Suspicion of n pairs, (n,), from embeddings (n, E). Neighbours that are equally near weigh the same.
+
+    Args:
+        most: neighbours are looked for among so many pairs, drawn from the seed; None: among all.
 
     Raises:
         ValueError: shapes that differ, or fewer than two pairs.
     """
-    if images.shape != texts.shape or images.ndim != 2 or images.shape[0] < 2:
+    n = images.shape[0]
+    if images.shape != texts.shape or images.ndim != 2 or n < 2:
         raise ValueError("images and texts must be (n, E) alike, n ≥ 2")
     x, y = normalise(images), normalise(texts)
-    own = 1 - (x * y).sum(1)
-    k = min(k, x.shape[0] - 1)
-    trusted = torch.exp(-tau_2 * own)
-    across = _disagreement(x, y, trusted, k, tau_1, chunk)
-    back = _disagreement(y, x, trusted, k, tau_1, chunk)
-    return own + beta * across + gamma * back
+    among = torch.arange(n, device=x.device)
+    if most is not None and n > most:
+        among = torch.randperm(n, generator=generator(seed, -60))[:most].sort().values.to(x.device)
+    column = torch.full((n,), -1, dtype=torch.int64, device=x.device)
+    column[among] = torch.arange(len(among), device=x.device)
+    own = 1 - torch.linalg.vecdot(x, y)
+    k, trusted = min(k, len(among) - 1), torch.exp(-tau_2 * own[among])
+    parts = []
+    for rows in torch.split(torch.arange(n, device=x.device), max(1, _ELEMENTS // len(among))):
+        shows, says = x[rows] @ x[among].mT, y[rows] @ y[among].mT
+        self_too = column[rows] >= 0
+        mine = torch.arange(len(rows), device=x.device)[self_too], column[rows][self_too]
+        across = _disagreement(shows, says, mine, trusted, k, tau_1)
+        parts.append(beta * across + gamma * _disagreement(says, shows, mine, trusted, k, tau_1))
+    return own + torch.cat(parts)
 
+
+_ELEMENTS = 1 << 22  # of cosines at a time
 
 _EQUAL = 1e-6
 """Cosines of float32 that differ by less are those of equal neighbours, but for rounding."""
 
 
-def _disagreement(here: Tensor, there: Tensor, trusted: Tensor, k: int, tau_1: float, chunk: int) -> Tensor:
-    """mean_j d(there, there_j)·e^{−τ₁ d(here, here_j)}·trusted_j over the k nearest in `here`, (n,)."""
-    parts = []
-    for start in range(0, here.shape[0], chunk):
-        rows = slice(start, start + chunk)
-        cosine = here[rows] @ here.mT
-        cosine[torch.arange(cosine.shape[0]), torch.arange(start, start + cosine.shape[0])] = -torch.inf
-        last = cosine.topk(k, dim=1).values[:, -1:]
-        nearer, tied = cosine > last + _EQUAL, (cosine - last).abs() <= _EQUAL
-        room = (k - nearer.sum(1, keepdim=True)) / tied.sum(1, keepdim=True)
-        share = torch.where(tied, room, nearer.to(cosine))
-        terms = (1 - there[rows] @ there.mT) * torch.exp(-tau_1 * (1 - cosine)) * trusted
-        parts.append((share * terms).sum(1) / k)
-    return torch.cat(parts)
+def _disagreement(
+    here: Tensor, there: Tensor, mine: tuple[Tensor, Tensor], trusted: Tensor, k: int, tau_1: float
+) -> Tensor:
+    """mean_j d(there, there_j)·e^{−τ₁ d(here, here_j)}·trusted_j over the k nearest in `here`, (rows,); here, there:
+    cosines (rows, pairs); mine: where a pair meets itself."""
+    cosine = here.clone()
+    cosine[mine] = -torch.inf
+    last = cosine.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+    near = cosine >= last - _EQUAL
+    tied = near & (cosine <= last + _EQUAL)
+    count = tied.sum(1, keepdim=True)
+    room = (k - (near.sum(1, keepdim=True) - count)) / count
+    terms = (1 - there) * torch.exp(tau_1 * (cosine - 1)).mul_(trusted)
+    shared: Tensor = (terms * torch.where(tied, room, near.to(terms))).sum(1) / k
+    return shared
