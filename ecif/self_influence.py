@@ -3,6 +3,10 @@
 Exact: per-pair gradients and a solve for each. By probes: for z of covariance H, x = H⁻¹z has covariance H⁻¹, so
 ``E[(g_n·x)²] = g_nᵀH⁻¹g_n``; the mean over k probes is unbiased, never negative, costs k solves and one forward
 pass, and has relative standard error √(2/k) (z is a sum over many pairs, hence close to normal).
+
+The Hessian has no square root to draw z from. With z of the covariance G of Gauss-Newton, x = H⁻¹z and its partner
+y = G⁻¹z have the cross-covariance H⁻¹GG⁻¹ = H⁻¹, so ``E[(g_n·x)(g_n·y)]`` is right too; its relative standard error is
+√((1 + 1/ρ²)/k), ρ being the correlation of the two factors, and a single estimate may be below 0.
 """
 
 from __future__ import annotations
@@ -86,9 +90,11 @@ def probed_self_influence(scores: BatchScores) -> SelfInfluence:
     return SelfInfluence(estimate, probed_relative_standard_error(scores.total.shape[0]))
 
 
-def averaged_self_influence(along_probes: Tensor) -> Tensor:
-    """The estimate (N,) from scores along k solved probes (N, k) that were averaged over the partitions."""
-    return along_probes.double().square().mean(1)
+def averaged_self_influence(along_probes: Tensor, along_partners: Tensor | None = None) -> Tensor:
+    """The estimate (N,) from scores along k solved probes (N, k), and their partners if they have any, that were
+    averaged over the partitions."""
+    other = along_probes if along_partners is None else along_partners
+    return (along_probes.double() * other.double()).mean(1)
 
 
 def probed_relative_standard_error(probes: int) -> float:
@@ -104,29 +110,33 @@ class Directions:
         validation: (0 or 1, P), w = H⁻¹∇L_val.
         probes: (k, P), solved probes, for an estimate of self-influence.
         curvature: for exact self-influence instead, where the model is small.
+        partners: (k, P), of the probes, where they have any.
     """
 
     validation: Tensor
     probes: Tensor
     curvature: Curvature | None = None
+    partners: Tensor | None = None
 
     def score(self, objective: Objective, params: Params, batch: Batch, mode: Negative = "exact") -> dict[str, Tensor]:
         """`pair_loss`, `positive_influence`, `negative_influence` and `self_influence`, (B,) each, as far as known.
 
         All are to be averaged over the partitions. With several of them `self_influence` is left out: what is squared
-        in it is averaged before (`averaged_self_influence`, `over_partitions`), and `along_probes` (B, k) is what is
-        squared of probes.
+        in it is averaged before (`averaged_self_influence`, `over_partitions`), and `along_probes` and
+        `along_partners` (B, k) are what is multiplied of probes.
         """
-        first = len(self.validation)
-        scores = score_batch(objective, params, batch, torch.cat([self.validation, self.probes]), mode)
+        first, last = len(self.validation), len(self.validation) + len(self.probes)
+        partners = self.probes[:0] if self.partners is None else self.partners
+        scores = score_batch(objective, params, batch, torch.cat([self.validation, self.probes, partners]), mode)
         columns = {"pair_loss": scores.pair_loss}
         if first:
             columns |= {"positive_influence": scores.positive[0], "negative_influence": scores.negative[0]}
+        along = {"along_probes": scores.total[first:last].mT, "along_partners": scores.total[last:].mT}
+        along = {name: values for name, values in along.items() if values.shape[1]}
         if objective.partitions > 1:
-            return columns | ({"along_probes": scores.total[first:].mT} if len(self.probes) else {})
-        if len(self.probes):
-            probed = BatchScores(scores.positive[first:], scores.negative[first:], scores.pair_loss, scores.clip_score)
-            columns["self_influence"] = probed_self_influence(probed).value
+            return columns | along
+        if along:
+            columns["self_influence"] = averaged_self_influence(**along)
         elif self.curvature is not None:
             columns["self_influence"] = exact_self_influence(objective, params, batch, self.curvature, mode).value
         return columns

@@ -57,6 +57,8 @@ def run(task: Task) -> Done[CurvatureOutput]:
             count = PROBES[method]
             drawn = draw_probes(problem, curvature, damping.value)
             (ready if drawn.solved else sides.rows)["probes"] = drawn.rows
+            if drawn.partners is not None:
+                ready["partners"] = drawn.partners.float()
         like = torch.zeros(0, size(problem.params), dtype=torch.float64, device=problem.device)
         rhs = sides.stacked(like)
         with refused_curvature(problem.view.spec.influence.curvature):

@@ -126,7 +126,9 @@ def gather(blobs: Blobs, view: JobView, roster: Roster) -> dict[str, Tensor]:
         for name, values in columns.items()
     }
     if "along_probes" in scores:
-        scores["self_influence"] = averaged_self_influence(scores.pop("along_probes"))
+        scores["self_influence"] = averaged_self_influence(
+            scores.pop("along_probes"), scores.pop("along_partners", None)
+        )
     if _ROLES[0] in scores:
         scores["influence"] = scores[_ROLES[0]] + scores[_ROLES[1]]
     baselines = view.output(BaselinesOutput)
