@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
+from ecif.at_once import DIRECTIONS
 from ecif.batches import Batch, generator
 from ecif.curvature.base import Curvature
 from ecif.curvature.gauss_newton import sample_root
-from ecif.linearise import AT_ONCE, forward_mode, pull
+from ecif.linearise import forward_mode, pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, row_dot, size
 from ecif.roles import Negative, negative, positive
@@ -52,7 +53,7 @@ def pair_gradients(
         return (positive(S) + negative(S, mode))[some]
 
     with forward_mode(), torch.no_grad():
-        gradients: Params = jacrev(role_sum, chunk_size=AT_ONCE)(params)
+        gradients: Params = DIRECTIONS.fitting(DIRECTIONS.most, lambda size: jacrev(role_sum, chunk_size=size)(params))
     return flatten(gradients, leading=1)
 
 

@@ -13,9 +13,9 @@ from ecif.fit.watching import look_weight, mean_with_end
 from ecif.self_influence import averaged_self_influence
 from store import jobs, pairs, results
 from store.blobs import Blobs
+from store.job_phases import BASELINES
 from store.shards import Planned
 from worker.analysis import summary
-from worker.analysis.baselines import METHODS
 from worker.analysis.job_view import JobView
 from worker.analysis.models import starts_from_nothing
 from worker.analysis.roster import Roster
@@ -31,7 +31,7 @@ _COLUMNS_OF = {
     "ecif": ("influence", *_ROLES, "self_influence"),
     "clip_score": ("clip_score",),
     "pair_loss": ("pair_loss",),
-    **{method: (method,) for method in METHODS},
+    **{method: (method,) for method in BASELINES},
 }
 
 

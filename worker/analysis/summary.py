@@ -162,7 +162,8 @@ def _stationarity(view: JobView) -> list[str]:
 
 
 def phase(report: PhaseReport, pairs: int) -> Json:
-    """How long a phase took and how fast it was. A pass or an epoch goes over every pair."""
+    """How long a phase took, how fast it was and how much memory a shard had at most. A pass or an epoch goes over
+    every pair."""
     handled = report.units * pairs if report.phase in (Phase.FIT, Phase.CURVATURE) else report.units
     return {
         "phase": report.phase,
@@ -171,6 +172,8 @@ def phase(report: PhaseReport, pairs: int) -> Json:
         "seconds": round(report.seconds, 3),
         "pairs": handled,
         "pairs_per_second": round(handled / report.seconds, 1) if report.seconds else None,
+        "memory_bytes": report.memory_bytes,
+        "device_memory_bytes": report.device_memory_bytes,
     }
 
 
