@@ -28,6 +28,7 @@ SortKey = Literal[
     "trak",
     "ekfac_if",
     "lemon",
+    "leave_one_out",
     "suspicion",
     "p_value",
     "q_value",
@@ -63,6 +64,9 @@ class ResultOut(BaseModel):
     trak: float | None = Field(description="as influence: positive-role margins, random projection, Fisher inverse")
     ekfac_if: float | None = Field(description="as influence: positive role, EKFAC curvature")
     lemon: float | None = Field(description="disagreement with the nearest neighbours; high is suspicious")
+    leave_one_out: float | None = Field(
+        description="the pair's own loss where the fit did not have it; high is suspicious"
+    )
     suspicion: float | None = Field(description="how likely the pair is misaligned; `summary.ranked_by` says how")
     p_value: float | None
     q_value: float | None

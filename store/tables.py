@@ -321,6 +321,8 @@ class Shard(Base):
     checkpoint: Mapped[Json | None]  # from which a next attempt goes on
     output: Mapped[Json | None]
     kept_bytes: Mapped[int] = mapped_column(server_default=text("0"))  # of the blobs that it has left
+    memory_bytes: Mapped[int | None]  # the most that its process had
+    device_memory_bytes: Mapped[int | None]  # and that it had of a GPU
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]  # of the current attempt
@@ -365,6 +367,7 @@ SCORES = (
     "trak",
     "ekfac_if",
     "lemon",
+    "leave_one_out",
     "suspicion",
     "p_value",
     "q_value",
@@ -406,6 +409,7 @@ class Result(Base):
     trak: Mapped[float | None]
     ekfac_if: Mapped[float | None]
     lemon: Mapped[float | None]
+    leave_one_out: Mapped[float | None]
     suspicion: Mapped[float | None]
     p_value: Mapped[float | None]
     q_value: Mapped[float | None]
