@@ -9,7 +9,7 @@ section of ``docs/design.md``             files
 4 curvature and damping                   curvature/, solve/
 5 no per-pair gradients                   linearise, roles, scoring, per_pair, self_influence
 6 the baselines                           methods/
-7 from scores to decisions                detection/, fit/watching; embeddings: a whole job in one call
+7 from scores to decisions                detection/; embeddings: a whole job in one call
 8 trace-back                              traceback
 9 removal without retraining              scoring
 10 the fit                                fit/
@@ -39,8 +39,9 @@ from ecif.curvature.damping import DampingChoice, Spectrum, choose_damping, spec
 from ecif.curvature.projection import Projection
 from ecif.datamodelling import DatamodellingScore, datamodelling_score, random_subsets
 from ecif.detection.conformal import Discoveries, clean_pairs_needed, conformal_p_values, discoveries
-from ecif.detection.noise_rate import NoiseEstimate, estimate_noise_rate
-from ecif.detection.suspicion import fractional_ranks, fuse_ranks
+from ecif.detection.learned import Learned, learn_suspicion
+from ecif.detection.noise_rate import estimate_noise_rate
+from ecif.detection.suspicion import fractional_ranks
 from ecif.embeddings import EmbeddingRanking, rank_embeddings
 from ecif.fit import OnEpoch, fit
 from ecif.fit.settings import FitResult, FitSettings
@@ -88,10 +89,10 @@ __all__ = [
     "GaussNewton",
     "Hessian",
     "Identity",
+    "Learned",
     "Matrix",
     "Negative",
     "NegativeCurvature",
-    "NoiseEstimate",
     "NotConverged",
     "Objective",
     "OnEpoch",
@@ -107,11 +108,13 @@ __all__ = [
     "State",
     "candidate_scores",
     "choose_damping",
+    "clean_pairs_needed",
     "conformal_p_values",
     "conjugate_gradients",
     "cut_batches",
     "datamodelling_score",
     "dense_matrix",
+    "discoveries",
     "estimate_noise_rate",
     "exact_self_influence",
     "exclude",
@@ -120,7 +123,7 @@ __all__ = [
     "flatten",
     "forward_mode",
     "fractional_ranks",
-    "fuse_ranks",
+    "learn_suspicion",
     "negative",
     "negative_derivative",
     "normalise",

@@ -1,4 +1,4 @@
-"""How many of the flagged are wrong, at most, in the run at hand: bounds from clean pairs (`docs/design.md`, section 7).
+"""How many of the flagged are right after all, at most, in the run at hand (`docs/design.md`, section 7).
 
 Higher score = more suspicious. Of n₀ right pairs that are scored and m clean ones that calibrate, all exchangeable, let
 V_k be how many scored ones stand above the (k+1)-th highest of the calibration. Its law depends on n₀ and m alone

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ecif.fit.watching import pair_losses
 from torch import Tensor
 
 from ecif import Batch, Dense, GaussNewton, Objective, Params, cut_batches
 from ecif.curvature.choice import from_products
 from ecif.curvature.dense import dense_matrix
-from ecif.fit.watching import pair_losses
 from ecif.heads import MOST_STACKED, AtParams, loss_cotangent, stacked
 from ecif.linearise import pull, push
 from ecif.roles import positive

@@ -50,7 +50,7 @@ def methods(view: JobView) -> Json:
         report["encoding"] = _encoding(encoded)
     fitted = view.output(FitOutput)
     if fitted is not None:
-        report["fit"] = _without(fitted.as_json(), "params", "losses", "checkpoints", "last_look", "look_weight")
+        report["fit"] = _without(fitted.as_json(), "params", "checkpoints")
     solved = view.output(CurvatureOutput)
     if solved is not None:
         report["curvature"] = _without(solved.as_json(), "kept", "self_influence") | _traced(view)
