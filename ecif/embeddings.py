@@ -36,7 +36,8 @@ class EmbeddingRanking:
     """What was computed of n pairs; all tensors are on the CPU, float64 unless said otherwise.
 
     Attributes:
-        suspicion: (n,) log-odds up to a constant, higher = more likely wrong; order: (n,) int64, the most suspicious first.
+        suspicion: (n,) log-odds up to a constant, higher = more likely wrong.
+        order: (n,) int64, the most suspicious first.
         flags: which pairs to drop, and with what promise.
         scores: (n,) each: `clip_score` before the fit, `pair_loss` and `self_influence` after it; with a clean set also
             `influence` = `positive_influence` + `negative_influence`, the change of the mean validation loss when the
