@@ -6,8 +6,8 @@ V_k be how many scored ones stand above the (k+1)-th highest of the calibration.
 confidence over the draw of clean set and data therefore bound the false discovery proportion of every threshold, which
 is b_k/R_k for R_k flagged pairs, and of whichever is chosen after looking. This holds for scores that depend on both
 sets alike (Gazin, Blanchard and Roquain 2024, *Transductive conformal inference with adaptive scores*, arXiv
-2310.18108; the mean alone, over many runs, is what Benjamini and Hochberg's procedure controls). As what is flagged beyond b_k is
-wrong, n₀ ≤ n − max(R_k − b_k) on the same event, which adapts to the share of wrong pairs.
+2310.18108; the mean alone, over many runs, is what Benjamini and Hochberg's procedure controls). As what is flagged
+beyond b_k is wrong, n₀ ≤ n − max(R_k − b_k) on the same event, which adapts to the share of wrong pairs.
 
 Departure: the bounds' common level is set by simulation of the joint law, where that paper has a closed form of
 Dvoretzky, Kiefer and Wolfowitz's type, which is loose where it counts, among the few most suspicious.
@@ -92,15 +92,15 @@ def bounds(n: int, m: int, confidence: float, ranks: Tensor) -> Tensor:
 
 
 def clean_pairs_needed(scores: Tensor, calibration: Tensor, rate: float, confidence: float) -> int | None:
-    """At least how many clean pairs, about, would flag something at this rate, if more of them scored as these do; None where a
-    hundred times as many would not."""
+    """At least how many clean pairs, about, would flag something at this rate, if more of them scored as these do; None
+    where a hundred times as many would not."""
     m = _check(scores, calibration)
     ranks = _grid(m)
     _, above = _thresholds(scores, calibration, ranks)
     more = m
     while more <= 100 * m:
         more = more * 3 // 2 + 1
-        # At the same threshold as many times more calibration pairs stand above it; above all of them now, still none.
+        # At the same threshold as many times more calibration pairs stand above; above all of them now, still none.
         expected = (ranks * more // m).clamp(max=_DEEPEST)
         if bool((bounds(scores.numel(), more, confidence, expected) <= rate * above).any()):
             return more

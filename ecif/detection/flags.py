@@ -59,7 +59,9 @@ def flag_against_clean(
     if not bool(flagged.any()):
         needed = clean_pairs_needed(suspicion, calibration, rate, confidence)
         more = (
-            f"at least about {needed:,} would be needed" if needed else "more of them would not help: right pairs score as high"
+            f"at least about {needed:,} would be needed"
+            if needed
+            else "more of them would not help: right pairs score as high"
         )
         warning = (
             f"nothing is flagged: {m} clean pairs cannot show, with a confidence of {confidence:g}, that at most "

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 _LEAST: Final = 20  # pairs above a threshold, of both kinds, for a share to mean something
+_FIRM: Final = 0.2  # and that share of the injected ones: the least of many shaky ratios would be too low
 
 
 def estimate_noise_rate(suspicion: Tensor, injected: Tensor) -> float | None:
@@ -27,7 +28,7 @@ def estimate_noise_rate(suspicion: Tensor, injected: Tensor) -> float | None:
     thresholds = suspicion.sort(descending=True).values
     own = torch.arange(1, n + 1, dtype=torch.float64, device=suspicion.device)
     above = m - torch.searchsorted(injected.sort().values, thresholds.contiguous())
-    firm = (own >= _LEAST) & (above >= _LEAST)
+    firm = (own >= _LEAST) & (above >= max(_LEAST, _FIRM * m))
     if not bool(firm.any()):
         return None
     return min(1.0, float(((own / n) / (above / m))[firm].min()))

@@ -99,7 +99,7 @@ def test_the_noise_rate_is_told_by_what_was_injected() -> None:
 def test_flags_by_estimate_stand_out_further_than_right_pairs_scatter() -> None:
     g = torch.Generator().manual_seed(0)
     scores = torch.cat([torch.randn(800, generator=g), torch.randn(200, generator=g) + 5])
-    flags = flag_by_estimate(scores, 0.05, injected=torch.randn(100, generator=g) + 5)
+    flags = flag_by_estimate(scores, 0.05, injected=torch.randn(400, generator=g) + 5)
     assert flags.method == "estimate"
     assert flags.p_value is None
     assert flags.noise_rate == pytest.approx(0.2, abs=0.06)

@@ -20,7 +20,7 @@ from worker.analysis.roster import Roster
 from worker.analysis.summary import describe
 from worker.analysis.tensors import get_tensors, put_tensors
 from worker.attempts.task import Done, Task
-from worker.outputs import BaselinesOutput, Json, PlanOutput, RankOutput, ScoreOutput, TraceOutput
+from worker.outputs import BaselinesOutput, DetectOutput, Json, PlanOutput, RankOutput, ScoreOutput, TraceOutput
 from worker.pipeline import Planning
 
 _ROLES = ("positive_influence", "negative_influence")
