@@ -11,7 +11,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 Json = dict[str, Any]
-_COLUMNS = ("rank", "key", "caption", "suspicion", "influence", "self_influence", "clip_score", "flagged")
+_COLUMNS = (
+    "rank",
+    "key",
+    "caption",
+    "suspicion",
+    "influence",
+    "self_influence",
+    "clip_score",
+    "flagged",
+    "better_caption",
+    "exchanged_with",
+)
 
 
 class Shown:
