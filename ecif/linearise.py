@@ -19,6 +19,7 @@ from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ecif import heads
+from ecif.at_once import DIRECTIONS
 from ecif.batches import Batch
 from ecif.objective import Objective
 from ecif.parameters import Params, flatten, unflatten
@@ -50,11 +51,10 @@ def _load() -> None:
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
-AT_ONCE = 32  # directions mapped over together: memory grows with it, the shared primal gets cheaper
 _NUMBERS = 2**26  # that directions made for such a mapping may hold: 512 MiB in float64
 
 
-def directions_at_once(parameters: int, most: int = AT_ONCE) -> int:
+def directions_at_once(parameters: int, most: int = DIRECTIONS.most) -> int:
     """How many directions (P,) are made at a time: `most`, or fewer where there are many parameters."""
     return max(1, min(most, _NUMBERS // parameters))
 
@@ -78,7 +78,7 @@ def push(objective: Objective, params: Params, batch: Batch, directions: Tensor)
         if directions.shape[0] == 1:  # spares models the batching rules of vmap
             S, dS = along({name: tensor[0] for name, tensor in tangents.items()})
             return S, dS[None]
-        S, dS = vmap(along, chunk_size=AT_ONCE)(tangents)
+        S, dS = DIRECTIONS.fitting(len(directions), lambda size: vmap(along, chunk_size=size)(tangents))
     return S[0], dS
 
 
@@ -95,6 +95,8 @@ def pull(objective: Objective, params: Params, batch: Batch) -> tuple[Tensor, Ca
         with forward_mode(), torch.no_grad():
             if cotangents.shape[0] == 1:
                 return flatten(reverse(cotangents[0])[0])[None]
-            return flatten(vmap(reverse, chunk_size=AT_ONCE)(cotangents)[0], leading=1)
+            return DIRECTIONS.fitting(
+                len(cotangents), lambda size: flatten(vmap(reverse, chunk_size=size)(cotangents)[0], leading=1)
+            )
 
     return S, back

@@ -3,6 +3,10 @@
 Exact: per-pair gradients and a solve for each. By probes: for z of covariance H, x = H⁻¹z has covariance H⁻¹, so
 ``E[(g_n·x)²] = g_nᵀH⁻¹g_n``; the mean over k probes is unbiased, never negative, costs k solves and one forward
 pass, and has relative standard error √(2/k) (z is a sum over many pairs, hence close to normal).
+
+The Hessian has no square root to draw z from. With z of the covariance G of Gauss-Newton, x = H⁻¹z and its partner
+y = G⁻¹z have the cross-covariance H⁻¹GG⁻¹ = H⁻¹, so ``E[(g_n·x)(g_n·y)]`` is right too; its relative standard error is
+√((1 + 1/ρ²)/k), ρ being the correlation of the two factors, and a single estimate may be below 0.
 """
 
 from __future__ import annotations
@@ -14,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
+from ecif.at_once import DIRECTIONS
 from ecif.batches import Batch, generator
 from ecif.curvature.base import Curvature
 from ecif.curvature.gauss_newton import sample_root
-from ecif.linearise import AT_ONCE, forward_mode, pull
+from ecif.linearise import forward_mode, pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, row_dot, size
 from ecif.roles import Negative, negative, positive
@@ -48,7 +53,7 @@ def pair_gradients(
         return (positive(S) + negative(S, mode))[some]
 
     with forward_mode(), torch.no_grad():
-        gradients: Params = jacrev(role_sum, chunk_size=AT_ONCE)(params)
+        gradients: Params = DIRECTIONS.fitting(DIRECTIONS.most, lambda size: jacrev(role_sum, chunk_size=size)(params))
     return flatten(gradients, leading=1)
 
 
@@ -85,9 +90,11 @@ def probed_self_influence(scores: BatchScores) -> SelfInfluence:
     return SelfInfluence(estimate, probed_relative_standard_error(scores.total.shape[0]))
 
 
-def averaged_self_influence(along_probes: Tensor) -> Tensor:
-    """The estimate (N,) from scores along k solved probes (N, k) that were averaged over the partitions."""
-    return along_probes.double().square().mean(1)
+def averaged_self_influence(along_probes: Tensor, along_partners: Tensor | None = None) -> Tensor:
+    """The estimate (N,) from scores along k solved probes (N, k), and their partners if they have any, that were
+    averaged over the partitions."""
+    other = along_probes if along_partners is None else along_partners
+    return (along_probes.double() * other.double()).mean(1)
 
 
 def probed_relative_standard_error(probes: int) -> float:
@@ -103,29 +110,33 @@ class Directions:
         validation: (0 or 1, P), w = H⁻¹∇L_val.
         probes: (k, P), solved probes, for an estimate of self-influence.
         curvature: for exact self-influence instead, where the model is small.
+        partners: (k, P), of the probes, where they have any.
     """
 
     validation: Tensor
     probes: Tensor
     curvature: Curvature | None = None
+    partners: Tensor | None = None
 
     def score(self, objective: Objective, params: Params, batch: Batch, mode: Negative = "exact") -> dict[str, Tensor]:
         """`pair_loss`, `positive_influence`, `negative_influence` and `self_influence`, (B,) each, as far as known.
 
         All are to be averaged over the partitions. With several of them `self_influence` is left out: what is squared
-        in it is averaged before (`averaged_self_influence`, `over_partitions`), and `along_probes` (B, k) is what is
-        squared of probes.
+        in it is averaged before (`averaged_self_influence`, `over_partitions`), and `along_probes` and
+        `along_partners` (B, k) are what is multiplied of probes.
         """
-        first = len(self.validation)
-        scores = score_batch(objective, params, batch, torch.cat([self.validation, self.probes]), mode)
+        first, last = len(self.validation), len(self.validation) + len(self.probes)
+        partners = self.probes[:0] if self.partners is None else self.partners
+        scores = score_batch(objective, params, batch, torch.cat([self.validation, self.probes, partners]), mode)
         columns = {"pair_loss": scores.pair_loss}
         if first:
             columns |= {"positive_influence": scores.positive[0], "negative_influence": scores.negative[0]}
+        along = {"along_probes": scores.total[first:last].mT, "along_partners": scores.total[last:].mT}
+        along = {name: values for name, values in along.items() if values.shape[1]}
         if objective.partitions > 1:
-            return columns | ({"along_probes": scores.total[first:].mT} if len(self.probes) else {})
-        if len(self.probes):
-            probed = BatchScores(scores.positive[first:], scores.negative[first:], scores.pair_loss, scores.clip_score)
-            columns["self_influence"] = probed_self_influence(probed).value
+            return columns | along
+        if along:
+            columns["self_influence"] = averaged_self_influence(**along)
         elif self.curvature is not None:
             columns["self_influence"] = exact_self_influence(objective, params, batch, self.curvature, mode).value
         return columns

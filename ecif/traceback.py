@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vjp, vmap
 
+from ecif.at_once import DIRECTIONS
 from ecif.batches import Batch
-from ecif.linearise import AT_ONCE, forward_mode
+from ecif.linearise import forward_mode
 from ecif.objective import Objective
 from ecif.parameters import Params, flatten, size
 from ecif.roles import Negative, negative, positive
@@ -75,7 +76,7 @@ def role_gradients(
         return torch.stack([positive(S), negative(S, mode)], 1)[slice(None) if of is None else of]
 
     with forward_mode(), torch.no_grad():
-        gradients: Params = jacrev(roles, chunk_size=AT_ONCE)(params)
+        gradients: Params = DIRECTIONS.fitting(DIRECTIONS.most, lambda size: jacrev(roles, chunk_size=size)(params))
     return flatten(gradients, leading=2)
 
 
@@ -207,4 +208,4 @@ def query_gradients(
     with forward_mode(), torch.no_grad():
         reverse = vjp(losses, params)[1]
         each = torch.eye(len(true), device=true.device, dtype=next(iter(params.values())).dtype)
-        return flatten(vmap(reverse, chunk_size=32)(each)[0], leading=1)
+        return DIRECTIONS.fitting(len(each), lambda size: flatten(vmap(reverse, chunk_size=size)(each)[0], leading=1))

@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--model", metavar="ARCHITECTURE[:PRETRAINED]", help="an open_clip model")
     submit.add_argument("--spec", default="{}", help="more of the specification: JSON, or @FILE")
     submit.add_argument("--notify", metavar="URL", help="is told, by a signed POST, when the job has ended")
+    submit.add_argument("--dry-run", action="store_true", help="only say what it would take; DATA and VAL are ids")
     submit.add_argument("--wait", action="store_true", help="until the job ended")
     submit.add_argument("--timeout", type=float, metavar="SECONDS", help="to wait at most")
 
@@ -115,8 +116,11 @@ def _submit(client: Client, shown: Shown, options: argparse.Namespace) -> int:
         if options.validation.endswith("%"):
             spec["validation"] = {"fraction": float(options.validation[:-1]) / 100}
         else:
-            spec["validation"] = {"dataset": _dataset(client, shown, options.validation)}
-    spec["dataset"] = _dataset(client, shown, options.data)
+            spec["validation"] = {"dataset": _dataset(client, shown, options.validation, options.dry_run)}
+    spec["dataset"] = _dataset(client, shown, options.data, options.dry_run)
+    if options.dry_run:
+        shown.estimate(client.estimate(spec))
+        return 0
     job = client.submit(spec)
     shown.say(f"job {job['id']}")
     if options.wait:
@@ -135,7 +139,9 @@ def _spec(text: str) -> Json:
     return spec
 
 
-def _dataset(client: Client, shown: Shown, named: str) -> str:
+def _dataset(client: Client, shown: Shown, named: str, only_by_id: bool = False) -> str:
+    if only_by_id and ("://" in named or Path(named).is_file()):
+        raise UsageError(f"{named}: a dry run uploads and fetches nothing; name a dataset by its id")
     if "://" in named:
         dataset = client.refer(named)
     elif Path(named).is_file():

@@ -64,6 +64,11 @@ class Client:
         """POST a job on datasets that are named by id."""
         return self._once(lambda headers: self._http.post("/jobs", json=spec, headers=headers))
 
+    def estimate(self, spec: Json) -> Json:
+        """What `submit` would take, by jobs that were; nothing is made."""
+        ask = {"dry_run": "true"}
+        return self._answered(lambda: self._http.post("/jobs", json=spec, params=ask)).json()  # type: ignore[no-any-return]
+
     def dataset(self, dataset_id: str) -> Json:
         return self._get(f"/datasets/{dataset_id}").json()  # type: ignore[no-any-return]
 

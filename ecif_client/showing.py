@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 Json = dict[str, Any]
+_MEMORY = ("memory_bytes", "device_memory_bytes")
 _COLUMNS = (
     "rank",
     "key",
@@ -60,6 +61,20 @@ class Shown:
             table.add_row(*(_cell(row[name]) for name in names))
         self._console.print(table)
 
+    def estimate(self, estimated: Json) -> None:
+        """What a job would take: a row for each phase."""
+        if self._json:
+            print(json.dumps(estimated), file=self._out)
+            return
+        table = Table(box=None)
+        for name in ("phase", "shards", "seconds", "memory", "GPU memory", "based on"):
+            table.add_column(name, justify="left" if name in ("phase", "based on") else "right")
+        for phase in estimated["phases"]:
+            based = f"{phase['based_on']} finished" if phase["based_on"] else phase["reason"]
+            table.add_row(phase["phase"], _cell(phase["shards"]), *_taken(phase), based)
+        table.add_row("all", "", *_taken(estimated), "")
+        self._console.print(table)
+
     @contextmanager
     def following(self) -> Iterator[Callable[[Json], None]]:
         """Show a job as it goes on."""
@@ -93,6 +108,12 @@ class Shown:
                 last = now
 
             yield line
+
+
+def _taken(one: Json) -> tuple[str, ...]:
+    """Seconds and both kinds of memory, for people; a dash where one is not known."""
+    seconds = "–" if one["seconds"] is None else f"{one['seconds']:,.1f}"
+    return seconds, *("–" if one[kind] is None else f"{one[kind] / 2**20:,.0f} MiB" for kind in _MEMORY)
 
 
 def _cell(value: Any) -> str:

@@ -142,13 +142,6 @@ def list_results(
     limit = min(limit, MAX_LIMIT)
     question: dict[str, Any] = {"results": job_id, "sort": sort, "order": order}
     question |= {"flagged": flagged, "key": key, "query": query}
-        "results": job_id,
-        "sort": sort,
-        "order": order,
-        "flagged": flagged,
-        "key": key,
-        "query": query,
-    }
     question |= {} if rate is None else {"rate": rate}  # a cursor that was made before there was one stays good
     after = results.Place(*service.cursors.read(question, cursor)) if cursor else None
     with service.database.transaction() as session:

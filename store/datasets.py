@@ -194,6 +194,11 @@ def purge(session: Session, dataset: Dataset, rows: int) -> bool:
     return True
 
 
+def count_parts(session: Session, dataset_id: str) -> int:
+    """How many parts a dataset has."""
+    return session.scalar(select(func.count()).select_from(Part).where(Part.dataset_id == dataset_id)) or 0
+
+
 def part(session: Session, dataset_id: str, number: int | None) -> Part | None:
     """One part of a dataset."""
     return session.scalar(select(Part).where(Part.dataset_id == dataset_id, Part.part == number))

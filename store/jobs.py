@@ -1,6 +1,7 @@
 """Jobs: all SQL over their rows, and the only place where a job changes its state."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -84,6 +85,39 @@ def glance(session: Session, job_id: str) -> Job:
 def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Job]:
     """Newest first, from just below `before`, each light as `glance` gives it."""
     return _light(session, _JOBS.page(limit=limit, before=before))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a job that has succeeded says of its time: its specification without its long lists, and of its summary the
+    counts, the phases and what was encoded. width: of its embeddings."""
+
+    spec: dict[str, Any]
+    counts: dict[str, Any]
+    phases: list[dict[str, Any]]
+    encoding: dict[str, Any] | None
+    result_count: int
+    width: int | None
+
+
+_DECIDING = ("task", "model", "objective", "fit", "influence", "methods", "verify")
+
+
+def finished(session: Session, most: int) -> list[Finished]:
+    """The jobs that succeeded last, newest first."""
+    spec = (Job.spec[name] for name in _DECIDING)
+    rows = session.execute(
+        select(Job.summary["counts"], Job.summary["phases"], Job.summary["encoding"], Job.result_count, Dataset.width)
+        .add_columns(*spec)
+        .join(Dataset, Dataset.id == Job.dataset_id)
+        .where(Job.status == JobStatus.SUCCEEDED, Job.deleted_at.is_(None))
+        .order_by(Job.created_at.desc(), Job.id.desc())
+        .limit(most)
+    )
+    return [
+        Finished(dict(zip(_DECIDING, of_spec, strict=True)), counts, phases, encoding, result_count, width)
+        for counts, phases, encoding, result_count, width, *of_spec in rows
+    ]
 
 
 def count_unfinished(session: Session) -> int:

@@ -109,17 +109,17 @@ def rows_of_keys(session: Session, dataset: int, keys: Sequence[str]) -> dict[st
     return {key: row for key, row in session.execute(wanted) if key is not None and row is not None}
 
 
-def at(session: Session, dataset: int, positions: Iterable[int | None]) -> dict[int, Row[Any]]:
+def at(session: Session, dataset: int, positions: Iterable[int | None]) -> dict[int, Row[int, str | None, str | None]]:
     """`key` and `caption` of the accepted pairs at these positions, by position; a position that holds none, or null,
     is left out."""
     wanted = sorted({position for position in positions if position is not None})
     if not wanted:
         return {}
     there = Pair.position == any_(cast(wanted, ARRAY(BigInteger)))
-    found = session.execute(
+    rows = session.execute(
         select(Pair.position, Pair.key, Pair.caption).where(Pair.dataset == dataset, there, Pair.error.is_(None))
     )
-    return {row.position: row for row in found}
+    return {row.position: row for row in rows}
 
 
 def page(session: Session, dataset: int, *, limit: int, after: int | None, rejected: bool | None) -> Sequence[Pair]:

@@ -6,7 +6,6 @@ others share one, because a table for each would make every plan slow (docs/deci
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, delete, func, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -29,6 +28,7 @@ _TYPES = {
     "why": "jsonb",
 }
 COLUMNS = tuple(_TYPES)
+_Row = Row[Result, str | None, str | None, bool]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def page(
         return _with_others(session, dataset, session.execute(ordered.limit(limit)).all())
 
     column: InstrumentedAttribute[float | None] = getattr(Result, sort)
-    page: list[Row[Any]] = []
+    page: list[_Row] = []
     # Two ranges, each one walk of an index: first the pairs that have the score, then those that do not.
     if after is None or after.score is not None:
         scored = query.where(column.is_not(None))
@@ -156,7 +156,7 @@ def page(
     return _with_others(session, dataset, page)
 
 
-def _with_others(session: Session, dataset: int, rows: Sequence[Row[Any]]) -> list[ScoredPair]:
+def _with_others(session: Session, dataset: int, rows: Sequence[_Row]) -> list[ScoredPair]:
     """With the keys of the pairs that they name, which one query finds for all of them."""
     named = (place for result, *_ in rows for place in (result.better_position, result.exchanged_position))
     keys: dict[int | None, str | None] = {place: pair.key for place, pair in pairs.at(session, dataset, named).items()}

@@ -62,13 +62,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class PhaseReport:
-    """How long a phase took, first claim to last end, how much it did, and by which version of it."""
+    """How long a phase took, first claim to last end, how much it did, by which version of it, and the most memory that
+    one of its shards had, of its process and of a GPU."""
 
     phase: str
     version: int
     shards: int
     seconds: float
     units: int
+    memory_bytes: int | None
+    device_memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -348,9 +351,18 @@ def is_last(session: Session, held: Claim) -> bool:
     return not session.scalar(select(others.exists()))
 
 
-def complete(session: Session, held: Claim, output: dict[str, Any], *, units: int, kept_bytes: int = 0) -> None:
-    """Record the output of a shard, and how many bytes it has left in blobs of its owner. Where it is the last of its
-    phase, the caller holds its owner's row.
+def complete(
+    session: Session,
+    held: Claim,
+    output: dict[str, Any],
+    *,
+    units: int,
+    kept_bytes: int = 0,
+    memory_bytes: int | None = None,
+    device_memory_bytes: int | None = None,
+) -> None:
+    """Record the output of a shard, how many bytes it has left in blobs of its owner, and the most memory that it took.
+    Where it is the last of its phase, the caller holds its owner's row.
 
     Raises:
         LostLeaseError: another attempt has it, or it was taken back.
@@ -363,6 +375,8 @@ def complete(session: Session, held: Claim, output: dict[str, Any], *, units: in
             state=ShardState.DONE,
             output=output,
             kept_bytes=kept_bytes,
+            memory_bytes=memory_bytes,
+            device_memory_bytes=device_memory_bytes,
             finished_at=func.now(),
             lease_until=None,
             checkpoint=None,
@@ -555,13 +569,16 @@ def phase_reports(session: Session, *, job_id: str) -> list[PhaseReport]:
             func.count(),
             func.extract("epoch", func.max(Shard.finished_at) - func.min(Shard.started_at)),
             func.sum(Shard.done),
+            func.max(Shard.memory_bytes),
+            func.max(Shard.device_memory_bytes),
         )
         .where(Shard.job_id == job_id)
         .group_by(Shard.phase)
         .order_by(func.min(Shard.id))
     )
     return [
-        PhaseReport(name, version, n, float(seconds or 0), int(units or 0)) for name, version, n, seconds, units in rows
+        PhaseReport(name, version, n, float(seconds or 0), int(units or 0), *memory)
+        for name, version, n, seconds, units, *memory in rows
     ]
 
 

@@ -321,6 +321,8 @@ class Shard(Base):
     checkpoint: Mapped[Json | None]  # from which a next attempt goes on
     output: Mapped[Json | None]
     kept_bytes: Mapped[int] = mapped_column(server_default=text("0"))  # of the blobs that it has left
+    memory_bytes: Mapped[int | None]  # the most that its process had
+    device_memory_bytes: Mapped[int | None]  # and that it had of a GPU
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]  # of the current attempt

@@ -17,6 +17,7 @@ from store.shards import Planned
 from store.specification import JobSpec
 from store.states import JobStatus
 from store.tables import Job
+from worker.attempts import memory
 from worker.attempts.task import Done, Task
 from worker.outputs import (
     BaselinesOutput,
@@ -110,11 +111,13 @@ def step_of(owner: Owner, phase: Phase) -> Step:
 
 
 def run(task: Task) -> Done[Output]:
-    """Do the work of one shard. What it leaves in blobs is counted for its owner with the end of the shard."""
+    """Do the work of one shard. With its end, what it leaves in blobs is counted for its owner, and the most memory
+    that it took is told."""
+    memory.begin()
     task = replace(task, blobs=task.blobs.counted())
     step = step_of(task.claim.owner, task.claim.phase)
     done: Done[Output] = import_module(step.module).run(task)
-    return replace(done, kept_bytes=task.kept_bytes())
+    return replace(done, kept_bytes=task.kept_bytes(), peak=memory.peak())
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Final
 
 from benchmarks.detection.cells import Cell, Model, Scale
 from benchmarks.detection.columns import NO_FIT
-from benchmarks.detection.measure import left_out
 from benchmarks.detection.peers_of import peers_of
 from benchmarks.detection.setting import Setting
 from benchmarks.detection.training import new_model
@@ -42,7 +41,7 @@ def costs(kind: str, model: Model, scale: Scale, service: OneProcess, pretrained
     rows = {
         name: _of(setting.job(**_specification(name, setting)), encoding)
         for name in _ALONE
-        if name not in left_out(model) and not (model == "scratch" and name == NO_FIT)
+        if not (model == "scratch" and name == NO_FIT)
     }
     peers = peers_of(setting)
     return {

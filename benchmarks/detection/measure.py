@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from benchmarks.detection.cells import Cell, Model, Scale
+from benchmarks.detection.cells import Cell, Scale
 from benchmarks.detection.columns import NO_CLEAN, NO_FIT, OURS
 from benchmarks.detection.judging import judge, outcome_of_flags
 from benchmarks.detection.peers_of import peers_of
@@ -20,20 +20,12 @@ _METHODS = ["ecif", "clip_score", "pair_loss", "lemon", "tracin", "trak", "ekfac
 _NOT_SCORES = {"rank", "p_value", "q_value", "label", "width", "height", "query"}
 
 
-def left_out(model: Model) -> set[str]:
-    """Methods that cannot run there."""
-    # Through every weight: a factor as wide as the vocabulary takes 156 GB, and 512 directions of a projection, each as
-    # dear as a pass over the pairs, were not done in a quarter of an hour.
-    return {"ekfac_if", "trak"} if model == "scratch" else set()
-
-
 def measure(cell: Cell, scale: Scale, service: OneProcess, pretrained: Path | None) -> Json:
     """All columns of one setting, ours and the peers'. pretrained: the weights of the model, if it has any."""
     begin = perf_counter()
     setting = Setting.of(cell, scale, service, pretrained)
     wrong, reserved = setting.pairs.wrong, setting.pairs.reserved
-    methods = [method for method in _METHODS if method not in left_out(cell.model)]
-    ours = setting.job(methods=methods, validation={"dataset": setting.clean})
+    ours = setting.job(methods=_METHODS, validation={"dataset": setting.clean})
     without = {NO_CLEAN: setting.job(methods=["clip_score"])}
     if cell.model != "scratch":
         without[NO_FIT] = setting.job(methods=["clip_score"], fit=None)

@@ -94,8 +94,8 @@ alike (digits are fewer); a clean set of {FULL.clean} is apart. Shares of wrong 
   without one and with `"fit": null`.
 - A lead is a column's AUROC less that of `suspicion` on the same pairs, with its 95 % interval over {RESAMPLES}
   resamples of right and wrong pairs within each seed. It says nothing of other data.
-- With every weight there is no figure of `ekfac_if`, whose factor of the token table takes 156 GB, and none of `trak`,
-  whose projection has 512 directions, each dearer than a pass over the pairs: a quarter of an hour did not do."""
+- With every weight there is no figure of `ekfac_if` and `trak`: when these were measured, neither could be had. Both
+  run now ([decision 24](../docs/decisions/0024-right-first.md)), and the next measurement has them."""
 
 
 def _standing(every: Sequence[SettingFigures]) -> str:

@@ -123,10 +123,13 @@ class Probes:
     Attributes:
         rows: (k, P).
         solved: whether no solve is needed any more.
+        partners: (k, P), G⁻¹·rows, where the rows have the covariance G of Gauss-Newton and H is the Hessian, which has
+            no square root to draw from: H⁻¹·rows and the partners then have the cross-covariance H⁻¹.
     """
 
     rows: Tensor
     solved: bool
+    partners: Tensor | None = None
 
 
 def draw_probes(
@@ -151,4 +154,15 @@ def draw_probes(
     if method == "diagonal":
         diagonal = Diagonal.of(objective, params, batches, damping=damping, seed=seed)
         return Probes(diagonal.probes(count, seed), solved=True)
-    return Probes(probe_rhs(objective, params, batches, count, seed, damping), solved=False)
+    rows = probe_rhs(objective, params, batches, count, seed, damping)
+    if not isinstance(curvature, Hessian):
+        return Probes(rows, solved=False)
+    near = GaussNewton(
+        objective,
+        params,
+        batches,
+        damping=damping,
+        tolerance=curvature.tolerance,
+        max_iterations=curvature.max_iterations,
+    )
+    return Probes(rows, solved=False, partners=near.solve(rows).x)

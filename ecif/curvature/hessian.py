@@ -5,6 +5,7 @@ Not forwards over reverse: torch is wrong there for LayerNorm (pytorch/pytorch#1
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp, vmap
 
+from ecif.at_once import DIRECTIONS
 from ecif.curvature.base import Matrix
-from ecif.linearise import AT_ONCE, forward_mode
-from ecif.parameters import flatten, unflatten
+from ecif.linearise import forward_mode
+from ecif.parameters import Params, flatten, unflatten
 
 
 @dataclass(frozen=True)
@@ -31,5 +33,10 @@ class Hessian(Matrix):
                 # is evaluated once for all k.
                 gradient = grad(partial(self.objective.batch_loss, batch=batch))
                 product = vjp(gradient, self.params)[1]
-                total += flatten(vmap(product, chunk_size=AT_ONCE)(directions)[0], leading=1)
+                total += DIRECTIONS.fitting(len(vectors), partial(_mapped, product, directions))
         return total / self.objective.partitions + self.objective.ridge(self.damping) * vectors
+
+
+def _mapped(product: Callable[[Params], tuple[Params]], directions: Params, at_once: int) -> Tensor:
+    """The product of every direction, (k, P)."""
+    return flatten(vmap(product, chunk_size=at_once)(directions)[0], leading=1)

@@ -75,7 +75,7 @@ def lemon(
         among = torch.randperm(n, generator=generator(seed, -60))[:most].sort().values.to(x.device)
     column = torch.full((n,), -1, dtype=torch.int64, device=x.device)
     column[among] = torch.arange(len(among), device=x.device)
-    own = 1 - torch.linalg.vecdot(x, y)
+    own: Tensor = 1 - torch.linalg.vecdot(x, y)
     k, trusted = min(k, len(among) - 1), torch.exp(-tau_2 * own[among])
     parts = []
     for rows in torch.split(torch.arange(n, device=x.device), max(1, _ELEMENTS // len(among))):

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -14,8 +14,9 @@ from service.context import Service, ServiceDep
 from service.datasets.creation import new_dataset, store_upload
 from service.errors import header_docs, problem_docs
 from service.idempotency import REPLAYED, IdempotencyKey, IdempotentRequest, idempotent_request
+from service.jobs.estimates import EstimateOut, estimate_out
 from service.jobs.schemas import JobOut, job_out, jobs_out
-from service.jobs.submission import submit
+from service.jobs.submission import check, submit
 from service.json_body import parse
 from service.multipart import Form, staged_form
 from service.pagination import LINKED, Cursor, Limit, Page, link_next, newest_first
@@ -48,6 +49,15 @@ _SUBMIT_BODY = {
     }
 }
 
+DryRun = Annotated[
+    bool,
+    Query(description="check the specification and say what the job would take; nothing is made, and no key is used"),
+]
+_UPLOAD_FIRST = (
+    "a dry run stores nothing, so it cannot count the pairs of an upload: POST the file to /datasets, and name the "
+    "dataset in a specification as application/json"
+)
+
 _POLLED = header_docs(ETag="of this state") | header_docs(False, Retry_After="seconds until it is worth asking again")
 
 _SOON, _LATER, _YOUNG_SECONDS = 1, 5, 60
@@ -65,6 +75,7 @@ def _retry_after(job: JobOut) -> dict[str, str]:
     status_code=202,
     response_model=JobOut,
     responses={
+        200: {"model": EstimateOut, "description": "With `dry_run=true`: what it would take"},
         202: {
             "headers": header_docs(Location="the job", Retry_After="seconds until it is worth looking")
             | header_docs(False, Idempotency_Replayed=REPLAYED)
@@ -73,15 +84,29 @@ def _retry_after(job: JobOut) -> dict[str, str]:
     },
     openapi_extra=_SUBMIT_BODY,
 )
-async def submit_job(request: Request, service: ServiceDep, idempotency_key: IdempotencyKey = None) -> Response:
+async def submit_job(
+    request: Request, service: ServiceDep, dry_run: DryRun = False, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Promise a job: a JSON specification that names a dataset, or the dataset itself beside a `spec` in one form."""
     names_its_dataset = is_json(request, "send application/json or multipart/form-data")
+    if dry_run:
+        if not names_its_dataset:
+            raise InvalidError("dry_run_of_upload", _UPLOAD_FIRST, "dry_run")
+        return await run_in_threadpool(_dry_run, service, await read_body(request, MAX_FIELD_BYTES))
     async with idempotent_request(service, "POST /jobs", idempotency_key) as idempotent:
         if names_its_dataset:
             body = await read_body(request, MAX_FIELD_BYTES)
             return await run_in_threadpool(_submit_json, service, body, idempotent)
         async with staged_form(request, service, idempotent, files=["dataset", "validation"], fields=["spec"]) as form:
             return await run_in_threadpool(_submit_form, service, form, idempotent)
+
+
+def _dry_run(service: Service, body: bytes) -> Response:
+    spec = parse(body, JobSpec, ("body",))
+    check_receiver(spec.notify, service.settings)
+    with service.database.transaction() as session:
+        estimated = estimate_out(session, check(session, spec, service.settings))
+    return Response(estimated.model_dump_json(), media_type="application/json")
 
 
 def _promise(

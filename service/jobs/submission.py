@@ -1,5 +1,7 @@
 """Turning a specification into a promised job: everything that stops a job from starting is checked here."""
 
+from dataclasses import dataclass
+
 from sqlalchemy.orm import Session
 
 from store import datasets, jobs, models
@@ -23,8 +25,22 @@ def _check_flagged_by(session: Session, spec: JobSpec, remove: RemoveFlagged) ->
         raise InvalidError("nothing_flagged", f"job {remove.job} is {earlier.status} and flagged no pair", "remove.job")
 
 
-def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:
-    """Promise a job whose datasets exist already.
+@dataclass(frozen=True)
+class Checked:
+    """A specification that can be promised, its defaults filled in, with the datasets that it names."""
+
+    spec: JobSpec
+    dataset: Dataset
+    validation: Dataset | None
+    queries: Dataset | None
+
+    @property
+    def named(self) -> list[Dataset]:
+        return [dataset for dataset in (self.dataset, self.validation, self.queries) if dataset is not None]
+
+
+def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
+    """Everything that stops a job from being promised whose datasets exist already.
 
     Raises:
         InvalidError: a dataset is unknown or failed, or the specification does not fit them; `param` names the field.
@@ -68,10 +84,15 @@ def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:
         check_model(spec.model.architecture, spec.model.pretrained)
         check_size(spec.model.architecture, settings.ecif_max_model_bytes)
         HubRules.of(session, settings).check(spec.model.architecture, "model.architecture")
-    model_id = spec.model.id if spec.model is not None else None
-    if model_id is not None:
-        models.usable(session, model_id, "model.id")
-    spec = fill_for_kind(spec, dataset, validation)
+    if spec.model is not None and spec.model.id is not None:
+        models.usable(session, spec.model.id, "model.id")
+    return Checked(fill_for_kind(spec, dataset, validation), dataset, validation, queries)
+
+
+def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:
+    """Promise a job; raises as `check` does."""
+    checked = check(session, spec, settings)
+    spec, dataset, validation, queries = checked.spec, checked.dataset, checked.validation, checked.queries
     return jobs.create(
         session,
         job_id=new_id("job"),
@@ -82,6 +103,6 @@ def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:
         validation_dataset_id=validation.id if validation else None,
         queries_dataset_id=queries.id if queries else None,
         dataset_digest=dataset.digest,
-        model_id=model_id,
+        model_id=spec.model.id if spec.model is not None else None,
         deadline=spec.deadline,
     )

@@ -9,6 +9,7 @@ from ecif.curvature.ekfac import Ekfac
 from ecif.curvature.projection import Projection
 from ecif.methods import (
     ekfac_influence,
+    embedding_scores,
     lemon,
     loss_against_all,
     tracin,
@@ -86,7 +87,7 @@ def test_trak_refuses_a_ridge_that_is_lost_in_rounding(make_world: MakeWorld) ->
         trak_direction(projection, kernel, g, 0.0)
 
 
-def test_lemon_is_its_definition_in_any_chunks() -> None:
+def test_lemon_is_its_definition_in_any_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     g = torch.Generator().manual_seed(0)
     x, y = (torch.nn.functional.normalize(torch.randn(40, 6, generator=g).double()) for _ in range(2))
 
@@ -107,8 +108,9 @@ def test_lemon_is_its_definition_in_any_chunks() -> None:
             ]
             total = total + 5 * sum(terms) / 7
         truth.append(total)
-    for chunk in (1000, 9):
-        torch.testing.assert_close(lemon(3 * x, 2 * y, k=7, chunk=chunk), torch.stack(truth))
+    for elements in (1 << 22, 9 * 40):
+        monkeypatch.setattr(embedding_scores, "_ELEMENTS", elements)
+        torch.testing.assert_close(lemon(3 * x, 2 * y, k=7), torch.stack(truth))
     with pytest.raises(ValueError, match="alike"):
         lemon(x, y[:3])
 

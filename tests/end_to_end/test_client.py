@@ -55,6 +55,14 @@ def test_from_files_to_a_gate(ecif: Ecif, files: Path) -> None:
     assert code == 0
     assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
 
+    dry = ("submit", job["spec"]["dataset"], "--validation", "10%", "--spec", spec, "--dry-run")
+    code, out, _ = ecif(*dry)
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[0] for row in rows] == ["phase", *(phase["phase"] for phase in job["summary"]["phases"]), "all"]
+    assert rows[1][-3:] == ["–", "1", "finished"]  # no GPU memory, by one job
+    assert json.loads(ecif(*dry, "--json")[1])["seconds"] > 0
+
     flagged = job["summary"]["counts"]["flagged"]
     assert flagged > 0
     assert ecif("gate", job["id"], "--max-flagged", flagged)[0] == 0
@@ -83,6 +91,8 @@ def test_a_job_that_failed_is_3(ecif: Ecif, files: Path) -> None:
         ("submit", "ds_x", "--spec", "{"),
         ("submit", "ds_x", "--spec", "@absent.json"),
         ("submit", "ds_x", "--spec", '{"tusk": 1}'),
+        ("submit", __file__, "--dry-run"),
+        ("submit", "ds_x", "--validation", "https://example.org/x.tar", "--dry-run"),
         ("status", "job_absent"),
         ("gate", "job_x", "--max-flagged", "many"),
         ("gate", "job_x", "--max-flagged", "101%"),

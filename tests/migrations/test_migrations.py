@@ -83,8 +83,8 @@ def test_what_the_release_before_wrote_stays_and_what_it_goes_on_writing_fits(
 def test_indexes_of_new_scores_are_built_on_every_partition_and_a_build_that_was_interrupted_again(
     settings: Settings, database: Database
 ) -> None:
-    """From 0014 with two jobs whose results lie apart; one index was left invalid by an upgrade that was killed."""
-    command.downgrade(config_for(settings.database_url), "0014")
+    """From 0015 with two jobs whose results lie apart; one index was left invalid by an upgrade that was killed."""
+    command.downgrade(config_for(settings.database_url), "0015")
     with database.engine.begin() as connection:
         for number in (7, 8):
             connection.execute(text("SELECT set_results_apart(:job)"), {"job": number})

@@ -77,9 +77,10 @@ def test_the_answer_does_not_depend_on_how_the_work_is_cut(
         pass
     job, parts = run(**spec, dataset=train, validation={"dataset": clean})
     shards = {phase["phase"]: phase["shards"] for phase in job["summary"]["phases"]}
-    assert shards["score"] == 12
+    assert shards["score"] == 14  # seven batches of 110 pairs, twice
     assert shards["load"] == 9
-    assert columns(parts) == columns(whole)
+    for key, scores in columns(whole).items():  # pairs of several partitions are solved for together: not to the bit
+        assert columns(parts)[key] == pytest.approx(scores, rel=1e-12)
 
 
 @pytest.mark.parametrize("scope", ["heads", "lora", "all"])

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from ecif import Batch, score_batch
+from ecif.at_once import AtOnce
 from ecif.methods import lemon, tracin, trak_direction, trak_kernel
 from ecif.parameters import Params, unflatten
 from store.errors import InvalidError
+from store.job_phases import baselines
 from store.shards import Planned
 from worker.analysis.curvatures import damping_of, ekfac, projection_of, refused_curvature
 from worker.analysis.problem import Problem, open_problem
@@ -17,7 +19,6 @@ from worker.attempts.task import Done, Task
 from worker.outputs import BaselinesOutput, CurvatureOutput, FitOutput, MethodsToPrepare
 from worker.pipeline import Planning
 
-METHODS = ("tracin", "trak", "ekfac_if", "lemon")
 _LARGEST_LEMON = 100_000  # pairs: it compares each with all others, and holds their embeddings
 _TRAK_DRAWS = {"heads": 256, "lora": 8, "all": 8}
 """Reverse passes through each batch for TRAK's kernel. Of heads on cached features they are cheap, and as many as a
@@ -26,8 +27,7 @@ batch of the default size has margins."""
 
 def cut(planning: Planning) -> list[Planned]:
     """One shard where any of them is asked for."""
-    spec = planning.spec
-    methods: list[str] = [method for method in METHODS if method in spec.methods and spec.task != "traceback"]
+    methods = baselines(planning.spec)
     return [Planned(MethodsToPrepare(methods).as_json(), len(methods))] if methods else []
 
 
@@ -100,12 +100,14 @@ def _lemon(problem: Problem) -> dict[str, Tensor]:
         )
     if n < 2:
         return {"lemon": torch.zeros(n, dtype=torch.float64)}
-    texts, images = [], []
-    for places in torch.split(torch.arange(n), 1024):
-        batch = problem.batch(places)
+    everyone = torch.arange(n)
+
+    def embedded(some: slice) -> tuple[Tensor, Tensor]:
+        batch = problem.batch(everyone[some])
         text, image = problem.objective.embed(problem.as_given, batch.images, batch.texts)
-        texts.append(text.float())
-        images.append(image.float())
+        return text.float(), image.float()
+
+    texts, images = zip(*AtOnce("pairs", 1024).pieces(n, embedded), strict=True)
     return {"lemon": lemon(torch.cat(images), torch.cat(texts)).double()}
 
 
@@ -116,8 +118,8 @@ class Baselines:
     """Those of one job; none where none was asked for."""
 
     def __init__(self, problem: Problem) -> None:
-        baselines = problem.view.output(BaselinesOutput)
-        content = get_tensors(problem.task.blobs, baselines.prepared) if baselines is not None else {}
+        output = problem.view.output(BaselinesOutput)
+        content = get_tensors(problem.task.blobs, output.prepared) if output is not None else {}
         self._problem = problem
         self._prepared = {name: tensor.to(problem.device) for name, tensor in content.items()}
         self._checkpoints = checkpoints(problem) if "tracin" in content else []

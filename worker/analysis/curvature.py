@@ -9,8 +9,9 @@ from ecif import Curvature, Dense, OnState, Projected, Solution, State
 from ecif.curvature.choice import PROBES, SPAN_PROBES
 from ecif.parameters import row_dot, size
 from ecif.traceback import normal_probes
+from store.job_phases import inverts_curvature
 from store.shards import Planned
-from worker.analysis.curvatures import damping_of, draw_probes, effort, is_used, per_pair, prepare, refused_curvature
+from worker.analysis.curvatures import damping_of, draw_probes, effort, per_pair, prepare, refused_curvature
 from worker.analysis.problem import Problem, open_problem, set_gradient
 from worker.analysis.tensors import keeper, put_tensors, resumed
 from worker.attempts.task import Done, Task
@@ -20,7 +21,7 @@ from worker.pipeline import Planning
 
 def cut(planning: Planning) -> list[Planned]:
     """One shard, or none where no method needs the curvature."""
-    return [Planned({}, effort(planning.spec).max_passes)] if is_used(planning.spec) else []
+    return [Planned({}, effort(planning.spec).max_passes)] if inverts_curvature(planning.spec) else []
 
 
 @dataclass
@@ -56,6 +57,8 @@ def run(task: Task) -> Done[CurvatureOutput]:
             count = PROBES[method]
             drawn = draw_probes(problem, curvature, damping.value)
             (ready if drawn.solved else sides.rows)["probes"] = drawn.rows
+            if drawn.partners is not None:
+                ready["partners"] = drawn.partners.float()
         like = torch.zeros(0, size(problem.params), dtype=torch.float64, device=problem.device)
         rhs = sides.stacked(like)
         with refused_curvature(problem.view.spec.influence.curvature):

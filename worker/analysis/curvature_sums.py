@@ -7,10 +7,11 @@ import torch
 
 from ecif import project_batch
 from ecif.curvature import ekfac
+from store.job_phases import needs_ekfac, needs_projection
 from store.phases import Phase
 from store.shards import Planned
 from worker.analysis import curvatures
-from worker.analysis.curvatures import needs_projection, projection_of
+from worker.analysis.curvatures import projection_of
 from worker.analysis.problem import batch_ranges, batches_of, open_problem, pairs_of, places_of
 from worker.analysis.tensors import get_tensors, put_tensors
 from worker.attempts.task import Done, Task
@@ -21,7 +22,7 @@ from worker.pipeline import Planning
 def cut(planning: Planning) -> list[Planned]:
     """Whole batches each, of a pass over the data, the same as when pairs are scored; for the bases one shard, because
     two machines need not agree on the basis of an equal eigenvalue; none where the phase is not needed."""
-    needed = needs_projection if planning.phase is Phase.PROJECT else curvatures.needs_ekfac
+    needed = needs_projection if planning.phase is Phase.PROJECT else needs_ekfac
     if not needed(planning.spec):
         return []
     return [Planned({}, 1)] if planning.phase is Phase.BASES else batch_ranges(planning)

@@ -33,22 +33,6 @@ def effort(spec: JobSpec) -> Effort:
     return EFFORT[spec.objective.scope]
 
 
-def is_used(spec: JobSpec) -> bool:
-    """Whether a job inverts the curvature that `influence` names."""
-    return "ecif" in spec.methods or spec.task in ("removal", "traceback")
-
-
-def needs_ekfac(spec: JobSpec) -> bool:
-    """Whether a job needs the Kronecker factors, for its own curvature or for a baseline's."""
-    baseline = "ekfac_if" in spec.methods and spec.task != "traceback"
-    return baseline or (is_used(spec) and spec.influence.curvature == "ekfac")
-
-
-def needs_projection(spec: JobSpec) -> bool:
-    """Whether a job keeps every pair's projected gradients."""
-    return is_used(spec) and spec.influence.curvature == "projected"
-
-
 @contextmanager
 def refused_curvature(curvature: str) -> Iterator[None]:
     """Tell a curvature that cannot be inverted as what it is: a setting that does not fit these data.

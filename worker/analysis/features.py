@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from ecif.at_once import AtOnce
 from store import features
 from store.blobs import Blobs
 from store.database import Database
@@ -72,6 +73,7 @@ def find(database: Database, blobs: Blobs, sides: Mapping[UUID, Side]) -> Cached
 
 
 AT_ONCE = 64
+"""Inputs of a tower that go through it together."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,18 @@ def features_of(
     missing = {side: [(key, row) for key, row in mine.items() if key not in known] for side, mine in first.items()}
 
     def through(side: Side, features: Callable[[list[int]], Tensor]) -> None:
-        for start in range(0, len(missing[side]), AT_ONCE):
-            some = missing[side][start : start + AT_ONCE]
-            made = features([row for _, row in some]).float().cpu().numpy()
-            known.update((key, row) for (key, _), row in zip(some, made, strict=True))
+        mine = missing[side]
+        done = len(raw) - len(mine)
+
+        def made(some: slice) -> dict[UUID, npt.NDArray[Any]]:
+            rows = features([row for _, row in mine[some]]).float().cpu().numpy()
+            return dict(zip((key for key, _ in mine[some]), rows, strict=True))
+
+        for piece in AtOnce(f"{side}s", AT_ONCE).pieces(len(mine), made):
+            known.update(piece)
+            done += len(piece)
             if side == "image":
-                task.lease.progress(len(raw) - len(missing[side]) + start + len(some))
+                task.lease.progress(done)
             task.lease.check()
 
     through("text", lambda rows: model.text_features(tokens[rows].to(model.device)))

@@ -6,6 +6,7 @@ import torch
 
 from store import jobs, results
 from store import shards as shard_rows
+from store.job_phases import ROWS_A_SHARD as _ROWS_A_SHARD
 from store.shards import Planned
 from store.tables import SCORES
 from worker.analysis import summary
@@ -15,7 +16,6 @@ from worker.attempts.task import Done, Task
 from worker.outputs import Json, Nothing, PlanOutput, RankOutput, RowRange
 from worker.pipeline import Planning
 
-_ROWS_A_SHARD = 100_000
 _ROWS_A_LOOK = 5_000
 
 

@@ -8,9 +8,9 @@ import torch
 from ecif.curvature.memory import Shapes, ekfac_bytes, projection_bytes
 from ecif.objective import LOGIT_SCALE
 from store.errors import InvalidError
+from store.job_phases import baselines, inverts_curvature
 from store.settings import GiB
 from store.specification import JobSpec
-from worker.analysis.curvatures import is_used
 from worker.analysis.job_view import JobView
 from worker.analysis.models import device_of, job_embedder, job_model, memory_of
 from worker.attempts.task import Task
@@ -32,10 +32,9 @@ def check_memory(task: Task, view: JobView, spec: JobSpec) -> None:
     Raises:
         InvalidError: naming the field, what it would take, and what to use instead.
     """
-    curvature = [spec.influence.curvature] if is_used(spec) else []
-    baselines = spec.methods if spec.task != "traceback" else ()
+    curvature = [spec.influence.curvature] if inverts_curvature(spec) else []
     parts = [("influence.curvature", str(name), *_OF_CURVATURE[name]) for name in curvature if name in _OF_CURVATURE]
-    parts += [("methods", str(name), *_OF_METHOD[name]) for name in baselines if name in _OF_METHOD]
+    parts += [("methods", str(name), *_OF_METHOD[name]) for name in baselines(spec) if name in _OF_METHOD]
     if not parts:
         return  # what gauss_newton and hessian write out is bounded as it is, and no model is loaded here
     shapes = _shapes(task, view, spec)

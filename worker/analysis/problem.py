@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
+from ecif.at_once import DIRECTIONS
 from ecif.batches import pairs_before
 from ecif.objective import LOGIT_SCALE, starting_logit_scale
 from ecif.parameters import Params
+from store.job_phases import PAIRS_A_SHARD as _PAIRS_A_SHARD
+from store.job_phases import batches_a_shard
 from store.shards import Planned
 from worker.analysis.job_view import DatasetView, JobView
 from worker.analysis.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model, starts_from_nothing
@@ -105,6 +108,7 @@ class Problem:
 @contextmanager
 def open_problem(task: Task) -> Iterator[Problem]:
     """The problem of the job that a shard belongs to; its files close with the block."""
+    DIRECTIONS.reset()  # what did not fit for another model may for this one
     view = JobView.of(task)
     device = device_of(task.settings)
     model = job_model(task, view.spec, device)
@@ -165,13 +169,10 @@ def _table(task: Task, view: JobView, dataset: DatasetView, encoded: bool) -> Re
     return RecordTable(task.blobs, sorted(parts, key=lambda part: part.first_row))
 
 
-_PAIRS_A_SHARD = 16_384
-
-
 def batch_ranges(planning: Planning) -> list[Planned]:
     """About as many pairs in each shard, whatever the number of workers: the sums are grouped alike every time."""
     plan, size = planning.output(PlanOutput), planning.spec.objective.batch_size
-    step = max(1, _PAIRS_A_SHARD // size)
+    step = batches_a_shard(size, _PAIRS_A_SHARD)
     planned = []
     for partition in range(planning.spec.objective.partitions):
         for first in range(0, plan.batches, step):

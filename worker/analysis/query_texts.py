@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ecif.at_once import AtOnce
 from store.errors import InvalidError
 from store.pairs import accepted
 from store.specification import Queries
 from store.tables import Pair
+from worker.analysis.features import AT_ONCE
 from worker.analysis.models import job_model
 from worker.analysis.problem import Problem
 from worker.outputs import Json
@@ -76,7 +78,9 @@ def read_queries(problem: Problem, queries: Queries, first: int, last: int) -> Q
     assert model is not None  # noqa: S101  a job on images has one
     candidates = model.tokenize(names).ids.to(problem.device)
     if problem.view.spec.objective.scope == "heads":
-        candidates = model.text_features(candidates)
+        tokens = candidates
+        parts = AtOnce("texts", AT_ONCE).pieces(len(tokens), lambda some: model.text_features(tokens[some]))
+        candidates = torch.cat(list(parts))
     predictions = [place[text] if text is not None else -1 for text in predicted_texts[first:last]]
     return QueryBatch(
         keys=[pair.key or "" for pair in mine],

@@ -13,9 +13,9 @@ from ecif.fit.watching import look_weight, mean_with_end
 from ecif.self_influence import averaged_self_influence
 from store import jobs, pairs, results
 from store.blobs import Blobs
+from store.job_phases import BASELINES
 from store.shards import Planned
 from worker.analysis import summary
-from worker.analysis.baselines import METHODS
 from worker.analysis.job_view import JobView
 from worker.analysis.models import starts_from_nothing
 from worker.analysis.roster import Roster
@@ -31,7 +31,7 @@ _COLUMNS_OF = {
     "ecif": ("influence", *_ROLES, "self_influence"),
     "clip_score": ("clip_score",),
     "pair_loss": ("pair_loss",),
-    **{method: (method,) for method in METHODS},
+    **{method: (method,) for method in BASELINES},
 }
 
 
@@ -126,7 +126,9 @@ def gather(blobs: Blobs, view: JobView, roster: Roster) -> dict[str, Tensor]:
         for name, values in columns.items()
     }
     if "along_probes" in scores:
-        scores["self_influence"] = averaged_self_influence(scores.pop("along_probes"))
+        scores["self_influence"] = averaged_self_influence(
+            scores.pop("along_probes"), scores.pop("along_partners", None)
+        )
     if _ROLES[0] in scores:
         scores["influence"] = scores[_ROLES[0]] + scores[_ROLES[1]]
     baselines = view.output(BaselinesOutput)

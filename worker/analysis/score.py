@@ -49,6 +49,7 @@ def _directions(problem: Problem) -> Directions | None:
         content.get("validation", nothing).to(nothing),
         content.get("probes", nothing).to(nothing),
         solved_curvature(problem) if per_pair(problem) == "exact" else None,
+        content["partners"].to(nothing) if "partners" in content else None,
     )
 
 

@@ -12,7 +12,7 @@ from store.phases import Phase
 from store.shards import PhaseReport
 from worker.analysis.job_view import JobView
 from worker.analysis.models import starts_from_nothing
-from worker.outputs import CurvatureOutput, EditOutput, EncodeOutput, FitOutput, Json, SelfInfluenceMethod, TraceOutput
+from worker.outputs import CurvatureOutput, EditOutput, EncodeOutput, FitOutput, Json, TraceOutput
 
 _NOT_STATIONARY = 1e-2  # Newton decrement in units of the summed loss: a hundredth of what one pair weighs
 
@@ -54,7 +54,7 @@ def methods(view: JobView) -> Json:
     solved = view.output(CurvatureOutput)
     if solved is not None:
         report["curvature"] = _without(solved.as_json(), "kept", "self_influence") | _traced(view)
-        report["self_influence"] = None if view.spec.task == "traceback" else _self_influence(solved.self_influence)
+        report["self_influence"] = None if view.spec.task == "traceback" else _self_influence(solved)
     return report
 
 
@@ -99,9 +99,13 @@ _SELF_INFLUENCE = {
 }
 
 
-def _self_influence(had: SelfInfluenceMethod) -> Json:
-    error = probed_relative_standard_error(had.probes) if had.probes else 0.0
-    return {"method": _SELF_INFLUENCE[had.method], "probes": had.probes, "relative_standard_error": error}
+def _self_influence(solved: CurvatureOutput) -> Json:
+    estimated = solved.self_influence
+    error = probed_relative_standard_error(estimated.probes) if estimated.probes else 0.0
+    method = _SELF_INFLUENCE[estimated.method]
+    if estimated.method == "probes" and solved.curvature == "hessian":
+        method += ", each solved with the Hessian and with Gauss-Newton, whose draws they are"  # the error is a bound
+    return {"method": method, "probes": estimated.probes, "relative_standard_error": error}
 
 
 def _without(report: Json, *names: str) -> Json:
@@ -158,7 +162,8 @@ def _stationarity(view: JobView) -> list[str]:
 
 
 def phase(report: PhaseReport, pairs: int) -> Json:
-    """How long a phase took and how fast it was. A pass or an epoch goes over every pair."""
+    """How long a phase took, how fast it was and how much memory a shard had at most. A pass or an epoch goes over
+    every pair."""
     handled = report.units * pairs if report.phase in (Phase.FIT, Phase.CURVATURE) else report.units
     return {
         "phase": report.phase,
@@ -167,6 +172,8 @@ def phase(report: PhaseReport, pairs: int) -> Json:
         "seconds": round(report.seconds, 3),
         "pairs": handled,
         "pairs_per_second": round(handled / report.seconds, 1) if report.seconds else None,
+        "memory_bytes": report.memory_bytes,
+        "device_memory_bytes": report.device_memory_bytes,
     }
 
 

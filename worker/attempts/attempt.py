@@ -108,7 +108,15 @@ def _record(place: Workplace, claim: Claim, done: Done[Output]) -> Counter[Lane]
         # then the owner's row comes before the shard's, as everywhere.
         last = shards.is_last(session, claim)
         owner = owners.lock(session, claim.owner) if last else None
-        shards.complete(session, claim, _finite(done.output.as_json()), units=done.units, kept_bytes=done.kept_bytes)
+        shards.complete(
+            session,
+            claim,
+            _finite(done.output.as_json()),
+            units=done.units,
+            kept_bytes=done.kept_bytes,
+            memory_bytes=done.peak.memory_bytes,
+            device_memory_bytes=done.peak.device_memory_bytes,
+        )
         done.write(session)
         ended = False
         if owner is not None:

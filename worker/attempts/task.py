@@ -1,7 +1,7 @@
 """What a step is given and what it gives back. A step computes; whoever called it records."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sqlalchemy.orm import Session
@@ -11,6 +11,7 @@ from store.database import Database
 from store.settings import Settings
 from store.shards import Claim
 from worker.attempts.lease import Lease
+from worker.attempts.memory import Peak
 from worker.outputs import Json, Output
 
 O_co = TypeVar("O_co", bound=Output, covariant=True)
@@ -60,7 +61,7 @@ class Done(Generic[O_co]):
     """What a step made: `output` for the phases after it, and what to write in the transaction that ends it, with the
     shard's row held. `before_locks` runs in that transaction too, before any row is held: whoever needs a lock that
     others take before rows takes it there. What takes long is written by the step itself, in a transaction that ends
-    with `shards.fence`. `kept_bytes` are left in blobs of the owner.
+    with `shards.fence`. `kept_bytes` are left in blobs of the owner, and `peak` is the most memory that it took.
     """
 
     output: O_co
@@ -68,3 +69,4 @@ class Done(Generic[O_co]):
     write: Callable[[Session], None] = _nothing
     before_locks: Callable[[Session], None] = _nothing
     kept_bytes: int = 0
+    peak: Peak = field(default_factory=Peak)

@@ -12,8 +12,8 @@ from alembic import op
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-revision: str = "0015"
-down_revision: str | None = "0014"
+revision: str = "0016"
+down_revision: str | None = "0015"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
