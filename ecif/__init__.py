@@ -7,7 +7,7 @@ section of ``docs/design.md``             files
 2 what leaves the loss                    roles
 3 influence functions                     scoring, self_influence, over_partitions
 4 curvature and damping                   curvature/, solve/
-5 no per-pair gradients                   linearise, roles, scoring, self_influence
+5 no per-pair gradients                   linearise, roles, scoring, per_pair, self_influence
 6 the baselines                           methods/
 7 from scores to decisions                detection/, fit/watching; embeddings: a whole job in one call
 8 trace-back                              traceback

@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from ecif.batches import Batch, cut_batches, plan_batches, validation_order
-from ecif.curvature.choice import EFFORT, draw_probes, from_products, per_pair
+from ecif.curvature.choice import EFFORT, PROBES, draw_probes, from_products, kronecker_terms, per_pair
 from ecif.curvature.damping import DampingChoice, choose_damping
 from ecif.detection.flags import Flags, flag_against_clean, flag_by_estimate
 from ecif.detection.suspicion import rank_by_suspicion, suspicion
+from ecif.directions import Directions
 from ecif.fit.fitting import fit
 from ecif.fit.settings import FitResult, FitSettings
 from ecif.fit.watching import WatchedLoss, is_look, look_weight, mean_with_end, pair_losses
 from ecif.objective import Objective
 from ecif.over_partitions import self_influence_of
 from ecif.parameters import Params, flatten, size
-from ecif.self_influence import Directions, averaged_self_influence
+from ecif.self_influence import averaged_self_influence
 from ecif.similarity import normalise
 
 _CURVATURE: Literal["gauss_newton"] = "gauss_newton"
@@ -108,19 +109,26 @@ def rank_embeddings(
     damping = choose_damping(
         "auto", objective, params, batches, largest_condition=EFFORT["heads"].largest_condition, seed=seed
     )
-    curvature = from_products(_CURVATURE, objective, params, batches, damping=damping.value, scope="heads")
+    method = per_pair(_CURVATURE, objective, params, "heads")
+    curvature = from_products(
+        _CURVATURE, objective, params, batches, damping=damping.value, scope="heads", method=method, seed=seed
+    )
     rhs = flatten(params).new_zeros(0, size(params), dtype=torch.float64)
     if clean:
         held = _Pairs.of(*clean)
         validation = (held.take(cut) for cut in cut_batches(validation_order(len(clean[0]), seed), batch_size))
         rhs = objective.validation_gradient(params, validation, len(clean[0]))[None]
-    method = per_pair(_CURVATURE, size(params), "heads")
-    if method != "exact":
+    if PROBES[method]:
         probes = draw_probes(curvature, objective, params, batches, method=method, damping=damping.value, seed=seed)
         rhs = torch.cat([rhs, probes.rows])
     solved = curvature.solve(rhs).x.to(eye)
     first = 1 if clean else 0
-    directions = Directions(solved[:first], solved[first:], curvature if method == "exact" else None)
+    directions = Directions(
+        solved[:first],
+        solved[first:],
+        curvature if method == "exact" else None,
+        terms=kronecker_terms(curvature) if method == "kronecker" else None,
+    )
 
     scores: dict[str, Tensor] = {}
     for places, batch in placed():

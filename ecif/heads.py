@@ -23,7 +23,9 @@ from torch import Tensor
 from ecif.batches import Batch
 from ecif.parameters import Params, flatten, unflatten
 from ecif.roles import own_terms
-from ecif.similarity import EXCLUDED, false_negatives, normalise
+from ecif.similarity import EXCLUDED, false_negatives, unit_and_inverse
+
+TOWERS = ("text", "image")
 
 MOST_STACKED = 32
 """Batches in one product: more gain nothing."""
@@ -43,7 +45,9 @@ class Stack:
 
     @classmethod
     def of(cls, batches: list[Batch]) -> Stack:
-        """Batches of equal size."""
+        """Batches of equal size; of a single one nothing is copied."""
+        if len(batches) == 1:
+            return cls(*(getattr(batches[0], name)[None] for name in _FIELDS))
         return cls(*(torch.stack([getattr(batch, name) for batch in batches]) for name in _FIELDS))
 
 
@@ -81,27 +85,33 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
-class _Side:
-    """One head on the rows of all batches: features x (N, D), unit (G, B, E), inverse (G, B, 1): 1/‖t‖, and 0 for 0."""
+class Side:
+    """One head on the rows of all batches: features x (N, D), unit (G, B, E), inverse (G, B, 1): 1/‖t‖, and 0 for 0.
+
+    weight, bias: their names; biased: whether there is a bias.
+    """
 
     x: Tensor
     unit: Tensor
     inverse: Tensor
     weight: str
     bias: str
+    biased: bool
 
     @classmethod
-    def of(cls, features: Tensor, params: Params, tower: str) -> _Side:
+    def of(cls, features: Tensor, params: Params, tower: str) -> Side:
         groups, size, width = features.shape
         weight, bias = f"{tower}.weight", f"{tower}.bias"
         x = features.reshape(groups * size, width)
         t = torch.nn.functional.linear(x, params[weight], params.get(bias))
-        unit = normalise(t)
-        # As `normalise` does: a factor first, so that squares neither under- nor overflow.
-        largest = t.abs().amax(-1, keepdim=True)
-        length = largest * (t / torch.where(largest > 0, largest, 1.0)).norm(dim=-1, keepdim=True)
-        inverse = torch.where(largest > 0, 1 / torch.where(largest > 0, length, 1.0), 0.0)
-        return cls(x, unit.view(groups, size, -1), inverse.view(groups, size, 1), weight, bias)
+        unit, inverse = unit_and_inverse(t)
+        return cls(x, unit.view(groups, size, -1), inverse.view(groups, size, 1), weight, bias, bias in params)
+
+    @property
+    def features(self) -> Tensor:
+        """What the head is linear in, (G, B, D), with a 1 behind it where there is a bias."""
+        x = self.x.view(*self.unit.shape[:2], -1)
+        return torch.nn.functional.pad(x, (0, 1), value=1.0) if self.biased else x
 
     def pushed(self, directions: Params) -> Tensor:
         """du, (k, G, B, E)."""
@@ -110,14 +120,14 @@ class _Side:
         dt = (self.x @ dW.flatten(0, 1).mT).view(*self.unit.shape[:2], *dW.shape[:2])
         if self.bias in directions:
             dt += directions[self.bias]
-        return self._across(dt.permute(2, 0, 1, 3))
+        return self.across(dt.permute(2, 0, 1, 3))
 
     def pulled(self, cotangent: Tensor) -> Params:
         """Gradients (k, ...) of this head's weights for ū (k, G, B, E)."""
-        t = self._across(cotangent).flatten(1, 2)  # (k, N, E)
+        t = self.across(cotangent).flatten(1, 2)  # (k, N, E)
         return {self.weight: t.mT @ self.x, self.bias: t.sum(1)}
 
-    def _across(self, moved: Tensor) -> Tensor:
+    def across(self, moved: Tensor) -> Tensor:
         """What is left of a change of t in u, in place; the same map both ways, being symmetric."""
         along = torch.linalg.vecdot(moved, self.unit)[..., None]
         return moved.addcmul_(along, self.unit, value=-1).mul_(self.inverse)
@@ -130,8 +140,8 @@ class AtParams:
     S: Tensor
     scale: float
     excluded: Tensor | None
-    text: _Side
-    image: _Side
+    text: Side
+    image: Side
     params: Params
 
     @classmethod
@@ -139,12 +149,23 @@ class AtParams:
     def of(cls, objective: Objective, params: Params, part: Stack | Batch) -> AtParams:
         """Evaluate it; of one batch G = 1."""
         stack = part if isinstance(part, Stack) else Stack.of([part])
-        text, image = _Side.of(stack.texts, params, "text"), _Side.of(stack.images, params, "image")
+        text, image = Side.of(stack.texts, params, "text"), Side.of(stack.images, params, "image")
         S = objective.scale * (text.unit @ image.unit.mT)
         excluded = false_negatives(stack.caption_group, stack.image_group) if objective.mask_duplicates else None
         if excluded is not None:
             S = S.masked_fill(excluded, EXCLUDED)
         return cls(S, objective.scale, excluded, text, image, params)
+
+    def side(self, tower: str) -> Side:
+        """The head of `text` or of `image`."""
+        return self.text if tower == "text" else self.image
+
+    @torch.no_grad()
+    def cotangents(self, tower: str, cotangents: Tensor) -> Tensor:
+        """Those at the un-normalised embeddings of a tower, (k, G, B, E), for c (k, G, B, B), zero where excluded."""
+        if tower == "text":
+            return self.text.across(self.scale * (cotangents @ self.image.unit))
+        return self.image.across(self.scale * (cotangents.mT @ self.text.unit))
 
     @torch.no_grad()
     def push(self, directions: Tensor) -> Tensor:

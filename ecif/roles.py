@@ -55,7 +55,7 @@ def hardest_negatives(S: Tensor) -> Tensor:
 
 def positive(S: Tensor) -> Tensor:
     """Pos_n, (..., B) ≥ 0. S (..., B, B). A pair with no negatives has 0."""
-    return _own_loss(S) + _own_loss(S.mT)
+    return own_loss(S) + own_loss(S.mT)
 
 
 def negative(S: Tensor, mode: Negative = "exact") -> Tensor:
@@ -91,7 +91,7 @@ def check_mode(mode: str) -> None:
         raise ValueError(f'negative must be "exact" or "taylor", got {mode!r}')
 
 
-def _own_loss(S: Tensor) -> Tensor:
+def own_loss(S: Tensor) -> Tensor:
     """−log p[n,n] = softplus(logsumexp_{j≠n} S[n,j] − S[n,n]), (..., B): exact where p[n,n] rounds to 1."""
     others = S.masked_fill(own_terms(S), EXCLUDED).logsumexp(-1)
     return softplus(others - S.diagonal(dim1=-2, dim2=-1))

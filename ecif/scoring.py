@@ -45,6 +45,16 @@ class BatchScores:
     pair_loss: Tensor
     clip_score: Tensor
 
+    @classmethod
+    def of(cls, S: Tensor, dS: Tensor, scale: Tensor | float, negative: Negative) -> BatchScores:
+        """From S (B, B) and its changes dS (k, B, B)."""
+        return cls(
+            positive=positive_derivative(S, dS),
+            negative=negative_derivative(S, dS, negative),
+            pair_loss=positive_role(S),
+            clip_score=(S.diagonal() / scale).detach(),
+        )
+
     @property
     def total(self) -> Tensor:
         """(k, B): the task-related influence IS_n along each direction."""
@@ -61,13 +71,7 @@ def score_batch(
     """
     if directions.ndim != 2:
         raise ValueError(f"directions must be (k, P), got shape {tuple(directions.shape)}")
-    S, dS = push(objective, params, batch, directions)
-    return BatchScores(
-        positive=positive_derivative(S, dS),
-        negative=negative_derivative(S, dS, negative),
-        pair_loss=positive_role(S),
-        clip_score=(S.diagonal() / objective.scale_of(params)).detach(),
-    )
+    return BatchScores.of(*push(objective, params, batch, directions), objective.scale_of(params), negative)
 
 
 def removal_gradient(objective: Objective, params: Params, batch: Batch, removed: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from ecif.linearise import forward_mode, pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, row_dot, size
 from ecif.roles import Negative, negative, positive
-from ecif.scoring import BatchScores, score_batch
+from ecif.scoring import BatchScores
 
 
 @dataclass(frozen=True)
@@ -100,43 +100,3 @@ def averaged_self_influence(along_probes: Tensor, along_partners: Tensor | None 
 def probed_relative_standard_error(probes: int) -> float:
     """√(2/k): each square is close to g_nᵀH⁻¹g_n times a χ² of one degree of freedom."""
     return math.sqrt(2 / probes)
-
-
-@dataclass(frozen=True)
-class Directions:
-    """What all pairs are scored along; every part may be missing.
-
-    Attributes:
-        validation: (0 or 1, P), w = H⁻¹∇L_val.
-        probes: (k, P), solved probes, for an estimate of self-influence.
-        curvature: for exact self-influence instead, where the model is small.
-        partners: (k, P), of the probes, where they have any.
-    """
-
-    validation: Tensor
-    probes: Tensor
-    curvature: Curvature | None = None
-    partners: Tensor | None = None
-
-    def score(self, objective: Objective, params: Params, batch: Batch, mode: Negative = "exact") -> dict[str, Tensor]:
-        """`pair_loss`, `positive_influence`, `negative_influence` and `self_influence`, (B,) each, as far as known.
-
-        All are to be averaged over the partitions. With several of them `self_influence` is left out: what is squared
-        in it is averaged before (`averaged_self_influence`, `over_partitions`), and `along_probes` and
-        `along_partners` (B, k) are what is multiplied of probes.
-        """
-        first, last = len(self.validation), len(self.validation) + len(self.probes)
-        partners = self.probes[:0] if self.partners is None else self.partners
-        scores = score_batch(objective, params, batch, torch.cat([self.validation, self.probes, partners]), mode)
-        columns = {"pair_loss": scores.pair_loss}
-        if first:
-            columns |= {"positive_influence": scores.positive[0], "negative_influence": scores.negative[0]}
-        along = {"along_probes": scores.total[first:last].mT, "along_partners": scores.total[last:].mT}
-        along = {name: values for name, values in along.items() if values.shape[1]}
-        if objective.partitions > 1:
-            return columns | along
-        if along:
-            columns["self_influence"] = averaged_self_influence(**along)
-        elif self.curvature is not None:
-            columns["self_influence"] = exact_self_influence(objective, params, batch, self.curvature, mode).value
-        return columns

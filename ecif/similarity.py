@@ -20,15 +20,21 @@ def normalise(embedding: Tensor) -> Tensor:
     A row of zeros stays zero and has zero derivative of every order: its
     similarity to everything is 0, and it pulls nothing.
     """
+    return unit_and_inverse(embedding)[0]
+
+
+def unit_and_inverse(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """`normalise`d rows (B, E), and one over what they were long (B, 1): 0 for a row of zeros."""
     wide = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
     # Direction is all that counts, so a constant factor brings rows of any size to where squares neither under- nor
     # overflow.
     largest = wide.detach().abs().amax(-1, keepdim=True)
-    wide = wide / torch.where(largest > 0, largest, 1.0)
-    squared = wide.square().sum(-1, keepdim=True)
+    factor = torch.where(largest > 0, largest, 1.0)
+    wide = wide / factor
     zero = largest == 0
     # The inner where keeps rsqrt away from 0, the outer one cuts its derivative.
-    return torch.where(zero, 0.0, wide * torch.where(zero, 1.0, squared).rsqrt())
+    inverse = torch.where(zero, 0.0, torch.where(zero, 1.0, wide.square().sum(-1, keepdim=True)).rsqrt())
+    return wide * inverse, inverse / factor
 
 
 def similarity_matrix(text: Tensor, image: Tensor, scale: Tensor | float) -> Tensor:

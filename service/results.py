@@ -77,7 +77,9 @@ class ResultOut(BaseModel):
     margin: float | None = Field(
         description="by how much other captions and images fit better than its own, along the fit; high is suspicious"
     )
-    leave_one_out: float | None = Field(description="the pair's loss by the model that did not learn from it")
+    leave_one_out: float | None = Field(
+        description="the pair's own loss where the fit did not have it; high is suspicious"
+    )
     suspicion: float | None = Field(description="how likely the pair is misaligned; `summary.ranked_by` says how")
     why: list[Reason] | None = Field(description="the columns that say most for it, or against, the weightiest first")
     better_caption: str | None = Field(description="the key of the pair whose caption fits the image better")

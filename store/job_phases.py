@@ -18,7 +18,7 @@ ROWS_A_SHARD = 100_000
 
 def inverts_curvature(spec: JobSpec) -> bool:
     """Whether a job inverts the curvature that `influence` names."""
-    return "ecif" in spec.methods or spec.task in ("removal", "traceback")
+    return bool({"ecif", "leave_one_out"} & set(spec.methods)) or spec.task in ("removal", "traceback")
 
 
 def needs_ekfac(spec: JobSpec) -> bool:

@@ -9,17 +9,21 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from store.errors import InvalidError
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 2
+SPECIFICATION_VERSION = 3
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
 _SINCE = {"deadline": 2, "ttl": 2}
 """The fields of a job that came after the first version. Null, they are left out of what is kept and echoed."""
 
+_METHODS_SINCE = {"leave_one_out": 3}
+"""The methods that came after it."""
+
 
 def version_of(spec: dict[str, Any]) -> int:
     """The version that a worker must know to do a job: that of the newest field that the specification uses."""
-    return max((since for field, since in _SINCE.items() if spec.get(field) is not None), default=1)
+    fields = [since for field, since in _SINCE.items() if spec.get(field) is not None]
+    return max([1, *fields, *(_METHODS_SINCE.get(method, 1) for method in spec.get("methods", ()))])
 
 
 DEFAULT_ARCHITECTURE = "ViT-B-32"
@@ -165,7 +169,7 @@ class Notify(_Strict):
     url: Annotated[str, Field(min_length=1, max_length=2000)] = Field(description="https://host/path")
 
 
-Method = Literal["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon"]
+Method = Literal["ecif", "clip_score", "pair_loss", "leave_one_out", "tracin", "trak", "ekfac_if", "lemon"]
 NEED_VALIDATION: frozenset[str] = frozenset({"tracin", "trak", "ekfac_if"})
 
 

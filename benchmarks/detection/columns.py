@@ -7,6 +7,7 @@ OURS: Final = {
     "pair_loss": 1,
     "clip_score": -1,
     "lemon": 1,
+    "leave_one_out": 1,
     "self_influence": 1,
     "influence": -1,
     "positive_influence": -1,

@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from benchmarks.detection.cells import Cell, Scale
+from benchmarks.detection.cells import Cell, Model, Scale
 from benchmarks.detection.columns import NO_CLEAN, NO_FIT, OURS
 from benchmarks.detection.judging import judge, outcome_of_flags
 from benchmarks.detection.peers_of import peers_of
@@ -16,8 +16,13 @@ from benchmarks.detection.setting import Setting
 from benchmarks.one_process import Job, OneProcess
 from benchmarks.sections import Json
 
-_METHODS = ["ecif", "clip_score", "pair_loss", "lemon", "tracin", "trak", "ekfac_if"]
+_METHODS = ["ecif", "clip_score", "pair_loss", "leave_one_out", "lemon", "tracin", "trak", "ekfac_if"]
 _NOT_SCORES = {"rank", "p_value", "q_value", "label", "width", "height", "query"}
+
+
+def left_out(model: Model) -> set[str]:
+    """Methods that cannot run there."""
+    return {"leave_one_out"} if model == "scratch" else set()  # the loss without a pair is had of heads alone
 
 
 def measure(cell: Cell, scale: Scale, service: OneProcess, pretrained: Path | None) -> Json:
@@ -25,7 +30,8 @@ def measure(cell: Cell, scale: Scale, service: OneProcess, pretrained: Path | No
     begin = perf_counter()
     setting = Setting.of(cell, scale, service, pretrained)
     wrong, reserved = setting.pairs.wrong, setting.pairs.reserved
-    ours = setting.job(methods=_METHODS, validation={"dataset": setting.clean})
+    methods = [method for method in _METHODS if method not in left_out(cell.model)]
+    ours = setting.job(methods=methods, validation={"dataset": setting.clean})
     without = {NO_CLEAN: setting.job(methods=["clip_score"])}
     if cell.model != "scratch":
         without[NO_FIT] = setting.job(methods=["clip_score"], fit=None)

@@ -1,8 +1,10 @@
-"""How answers are had that would need a solve for every pair, and how far a solve goes (`docs/design.md`, section 4).
+"""How a solve is done, how far it goes, and how answers are had that would need one for every pair.
 
-Where the matrix can be written out, exactly. Above that, by random probes: one solve each where a pass over the data is
-cheap, or through the diagonal of the curvature where every pass goes through whole towers
-(measured in `docs/decisions/0006-how-far-a-solve-goes.md`).
+Of two linear heads by closed forms: exactly where the matrix can be written out in about two seconds, else from
+Kronecker factors, which directions are preconditioned by, too. Of other models exactly up to 4,096 parameters; above
+that by random probes, one solve each where a pass over the data is cheap, or through the diagonal of the curvature
+where every pass goes through whole towers. Measured in `docs/decisions/0025-what-a-solve-costs.md` and
+`docs/decisions/0006-how-far-a-solve-goes.md` (`docs/design.md`, section 4).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ecif.curvature.diagonal import Diagonal
 from ecif.curvature.ekfac import Ekfac
 from ecif.curvature.gauss_newton import GaussNewton
 from ecif.curvature.hessian import Hessian
+from ecif.curvature.kronecker import Kronecker, Terms
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, size
 from ecif.self_influence import probe_rhs
@@ -31,10 +34,10 @@ CurvatureName = Literal["gauss_newton", "hessian", "ekfac", "projected", "identi
 Scope = Literal["heads", "lora", "all"]
 """Which weights are trained: heads on cached features, adapters on every linear map, or whole towers."""
 
-PerPair = Literal["exact", "projected", "probes", "diagonal"]
-"""How answers that need a solve for every pair are had: exactly where the model is small, else estimated."""
+PerPair = Literal["exact", "kronecker", "projected", "probes", "diagonal"]
+"""How answers that need a solve for every pair are had."""
 
-PROBES: dict[PerPair, int] = {"exact": 0, "projected": 0, "probes": 16, "diagonal": 8}
+PROBES: dict[PerPair, int] = {"exact": 0, "kronecker": 0, "projected": 0, "probes": 16, "diagonal": 8}
 """Directions that self-influence is estimated along: relative standard errors of 35 % and 50 %."""
 
 SPAN_PROBES = 32
@@ -59,20 +62,36 @@ class Effort:
 
 
 EFFORT: dict[Scope, Effort] = {
-    "heads": Effort(1e-3, 500, math.inf, by_diagonal=False),
+    "heads": Effort(1e-2, 500, math.inf, by_diagonal=False),
     "lora": Effort(1e-2, 100, 300.0, by_diagonal=True),
     "all": Effort(1e-2, 100, 300.0, by_diagonal=True),
 }
 
 
-def per_pair(curvature: CurvatureName, parameters: int, scope: Scope) -> PerPair:
-    """How a model of so many trained parameters has what would need a solve for every pair."""
+WRITTEN_OUT = 5e9
+"""Multiplications that a matrix of heads may take to be written out, factorised and solved with for every pair."""
+
+
+def per_pair(
+    curvature: CurvatureName, objective: Objective, params: Params, scope: Scope, *, spans: bool = False
+) -> PerPair:
+    """How a model has what would need a solve for every pair; spans: that is the Gram matrices of a traceback."""
+    parameters = size(params)
     if curvature == "projected":
         return "projected"
+    if curvature == "gauss_newton" and factored(objective, params) and not spans:
+        work = parameters**2 * (3 * objective.n_pairs + parameters)
+        return "exact" if parameters <= LARGEST and work <= WRITTEN_OUT else "kronecker"
     if parameters <= LARGEST:
         return "exact"
     iterative = curvature in ("gauss_newton", "hessian")
     return "diagonal" if iterative and EFFORT[scope].by_diagonal else "probes"
+
+
+def factored(objective: Objective, params: Params) -> bool:
+    """Whether Kronecker factors can stand for every pair: of heads in closed form, and in one partition, as a pair's
+    gradient is the mean of those in all of them."""
+    return objective.closed_form(params) and objective.partitions == 1
 
 
 def from_products(
@@ -83,14 +102,21 @@ def from_products(
     *,
     damping: float,
     scope: Scope,
+    method: PerPair,
+    seed: int = 0,
 ) -> Curvature:
-    """The curvature known by its products with vectors, written out and factorised where it is small enough.
+    """The curvature known by its products with vectors: written out and factorised where `method` is "exact", and that
+    of heads otherwise preconditioned by its Kronecker factors.
 
     Raises:
         NegativeCurvature: it was written out and is not positive definite.
     """
     kind = Hessian if curvature == "hessian" else GaussNewton
-    if size(params) <= LARGEST and objective.closed_form(params):
+    exact, closed = method == "exact", objective.closed_form(params)
+    near = None
+    if closed and not exact and kind is GaussNewton and objective.ridge(damping) > 0:
+        near = Kronecker.of(objective, params, batches, damping=damping, seed=seed)
+    if closed and exact:
         # A matrix of six million beside a ridge of twelve is not positive in single precision; heads that small cost
         # little in double.
         objective, params, batches = _wide(objective, params, batches)
@@ -101,8 +127,16 @@ def from_products(
         damping=damping,
         tolerance=EFFORT[scope].tolerance,
         max_iterations=EFFORT[scope].max_passes,
+        preconditioner=near,
     )
-    return Dense.of(matrix) if size(params) <= LARGEST else matrix
+    return Dense.of(matrix) if exact else matrix
+
+
+def kronecker_terms(curvature: Curvature) -> dict[str, Terms]:
+    """Of what `from_products` made where every pair is had by "kronecker"."""
+    near = curvature.preconditioner if isinstance(curvature, GaussNewton) else None
+    assert isinstance(near, Kronecker)  # noqa: S101
+    return near.terms()
 
 
 def _wide(objective: Objective, params: Params, batches: Batches) -> tuple[Objective, Params, Batches]:

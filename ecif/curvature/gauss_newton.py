@@ -32,16 +32,17 @@ def loss_curvature(S: Tensor, dS: Tensor) -> Tensor:
 
 
 def sample_root(S: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """k independent draws (k, B, B) of mean zero and covariance ∇²_S L. `generator` is a CPU one."""
+    """k draws (k, ..., B, B) of mean zero and covariance ∇²_S L for S (..., B, B). `generator` is on the CPU."""
     return _row_draws(S, k, generator) + _row_draws(S.mT, k, generator).mT
 
 
 def _row_draws(S: Tensor, k: int, generator: torch.Generator) -> Tensor:
     p = S.softmax(-1)
     # Drawn on the CPU in float64, so that the labels do not depend on the device.
-    labels = torch.multinomial(p.double().cpu(), k, replacement=True, generator=generator)  # (B, k)
-    drawn = torch.nn.functional.one_hot(labels.T.to(S.device), S.shape[-1])
-    return drawn.to(p.dtype) - p
+    labels = torch.multinomial(p.double().cpu().flatten(0, -2), k, replacement=True, generator=generator)
+    drawn = (-p).expand(k, *p.shape).clone()
+    one = torch.ones((), dtype=p.dtype, device=p.device)
+    return drawn.scatter_add_(-1, labels.T.to(S.device).view(k, *p.shape[:-1], 1), one.expand(k, *p.shape[:-1], 1))
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ class GaussNewton(Matrix):
         """(k, P) float64: G·v for vectors (k, P), one pass over the data for all of them."""
         total = torch.zeros_like(vectors, dtype=torch.float64)
         if self.objective.closed_form(self.params):
+            narrow = vectors.to(next(iter(self.params.values())).dtype)  # once, and not for every stack
             for stack in heads.stacked(self.batches(), len(vectors)):
                 at = heads.AtParams.of(self.objective, self.params, stack)
-                total += at.pull(loss_curvature(at.S, at.push(vectors)))
+                total += at.pull(loss_curvature(at.S, at.push(narrow)))
             return total / self.objective.partitions + self.objective.ridge(self.damping) * vectors
         for batch in self.batches():
             S, dS = push(self.objective, self.params, batch, vectors)

@@ -25,6 +25,24 @@ def _check_flagged_by(session: Session, spec: JobSpec, remove: RemoveFlagged) ->
         raise InvalidError("nothing_flagged", f"job {remove.job} is {earlier.status} and flagged no pair", "remove.job")
 
 
+def _check_leave_one_out(spec: JobSpec) -> None:
+    """It needs a solve for every pair, which is had for two heads in closed form and not from random probes."""
+    objective = spec.objective
+    others = {
+        f"objective.scope {objective.scope}": objective.scope != "heads",
+        "objective.train_temperature": objective.train_temperature,
+        f"objective.partitions {objective.partitions}": objective.partitions > 1,
+        f"influence.curvature {spec.influence.curvature}": spec.influence.curvature != "gauss_newton",
+    }
+    if named := [name for name, there in others.items() if there]:
+        raise InvalidError(
+            "leave_one_out_not_available",
+            "leave_one_out is of heads with a fixed temperature, in one partition, by gauss_newton: "
+            f"not with {', '.join(named)}",
+            "methods",
+        )
+
+
 @dataclass(frozen=True)
 class Checked:
     """A specification that can be promised, its defaults filled in, with the datasets that it names."""
@@ -68,6 +86,8 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
             f"{', '.join(needing)}: measured on a validation loss: name a validation dataset or a fraction",
             "validation",
         )
+    if "leave_one_out" in spec.methods:
+        _check_leave_one_out(spec)
     inverting = sorted({"ekfac_if", "trak"}.intersection(spec.methods))
     if inverting and spec.objective.l2 == 0 and spec.influence.damping == 0:
         raise InvalidError(

@@ -1,6 +1,8 @@
+from collections.abc import Iterator
+
 import pytest
 
-from ecif import GaussNewton, choose_damping, dense_matrix, spectrum
+from ecif import Batch, GaussNewton, choose_damping, dense_matrix, spectrum
 from tests.ecif.conftest import MakeWorld
 
 
@@ -20,3 +22,18 @@ def test_automatic_damping_lifts_a_weak_l2_only(make_world: MakeWorld) -> None:
             choose_damping(bad, *given)
     lone = make_world(n=1, l2=0.0, duplicates=False)
     assert choose_damping("auto", lone.objective, lone.params, lone.batches).value == 1
+
+
+def test_a_sample_of_the_batches_will_do(make_world: MakeWorld) -> None:
+    world = make_world(l2=0.0)
+    read = []
+
+    def batches() -> Iterator[Batch]:
+        for batch in world.batches() * 100:
+            read.append(batch)
+            yield batch
+
+    seen = spectrum(world.objective, world.params, batches, probes=8)
+    assert len(read) == 128
+    trace = float(dense_matrix(GaussNewton(world.objective, world.params, world.batches)).trace())
+    assert seen.mean == pytest.approx(trace / (220 * 24), rel=0.1)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ecif import Batch, Dense, GaussNewton, cut_batches, dense_matrix, probe_rhs, rank_embeddings
 from ecif import over_partitions as module
+from ecif.directions import Directions
 from ecif.over_partitions import influence_gram_of, self_influence_of
-from ecif.self_influence import Directions, averaged_self_influence
+from ecif.self_influence import averaged_self_influence
 from ecif.traceback import role_gradients
 from tests.ecif.conftest import MakeWorld, World
 

@@ -13,7 +13,7 @@ from ecif import (
     score_batch,
 )
 from ecif.curvature import choice
-from ecif.self_influence import Directions
+from ecif.directions import Directions
 from tests.ecif.conftest import MakeWorld
 
 

@@ -4,11 +4,11 @@ import hashlib
 import json
 from typing import Any
 
-from store.specification import SPECIFICATION_VERSION, JobSpec
+from store.specification import SPECIFICATION_VERSION, JobSpec, version_of
 
 # Each version with the digest of its fields. A changed digest is a changed specification: raise the version, so that
 # workers of the release before leave such jobs to newer ones, and add a line.
-_FIELDS = {2: "50461e503afa4d7a"}
+_FIELDS = {2: "50461e503afa4d7a", 3: "68f1859f285e1aa9"}
 
 
 def _described(schema: Any) -> Any:
@@ -18,6 +18,12 @@ def _described(schema: Any) -> Any:
     if isinstance(schema, list):
         return [_described(value) for value in schema]
     return schema
+
+
+def test_a_job_is_of_the_newest_version_that_it_uses() -> None:
+    assert version_of({"methods": ["ecif"]}) == 1
+    assert version_of({"methods": ["ecif"], "ttl": 5}) == 2
+    assert version_of({"methods": ["ecif", "leave_one_out"], "ttl": 5}) == 3
 
 
 def test_the_version_belongs_to_the_fields() -> None:

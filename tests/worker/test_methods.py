@@ -7,9 +7,10 @@ import numpy.typing as npt
 import pytest
 from fastapi.testclient import TestClient
 
+from ecif.curvature import choice
 from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload, Work
 
-METHODS = ["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon"]
+METHODS = ["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon", "leave_one_out"]
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_all_methods_at_once_and_each_tells_wrong_pairs_its_own_way(
         above = scores[wrong][:, None] > scores[~wrong][None]
         return above.mean()
 
-    high = {"lemon": 1, "pair_loss": 1, "clip_score": -1, "suspicion": 1, "self_influence": 1}
+    high = {"lemon": 1, "pair_loss": 1, "leave_one_out": 1, "clip_score": -1, "suspicion": 1, "self_influence": 1}
     found = {name: area(sign * np.array([row[name] for row in rows])) for name, sign in high.items()}
     assert min(found.values()) > 0.9, found
     influences = {name: np.array([row[name] for row in rows]) for name in ("tracin", "trak", "ekfac_if")}
@@ -53,7 +54,7 @@ def test_all_methods_at_once_and_each_tells_wrong_pairs_its_own_way(
 
 def test_a_method_that_was_not_asked_for_is_null(client: TestClient, work: Work, data: dict[str, Any]) -> None:
     rows = finished(client, work, task="valuation", **data)
-    assert all(row[name] is None for row in rows for name in ("tracin", "trak", "ekfac_if", "lemon", "pair_loss"))
+    assert all(row[name] is None for row in rows for name in METHODS[2:])
 
 
 def test_tracin_of_an_unfitted_model_is_identity_influence_of_the_positive_role(
@@ -92,6 +93,44 @@ def test_without_l2_and_damping_a_baseline_that_inverts_is_refused(
     problem = problem_of(client.post("/jobs", json={**spec, "influence": influence}))
     assert (problem["status"], problem["code"]) == (422, "singular_curvature")
     assert "trak" in problem["detail"]
+
+
+def test_the_loss_without_a_pair_is_above_that_with_it_by_closed_forms_as_exactly(
+    client: TestClient, work: Work, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"task": "misalignment", **data, "methods": ["leave_one_out", "pair_loss"]}
+    spec |= {"objective": {"batch_size": 50, "temperature": 0.1}}
+    columns = {}
+    for method in ("exact", "kronecker"):
+        rows = sorted(finished(client, work, **spec), key=lambda row: int(row["key"]))
+        job = client.get("/jobs").json()["items"][0]
+        assert job["summary"]["self_influence"]["method"] == method
+        assert job["summary"]["curvature"]["converged"] is True
+        assert all(row["influence"] is row["self_influence"] is None for row in rows)
+        loss, without = (np.array([row[name] for row in rows]) for name in ("pair_loss", "leave_one_out"))
+        assert (without - loss).mean() > 0
+        columns[method] = without - loss
+        monkeypatch.setattr(choice, "LARGEST", 0)
+    assert np.corrcoef(columns["exact"], columns["kronecker"])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"objective": {"partitions": 2}}, "objective.partitions 2"),
+        ({"objective": {"scope": "all"}}, "objective.scope all"),
+        ({"objective": {"train_temperature": True}}, "objective.train_temperature"),
+        ({"influence": {"curvature": "hessian"}}, "influence.curvature hessian"),
+    ],
+)
+def test_the_loss_without_a_pair_is_refused_where_it_would_be_a_guess(
+    client: TestClient, data: dict[str, Any], problem_of: ProblemOf, other: dict[str, Any], named: str
+) -> None:
+    body = {"task": "misalignment", **data, "methods": ["leave_one_out"], **other}
+    problem = problem_of(client.post("/jobs", json=body))
+    assert (problem["status"], problem["code"]) == (422, "leave_one_out_not_available")
+    assert problem["errors"][0]["loc"] == ["body", "methods"]
+    assert named in problem["detail"]
 
 
 @pytest.mark.parametrize("method", ["tracin", "trak", "ekfac_if"])

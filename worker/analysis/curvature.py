@@ -6,12 +6,20 @@ import torch
 from torch import Tensor
 
 from ecif import Curvature, Dense, OnState, Projected, Solution, State
-from ecif.curvature.choice import PROBES, SPAN_PROBES
+from ecif.curvature.choice import PROBES, SPAN_PROBES, kronecker_terms
 from ecif.parameters import row_dot, size
 from ecif.traceback import normal_probes
 from store.job_phases import inverts_curvature
 from store.shards import Planned
-from worker.analysis.curvatures import damping_of, draw_probes, effort, per_pair, prepare, refused_curvature
+from worker.analysis.curvatures import (
+    damping_of,
+    draw_probes,
+    effort,
+    per_pair,
+    prepare,
+    put_terms,
+    refused_curvature,
+)
 from worker.analysis.problem import Problem, open_problem, set_gradient
 from worker.analysis.tensors import keeper, put_tensors, resumed
 from worker.attempts.task import Done, Task
@@ -51,6 +59,8 @@ def run(task: Task) -> Done[CurvatureOutput]:
         ready: dict[str, Tensor] = {}
         if isinstance(curvature, Dense | Projected):
             ready["factor"] = curvature.factor
+        elif method == "kronecker":
+            ready |= put_terms(kronecker_terms(curvature))
         elif problem.view.spec.task == "traceback" and method != "exact":
             sides.rows["spans"] = normal_probes(problem.params, SPAN_PROBES, problem.view.spec.objective.seed)
         elif PROBES[method]:
@@ -94,7 +104,8 @@ def _sides(problem: Problem, damping: float) -> tuple[_Sides, dict[str, float | 
         facts["validation_loss"], gradient = problem.objective.validation_value_and_gradient(
             problem.params, problem.validation_batches(), problem.roster.n_validation
         )
-        sides.rows["validation"] = gradient[None]
+        if "ecif" in problem.view.spec.methods or task == "removal":
+            sides.rows["validation"] = gradient[None]
     fitted = problem.view.output(FitOutput)
     if fitted is None or not fitted.stationary:
         value, gradient = problem.objective.value_and_gradient(problem.params, problem.training_batches())

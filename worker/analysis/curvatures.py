@@ -20,7 +20,8 @@ from ecif import (
 from ecif.curvature import choice
 from ecif.curvature.choice import EFFORT, Effort, PerPair, Probes, from_products
 from ecif.curvature.ekfac import Bases
-from ecif.parameters import size
+from ecif.curvature.kronecker import Terms
+from ecif.heads import TOWERS
 from store.errors import InvalidError
 from store.specification import JobSpec
 from worker.analysis.problem import Problem
@@ -82,6 +83,8 @@ def prepare(problem: Problem, damping: float) -> Curvature:
             problem.training_batches,
             damping=damping,
             scope=problem.view.spec.objective.scope,
+            method=per_pair(problem),
+            seed=problem.view.spec.objective.seed,
         )
 
 
@@ -98,6 +101,16 @@ def solved_curvature(problem: Problem) -> Curvature:
     return Dense(factor @ factor.mT, factor)
 
 
+def put_terms(terms: dict[str, Terms]) -> dict[str, Tensor]:
+    """The Kronecker terms of both heads as tensors to be kept beside the directions."""
+    return {f"{tower}.{part}": tensor for tower, of in terms.items() for part, tensor in of._asdict().items()}
+
+
+def get_terms(problem: Problem, solved: dict[str, Tensor]) -> dict[str, Terms]:
+    """What `put_terms` made."""
+    return {tower: Terms(*(solved[f"{tower}.{part}"].to(problem.device) for part in Terms._fields)) for tower in TOWERS}
+
+
 def directions(problem: Problem) -> dict[str, Tensor]:
     """The tensors that the curvature phase left; none where there was no such phase."""
     solved = problem.view.output(CurvatureOutput)
@@ -107,7 +120,13 @@ def directions(problem: Problem) -> dict[str, Tensor]:
 def per_pair(problem: Problem) -> PerPair:
     """How this job has what would need a solve for every pair."""
     spec = problem.view.spec
-    return choice.per_pair(spec.influence.curvature, size(problem.params), spec.objective.scope)
+    return choice.per_pair(
+        spec.influence.curvature,
+        problem.objective,
+        problem.params,
+        spec.objective.scope,
+        spans=spec.task == "traceback",
+    )
 
 
 def ekfac(problem: Problem, damping: float) -> Ekfac:

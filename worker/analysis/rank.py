@@ -31,6 +31,7 @@ _COLUMNS_OF = {
     "ecif": ("influence", *_ROLES, "self_influence"),
     "clip_score": ("clip_score",),
     "pair_loss": ("pair_loss",),
+    "leave_one_out": ("leave_one_out",),
     **{method: (method,) for method in BASELINES},
 }
 

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from ecif import Batch, Projected, flatten, normalise, positive
+from ecif.directions import Directions
 from ecif.over_partitions import self_influence_of
 from ecif.parameters import size
-from ecif.self_influence import Directions
 from store.shards import Planned
 from worker.analysis.baselines import Baselines
-from worker.analysis.curvatures import directions, per_pair, projected_rows, solved_curvature
+from worker.analysis.curvatures import directions, get_terms, per_pair, projected_rows, solved_curvature
 from worker.analysis.problem import Problem, batch_ranges, batches_of, open_problem, pairs_of, places_of
 from worker.analysis.tensors import put_tensors
 from worker.attempts.task import Done, Task
@@ -42,14 +42,18 @@ def run(task: Task) -> Done[ScoreOutput]:
 
 def _directions(problem: Problem) -> Directions | None:
     """What the curvature phase left to push forward; `None` where there was no such phase."""
-    if problem.view.output(CurvatureOutput) is None:
+    solved = problem.view.output(CurvatureOutput)
+    if solved is None:
         return None
     content, nothing = directions(problem), flatten(problem.params).new_zeros(0, size(problem.params))
+    method = solved.self_influence.method
     return Directions(
         content.get("validation", nothing).to(nothing),
         content.get("probes", nothing).to(nothing),
-        solved_curvature(problem) if per_pair(problem) == "exact" else None,
+        solved_curvature(problem) if method == "exact" else None,
         content["partners"].to(nothing) if "partners" in content else None,
+        terms=get_terms(problem, content) if method == "kronecker" else None,
+        leave_one_out="leave_one_out" in problem.view.spec.methods,
     )
 
 

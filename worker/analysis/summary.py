@@ -93,6 +93,7 @@ def _traced(view: JobView) -> Json:
 
 _SELF_INFLUENCE = {
     "exact": "exact",
+    "kronecker": "kronecker",
     "projected": "exact inside the projection",
     "probes": "random probes",
     "diagonal": "random probes through the curvature's diagonal",

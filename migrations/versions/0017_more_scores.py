@@ -1,4 +1,4 @@
-"""Three more scores, why a pair is suspicious, and which other pairs it has to do with.
+"""Two more scores, why a pair is suspicious, and which other pairs it has to do with.
 
 Columns are added as nullable, which rewrites no row. An index is built on each partition beside readers and writers,
 and then attached to the one of the whole table, which is valid once every partition has its own. A partition that is
@@ -12,12 +12,12 @@ from alembic import op
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-revision: str = "0016"
-down_revision: str | None = "0015"
+revision: str = "0017"
+down_revision: str | None = "0016"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-_SCORES = ("contrast_loss", "margin", "leave_one_out")
+_SCORES = ("contrast_loss", "margin")
 _COLUMNS = {
     **dict.fromkeys(_SCORES, "double precision"),
     "better_position": "bigint",
