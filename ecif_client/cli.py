@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--sort", help="any score")
     results.add_argument("--order", choices=("asc", "desc"))
     results.add_argument("--flagged", action="store_true", help="only the pairs to drop")
+    results.add_argument("--rate", type=float, help="flag at this false discovery rate, not at that of the job")
 
     export = command("export", _export, "Write the pairs to a file")
     export.add_argument("job")
@@ -183,7 +184,12 @@ def _status(client: Client, shown: Shown, options: argparse.Namespace) -> int:
 
 
 def _results(client: Client, shown: Shown, options: argparse.Namespace) -> int:
-    question = {"sort": options.sort, "order": options.order, "flagged": True if options.flagged else None}
+    question = {
+        "sort": options.sort,
+        "order": options.order,
+        "flagged": True if options.flagged else None,
+        "rate": options.rate,
+    }
     rows = client.results(options.job, **{name: value for name, value in question.items() if value is not None})
     shown.rows(itertools.islice(rows, options.limit or None))
     return 0

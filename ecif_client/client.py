@@ -79,7 +79,7 @@ class Client:
         return self._answered(lambda: self._http.post(f"/jobs/{job_id}/cancel")).json()  # type: ignore[no-any-return]
 
     def results(self, job_id: str, **question: Any) -> Iterator[Json]:
-        """Every row of a job in its order, page by page; `question` is sort, order, flagged, key, query."""
+        """Every row of a job in its order, page by page; `question` is sort, order, flagged, rate, key, query."""
         cursor = None
         while True:
             params = {**question, "limit": 1000, **({"cursor": cursor} if cursor else {})}

@@ -12,7 +12,18 @@ from rich.table import Table
 
 Json = dict[str, Any]
 _MEMORY = ("memory_bytes", "device_memory_bytes")
-_COLUMNS = ("rank", "key", "caption", "suspicion", "influence", "self_influence", "clip_score", "flagged")
+_COLUMNS = (
+    "rank",
+    "key",
+    "caption",
+    "suspicion",
+    "influence",
+    "self_influence",
+    "clip_score",
+    "flagged",
+    "better_caption",
+    "exchanged_with",
+)
 
 
 class Shown:

@@ -1,7 +1,7 @@
 """`/jobs/{id}/results`: pages of scored pairs."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from service.context import ServiceDep
 from service.errors import problem_docs
-from service.pagination import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
+from service.pagination import LINKED, MAX_LIMIT, Cursor, Limit, link_next
 from store import datasets, jobs, results
 from store.errors import ConflictError
 from store.states import JobStatus
@@ -28,6 +28,8 @@ SortKey = Literal[
     "trak",
     "ekfac_if",
     "lemon",
+    "contrast_loss",
+    "margin",
     "leave_one_out",
     "suspicion",
     "p_value",
@@ -41,6 +43,13 @@ class Order(StrEnum):
 
     ASC = "asc"
     DESC = "desc"
+
+
+class Reason(BaseModel):
+    """One of the columns that made a pair suspicious."""
+
+    column: str
+    contribution: float | None = Field(description="to suspicion: positive raises it")
 
 
 class ResultOut(BaseModel):
@@ -64,10 +73,17 @@ class ResultOut(BaseModel):
     trak: float | None = Field(description="as influence: positive-role margins, random projection, Fisher inverse")
     ekfac_if: float | None = Field(description="as influence: positive role, EKFAC curvature")
     lemon: float | None = Field(description="disagreement with the nearest neighbours; high is suspicious")
+    contrast_loss: float | None = Field(description="the pair's loss among all distinct captions and images")
+    margin: float | None = Field(
+        description="by how much other captions and images fit better than its own, along the fit; high is suspicious"
+    )
     leave_one_out: float | None = Field(
         description="the pair's own loss where the fit did not have it; high is suspicious"
     )
     suspicion: float | None = Field(description="how likely the pair is misaligned; `summary.ranked_by` says how")
+    why: list[Reason] | None = Field(description="the columns that say most for it, or against, the weightiest first")
+    better_caption: str | None = Field(description="the key of the pair whose caption fits the image better")
+    exchanged_with: str | None = Field(description="the key of the pair with which it seems to have exchanged captions")
     p_value: float | None
     q_value: float | None
     flagged: bool | None
@@ -76,7 +92,15 @@ class ResultOut(BaseModel):
 router = APIRouter(tags=["results"])
 
 
-def _out(job: Job, scored: results.ScoredPair) -> ResultOut:
+class ResultPage(BaseModel):
+    """Some of the results, and how to get the next."""
+
+    items: list[ResultOut]
+    next_cursor: str | None = Field(description="null on the last page")
+    total: int | None = Field(description="items on all pages; null where only those flagged at a `rate` are asked for")
+
+
+def _out(job: Job, scored: results.ScoredPair, rate: float | None) -> ResultOut:
     result = scored.result
     image_url = None
     if scored.has_image and scored.key is not None:
@@ -87,7 +111,10 @@ def _out(job: Job, scored: results.ScoredPair) -> ResultOut:
         key=scored.key,
         caption=scored.caption,
         image_url=image_url,
-        flagged=result.flagged,
+        flagged=result.flagged if rate is None or result.q_value is None else result.q_value <= rate,
+        why=None if result.why is None else [Reason(**reason) for reason in result.why],
+        better_caption=scored.better_caption,
+        exchanged_with=scored.exchanged_with,
         **{score: getattr(result, score) for score in SCORES},
     )
 
@@ -105,15 +132,26 @@ def list_results(
     flagged: Annotated[bool | None, Query(description="only the flagged, or only the others")] = None,
     key: Annotated[str | None, Query(max_length=1024, description="only the pair of this key")] = None,
     query: Annotated[str | None, Query(max_length=1024, description="of a traceback: only this query's pairs")] = None,
-) -> Page[ResultOut]:
-    """Scored pairs of a job that succeeded. A deep page costs the same as the first."""
+    rate: Annotated[
+        float | None,
+        Query(gt=0, lt=1, description="of a misalignment job with clean pairs: flag at this false discovery rate"),
+    ] = None,
+) -> ResultPage:
+    """Scored pairs of a job that succeeded. A deep page costs the same as the first.
+
+    With `rate`, a pair is flagged where its q-value does not exceed it, whatever rate the job was given.
+    """
     limit = min(limit, MAX_LIMIT)
-    question = {"results": job_id, "sort": sort, "order": order, "flagged": flagged, "key": key, "query": query}
+    question: dict[str, Any] = {"results": job_id, "sort": sort, "order": order}
+    question |= {"flagged": flagged, "key": key, "query": query}
+    question |= {} if rate is None else {"rate": rate}  # a cursor that was made before there was one stays good
     after = results.Place(*service.cursors.read(question, cursor)) if cursor else None
     with service.database.transaction() as session:
         job = jobs.get(session, job_id)
         if job.status != JobStatus.SUCCEEDED:
             raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
+        if rate is not None and not results.has_q_values(session, job.number):
+            raise ConflictError("no_q_values", _no_q_values(job))
         dataset = datasets.number(session, job.dataset_id)
         rows = results.page(
             session,
@@ -126,18 +164,30 @@ def list_results(
             flagged=flagged,
             key=key,
             traced=query,
+            rate=rate,
         )
-        narrow = None
-        if key is not None or query is not None:
-            narrow = results.count_of(session, job.number, dataset, key=key, traced=query)
+        total = None
+        if rate is None or flagged is None:
+            total = _total(job, flagged)
+        if total is not None and (key is not None or query is not None):
+            total = results.count_of(session, job.number, dataset, key=key, traced=query)
     following = None
     if len(rows) > limit:
         last = rows[limit - 1].result
         place = None if sort == "rank" else getattr(last, sort)
         following = service.cursors.make(question, [place, last.rank])
     link_next(request, response, following)
-    items = [_out(job, scored) for scored in rows[:limit]]
-    return Page(items=items, next_cursor=following, total=_total(job, flagged) if narrow is None else narrow)
+    items = [_out(job, scored, rate) for scored in rows[:limit]]
+    return ResultPage(items=items, next_cursor=following, total=total)
+
+
+def _no_q_values(job: Job) -> str:
+    if job.task != "misalignment":
+        return f"a {job.task} flags no pairs: rate is for misalignment jobs"
+    return (
+        f"job {job.id} had no clean pairs to calibrate by, so its results have no q_value that rate could be held "
+        "against: submit it again with a validation dataset that you trust"
+    )
 
 
 def _total(job: Job, flagged: bool | None) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Integer,
     Numeric,
     Row,
+    ScalarSelect,
     Select,
     Text,
     and_,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from store.results import of
 from store.tables import SCORES, Pair, Part, Result
@@ -33,8 +34,8 @@ _FETCHED = 200  # rows at a time from the server-side cursor: each may hold a me
 _UID = "^[0-9a-fA-F]{32}$"
 
 Exported = Row[Any]
-"""rank, query, key, caption, flagged, each score, extra (JSON text) and where the image lies: part, row, width,
-height, image_format, image_offset, image_length."""
+"""rank, query, key, caption, flagged, each score, why, better_caption and exchanged_with (keys), better_position, extra
+(JSON text) and where the image lies: part, row, width, height, image_format, image_offset, image_length."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,10 @@ def _exported(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> 
             Pair.caption,
             *(getattr(Result, score) for score in SCORES),
             Result.flagged,
+            Result.why,
+            _key_at(dataset, Result.better_position).label("better_caption"),
+            _key_at(dataset, Result.exchanged_position).label("exchanged_with"),
+            Result.better_position,
             cast(Pair.extra, Text).label("extra"),
             cast(Pair.part, Integer).label("part"),
             Pair.row,
@@ -187,6 +192,12 @@ def _exported(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> 
         .where(mine)
     )
     return query if flagged is None else query.where(Result.flagged.is_(flagged))
+
+
+def _key_at(dataset: int, position: InstrumentedAttribute[int | None]) -> ScalarSelect[str | None]:
+    # No join: of each row one look into an index, and none where it names no pair, so that pieces stay as quick.
+    other = aliased(Pair)
+    return select(other.key).where(other.dataset == dataset, other.position == position).scalar_subquery()
 
 
 def _uids(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> Select[Any]:

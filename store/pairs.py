@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import ARRAY, Text, any_, cast, delete, func, insert, literal, select
+from sqlalchemy import ARRAY, BigInteger, Row, Text, any_, cast, delete, func, insert, literal, select
 from sqlalchemy.orm import Session, load_only
 
 from store.database import copy_rows
@@ -107,6 +107,19 @@ def rows_of_keys(session: Session, dataset: int, keys: Sequence[str]) -> dict[st
     named = Pair.key == any_(cast(list(keys), ARRAY(Text)))  # one parameter: a statement has 65,535 at most
     wanted = select(Pair.key, Pair.row).where(Pair.dataset == dataset, named, Pair.error.is_(None))
     return {key: row for key, row in session.execute(wanted) if key is not None and row is not None}
+
+
+def at(session: Session, dataset: int, positions: Iterable[int | None]) -> dict[int, Row[int, str | None, str | None]]:
+    """`key` and `caption` of the accepted pairs at these positions, by position; a position that holds none, or null,
+    is left out."""
+    wanted = sorted({position for position in positions if position is not None})
+    if not wanted:
+        return {}
+    there = Pair.position == any_(cast(wanted, ARRAY(BigInteger)))
+    rows = session.execute(
+        select(Pair.position, Pair.key, Pair.caption).where(Pair.dataset == dataset, there, Pair.error.is_(None))
+    )
+    return {row.position: row for row in rows}
 
 
 def page(session: Session, dataset: int, *, limit: int, after: int | None, rejected: bool | None) -> Sequence[Pair]:

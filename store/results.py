@@ -7,15 +7,28 @@ others share one, because a table for each would make every plan slow (docs/deci
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, text, tuple_
+from sqlalchemy import ColumnElement, Row, and_, delete, func, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from store import pairs
 from store.database import copy_rows
 from store.tables import SCORES, Job, Pair, Result
 
 SORTS = ("rank", *SCORES)
-COLUMNS = ("apart", "job", "rank", "position", "query", *SCORES, "flagged")
-_TYPES = ("int8", "int8", "int8", "int8", "text", *("float8" for _ in SCORES), "bool")
+_TYPES = {
+    "apart": "int8",
+    "job": "int8",
+    "rank": "int8",
+    "position": "int8",
+    "query": "text",
+    **dict.fromkeys(SCORES, "float8"),
+    "flagged": "bool",
+    "better_position": "int8",
+    "exchanged_position": "int8",
+    "why": "jsonb",
+}
+COLUMNS = tuple(_TYPES)
+_Row = Row[Result, str | None, str | None, bool]
 
 
 @dataclass(frozen=True)
@@ -28,17 +41,22 @@ class Place:
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """A result beside the pair that it is about."""
+    """A result beside the pair that it is about.
+
+    better_caption, exchanged_with: the keys of the pairs that `better_position` and `exchanged_position` name.
+    """
 
     result: Result
     key: str | None
     caption: str | None
     has_image: bool
+    better_caption: str | None = None
+    exchanged_with: str | None = None
 
 
 def load(session: Session, rows: Iterable[Sequence[object]]) -> int:
     """Append result rows, each in the order of `COLUMNS`; return how many."""
-    return copy_rows(session, "results", COLUMNS, _TYPES, rows)
+    return copy_rows(session, "results", COLUMNS, list(_TYPES.values()), rows)
 
 
 def of(session: Session, job: int) -> ColumnElement[bool]:
@@ -94,17 +112,21 @@ def page(
     flagged: bool | None,
     key: str | None,
     traced: str | None = None,
+    rate: float | None = None,
 ) -> list[ScoredPair]:
     """One page of a job's results.
 
-    Equal scores stand in rank order, turned round when descending; pairs without the score come last either way.
+    Equal scores stand in rank order, turned round when descending; pairs without the score come last either way. With
+    a rate those are flagged whose q-value does not exceed it, whatever the job flagged.
     """
     query = (
         select(Result, Pair.key, Pair.caption, Pair.image_length.is_not(None))
         .outerjoin(Pair, and_(Pair.dataset == dataset, Pair.position == Result.position))
         .where(of(session, job))
     )
-    if flagged is not None:
+    if flagged is not None and rate is not None:
+        query = query.where(Result.q_value <= rate if flagged else Result.q_value > rate)
+    elif flagged is not None:
         query = query.where(Result.flagged.is_(flagged))
     if key is not None:
         query = query.where(Pair.key == key)
@@ -114,24 +136,40 @@ def page(
         if after is not None:
             query = query.where(Result.rank < after.rank if descending else Result.rank > after.rank)
         ordered = query.order_by(Result.rank.desc() if descending else Result.rank)
-        return [ScoredPair(*row) for row in session.execute(ordered.limit(limit))]
+        return _with_others(session, dataset, session.execute(ordered.limit(limit)).all())
 
     column: InstrumentedAttribute[float | None] = getattr(Result, sort)
-    page: list[ScoredPair] = []
+    page: list[_Row] = []
     # Two ranges, each one walk of an index: first the pairs that have the score, then those that do not.
     if after is None or after.score is not None:
         scored = query.where(column.is_not(None))
         if after is not None and after.score is not None:
             scored = scored.where(_beyond(column, after.score, after.rank, descending))
         order = (column.desc(), Result.rank.desc()) if descending else (column, Result.rank)
-        page = [ScoredPair(*row) for row in session.execute(scored.order_by(*order).limit(limit))]
+        page = list(session.execute(scored.order_by(*order).limit(limit)))
     if len(page) < limit:
         unscored = query.where(column.is_(None))
         if after is not None and after.score is None:
             unscored = unscored.where(Result.rank > after.rank)
         rest = unscored.order_by(Result.rank).limit(limit - len(page))
-        page += [ScoredPair(*row) for row in session.execute(rest)]
-    return page
+        page += session.execute(rest)
+    return _with_others(session, dataset, page)
+
+
+def _with_others(session: Session, dataset: int, rows: Sequence[_Row]) -> list[ScoredPair]:
+    """With the keys of the pairs that they name, which one query finds for all of them."""
+    named = (place for result, *_ in rows for place in (result.better_position, result.exchanged_position))
+    keys: dict[int | None, str | None] = {place: pair.key for place, pair in pairs.at(session, dataset, named).items()}
+    return [
+        ScoredPair(*row, keys.get(row[0].better_position), keys.get(row[0].exchanged_position))  # of null: no key
+        for row in rows
+    ]
+
+
+def has_q_values(session: Session, job: int) -> bool:
+    """Whether a job's results can be flagged at any rate."""
+    calibrated = select(Result.rank).where(of(session, job), Result.q_value.is_not(None))
+    return bool(session.scalar(select(calibrated.exists())))
 
 
 def count_of(session: Session, job: int, dataset: int, *, key: str | None, traced: str | None) -> int:

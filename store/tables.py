@@ -367,6 +367,8 @@ SCORES = (
     "trak",
     "ekfac_if",
     "lemon",
+    "contrast_loss",
+    "margin",
     "leave_one_out",
     "suspicion",
     "p_value",
@@ -409,11 +411,16 @@ class Result(Base):
     trak: Mapped[float | None]
     ekfac_if: Mapped[float | None]
     lemon: Mapped[float | None]
+    contrast_loss: Mapped[float | None]
+    margin: Mapped[float | None]
     leave_one_out: Mapped[float | None]
     suspicion: Mapped[float | None]
     p_value: Mapped[float | None]
     q_value: Mapped[float | None]
     flagged: Mapped[bool | None]
+    better_position: Mapped[int | None]  # of the pair whose caption fits the image better
+    exchanged_position: Mapped[int | None]  # of the pair with which it seems to have exchanged its caption
+    why: Mapped[list[Json] | None] = mapped_column(JSONB(none_as_null=True))  # `column` and `contribution` of each
 
 
 class Secret(Base):

@@ -396,10 +396,16 @@ class DetectOutput(Output):
 
 @dataclass(frozen=True)
 class RankOutput(Output):
-    """ranked: a blob of the columns of `results` rows, in order. queries: the keys that the column `query` counts."""
+    """ranked: a blob of the columns of `results` rows, in order. queries: the keys that the column `query` counts.
+    columns: the names that the column `why` counts.
+
+    Beside the scores the blob may hold `better_position` and `exchanged_position`, (n,) int64; `why`, (n, 3) int64, and
+    `contribution`, (n, 3) float64, the columns that made a pair suspicious and by how much. -1 is none.
+    """
 
     ranked: str
     results: int
     flagged: int | None
     summary: Json
     queries: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)

@@ -51,8 +51,13 @@ def parquet_chunks(source: Source) -> Iterator[bytes]:
 
 
 def _of_result(pa: Any, name: str) -> "pa.DataType":
-    kinds = {"rank": pa.int64(), "flagged": pa.bool_()} | dict.fromkeys(("query", "key", "caption"), pa.string())
+    kinds = {"rank": pa.int64(), "flagged": pa.bool_(), "why": pa.list_(_reason(pa))}
+    kinds |= dict.fromkeys(("query", "key", "caption", "better_caption", "exchanged_with"), pa.string())
     return kinds.get(name, pa.float64())
+
+
+def _reason(pa: Any) -> "pa.DataType":
+    return pa.struct([("column", pa.string()), ("contribution", pa.float64())])
 
 
 def _kind(pa: Any, column: ExtraColumn) -> "tuple[pa.DataType, Callable[[Any], Any]]":

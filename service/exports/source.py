@@ -173,7 +173,7 @@ def _kind_of_images(session: Session, dataset_id: str) -> str | None:
     return "its dataset was deleted, and the images with it" if dataset.deleted_at is not None else None
 
 
-RESULT_COLUMNS = ("rank", "query", "key", "caption", *SCORES, "flagged")
+RESULT_COLUMNS = ("rank", "query", "key", "caption", *SCORES, "flagged", "why", "better_caption", "exchanged_with")
 """In this order; `open_clip` calls the caption `title`."""
 
 _PREFIX = "input_"

@@ -84,6 +84,7 @@ def gather(job_id: str, database: Database, blobs: Blobs) -> Report:
         report = Report(job, dataset, job.summary or {}, _shows_images(dataset))
         rows, queries = _rows(session, job, dataset), _queries(session, job)
         report.charts = _charts(session, job)
+        better = pairs.at(session, dataset.number, (row.better_position for row in rows))
         parts = _parts(session, dataset)
         query_parts = _query_parts(session, job)
     flagging = report.summary.get("flagging") or {}
@@ -91,7 +92,8 @@ def gather(job_id: str, database: Database, blobs: Blobs) -> Report:
     report.noise = share(flagging["estimated_noise_rate"]) if flagging.get("estimated_noise_rate") else ""
     report.phases, report.time = _phases(report.summary)
     # The images are read and made small after the connection is given back.
-    shown = cards(rows, _ON_CARDS[job.task], blobs, parts)
+    captions = {position: pair.caption for position, pair in better.items()}
+    shown = cards(rows, _ON_CARDS[job.task], blobs, parts, captions)
     if job.task == "traceback":
         by_rank = {card.rank: card for card in shown}
         report.queries = [

@@ -130,9 +130,25 @@ class Picture:
     small: bool
 
 
+_IN_WORDS = {
+    "clip_score": "image and caption are unlike each other",
+    "contrast_loss": "among all captions and images its own does not stand out",
+    "margin": "other captions and images fit better than its own",
+    "lemon": "pairs like it say something else",
+    "pair_loss": "the model told it badly from its batch",
+    "leave_one_out": "a model that did not learn from it does not expect it",
+}
+
+
 @dataclass(frozen=True)
 class Card:
-    """One pair."""
+    """One pair.
+
+    Attributes:
+        why: what made it suspicious, in words.
+        better: the caption of another pair that fits the image better; None where there is none.
+        exchanged: the key of the pair with which it seems to have exchanged captions.
+    """
 
     rank: int
     key: str | None
@@ -140,10 +156,20 @@ class Card:
     flagged: bool
     scores: list[tuple[str, str]]
     picture: Picture | None
+    why: list[str]
+    better: str | None
+    exchanged: str | None
 
 
-def cards(rows: Iterable[Exported], scores: Sequence[str], blobs: Blobs, parts: Mapping[int, Part]) -> list[Card]:
-    """The pairs with some of their scores. `parts` hold the images; none where there are none."""
+def cards(
+    rows: Iterable[Exported],
+    scores: Sequence[str],
+    blobs: Blobs,
+    parts: Mapping[int, Part],
+    better: Mapping[int, str | None],
+) -> list[Card]:
+    """The pairs with some of their scores. `parts` hold the images; none where there are none. better: captions by
+    `better_position`."""
     return [
         Card(
             rank=row.rank,
@@ -152,9 +178,19 @@ def cards(rows: Iterable[Exported], scores: Sequence[str], blobs: Blobs, parts: 
             flagged=bool(row.flagged),
             scores=[(name, number(getattr(row, name))) for name in scores if getattr(row, name) is not None],
             picture=picture(blobs, parts.get(row.part), row),
+            why=in_words(row.why or ()),
+            better=shortened(better.get(row.better_position) or "") or None,
+            exchanged=row.exchanged_with,
         )
         for row in rows
     ]
+
+
+def in_words(why: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What made a pair suspicious: each column that raised it once, whatever it was computed from. A column is named as
+    `score` or as `score, of what`."""
+    raised = (reason["column"].partition(",")[0] for reason in why if (reason["contribution"] or 0) > 0)
+    return list(dict.fromkeys(_IN_WORDS.get(name, name.replace("_", " ")) for name in raised))
 
 
 def shortened(text: str) -> str:

@@ -80,6 +80,45 @@ def test_what_the_release_before_wrote_stays_and_what_it_goes_on_writing_fits(
     assert kept == "jobs/job_1/edit-0.1/x"
 
 
+def test_indexes_of_new_scores_are_built_on_every_partition_and_a_build_that_was_interrupted_again(
+    settings: Settings, database: Database
+) -> None:
+    """From 0015 with two jobs whose results lie apart; one index was left invalid by an upgrade that was killed."""
+    command.downgrade(config_for(settings.database_url), "0015")
+    with database.engine.begin() as connection:
+        for number in (7, 8):
+            connection.execute(text("SELECT set_results_apart(:job)"), {"job": number})
+            connection.execute(
+                text("INSERT INTO results (apart, job, rank, position, clip_score) VALUES (:job, :job, 1, 0, 0.5)"),
+                {"job": number},
+            )
+        connection.exec_driver_sql("ALTER TABLE results ADD COLUMN margin double precision")
+        connection.exec_driver_sql(
+            "CREATE INDEX ix_results_margin ON ONLY results (job, margin, rank) WHERE margin IS NOT NULL"
+        )
+        connection.exec_driver_sql("CREATE INDEX ix_results_7_margin ON results_7 (job, margin, rank)")
+    upgrade(settings.database_url)
+    with database.engine.begin() as connection:
+        connection.execute(text("SELECT set_results_apart(9)"))
+        built = connection.execute(
+            text(
+                "SELECT parent.relname, count(child.inhrelid), bool_and(indisvalid) FROM pg_class parent "
+                "JOIN pg_index ON indexrelid = parent.oid JOIN pg_inherits child ON inhparent = parent.oid "
+                "WHERE parent.relname = ANY (:names) GROUP BY 1"
+            ),
+            {"names": ["ix_results_contrast_loss", "ix_results_margin", "ix_results_leave_one_out"]},
+        ).all()
+        condition = connection.exec_driver_sql(
+            "SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_results_7_margin'"
+        ).scalar_one()
+        kept = connection.exec_driver_sql("SELECT clip_score, margin, why FROM results ORDER BY apart").all()
+    assert {tuple(row) for row in built} == {
+        (f"ix_results_{score}", 4, True) for score in ("contrast_loss", "margin", "leave_one_out")
+    }
+    assert "margin IS NOT NULL" in condition
+    assert [tuple(row) for row in kept] == [(0.5, None, None)] * 2
+
+
 def test_an_upgrade_waits_for_nobody_who_works(settings: Settings, database: Database) -> None:
     """Readers and writers of the release before go on while it runs: their longest wait is that of a short lock."""
     command.downgrade(config_for(settings.database_url), "0009")

@@ -9,7 +9,8 @@ from service.app import create_app
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
-from tests.service.exporting import World, images_zip
+from tests.service.explaining import explained_job
+from tests.service.exporting import ROWS, World, images_zip
 from tests.service_fixtures import EmbeddingZip
 
 
@@ -32,6 +33,15 @@ def world(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFact
 def job(world: World) -> str:
     """On 12 images with captions and columns of every kind."""
     return world.job(dataset=world.upload(images_zip()), model={"architecture": "tiny", "pretrained": None})
+
+
+@pytest.fixture(scope="session")
+def explained(world: World) -> str:
+    """On the same images, with results that say why."""
+    rows = [row | {"why": "came too"} for row in ROWS]
+    return explained_job(
+        world, dataset=world.upload(images_zip(rows)), model={"architecture": "tiny", "pretrained": None}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,9 @@ def test_parquet_has_typed_columns(world: World, job: str) -> None:
     kinds = {field.name: str(field.type) for field in table.schema}
     assert kinds.pop("flagged") == "bool"
     assert {kinds.pop(score) for score in SCORES} == {"double"}
+    assert kinds.pop("why") == "list<element: struct<column: string, contribution: double>>"
     assert kinds == {
+        "better_caption": "string", "exchanged_with": "string",
         "rank": "int64", "query": "string", "key": "string", "caption": "string", "label": "int64", "uid": "string",
         "width": "double", "seen": "bool", "hash": "uint64", "input_rank": "string", "tags": "string",
         "mixed": "string", "huge": "string", "sometimes": "int64", "+formula": "string",
@@ -106,6 +108,24 @@ def test_parquet_has_typed_columns(world: World, job: str) -> None:
         assert {name: value for name, value in row.items() if value is not None} == {
             name: value for name, value in exact.items() if value is not None
         }
+
+
+def test_an_export_says_why_in_each_format(world: World, explained: str) -> None:
+    told = ("why", "better_caption", "exchanged_with")
+    expected = [{name: row[name] for name in told} for row in world.results(explained)]
+    lines = jsonl(world.export(explained, "jsonl"))
+    assert [{name: row[name] for name in told} for row in lines] == expected
+    assert {row["input_why"] for row in lines} == {"came too"}
+    table = parquet.read_table(pa.BufferReader(world.export(explained, "parquet"))).to_pylist()
+    assert [{name: row[name] for name in told} for row in table] == expected
+    cells = list(csv.DictReader(io.StringIO(world.export(explained, "csv").decode(), newline="")))
+    assert [json.loads(row["why"]) for row in cells] == [row["why"] for row in expected]
+    assert [row["better_caption"] or None for row in cells] == [row["better_caption"] for row in expected]
+    with tarfile.open(fileobj=io.BytesIO(world.export(explained, "open_clip"))) as tar:
+        member = tar.extractfile("pairs.tsv")
+        assert member is not None
+        rows = list(csv.DictReader(io.StringIO(member.read().decode(), newline=""), delimiter="\t"))
+    assert [json.loads(row["why"]) for row in rows] == [row["why"] for row in expected]
 
 
 def test_npy_is_a_subset_as_datacomp_has_them(world: World, job: str) -> None:

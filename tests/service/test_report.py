@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from service.report import figures
+from tests.service.explaining import explained_job
 from tests.service.exporting import ROWS, World
-from tests.service_fixtures import Answer, ProblemOf, picture
+from tests.service_fixtures import Answer, EmbeddingZip, ProblemOf, picture
 
 
 class Page(HTMLParser):
@@ -106,13 +107,41 @@ def test_flags_are_told_with_what_they_are_worth_and_the_command_for_the_clean_p
     flagged = world.client.get(f"/jobs/{embeddings}").json()["summary"]["counts"]["flagged"]
     assert f"flagged {flagged} " in seen.text
     assert "at most 30% are expected to be right ones" in seen.text
-    assert "against 50 clean pairs" in seen.text
+    assert "against 100 clean pairs" in seen.text
     assert "keep=clean&format=parquet" in seen.text
     assert "webdataset" not in seen.text  # there are no images
     assert "Bearer" not in seen.text
     assert seen.tags.count("svg") > 4
     assert 'class="bad"' in answer.text
     assert {"plan", "score", "rank"} <= set(seen.text.split())
+
+
+def test_a_pair_says_why_which_caption_fits_better_and_with_which_it_was_exchanged(
+    world: World, page: Callable[..., tuple[Page, Answer]], explained: str
+) -> None:
+    seen, answer = page(explained)
+    assert seen.text.count("among all captions and images its own does not stand out") == 11
+    assert "unlike each other" not in seen.text  # that spoke against
+    assert seen.text.count("seems to have exchanged captions with images/4.png") == 1
+    cards = answer.text.split('class="card')
+    after = next(card for card in cards if 'class="key mono" title="images/7.png"' in card)
+    assert "fits better:</span> &lt;script&gt;alert(1)&lt;/script&gt;" in after
+    assert answer.text.count("fits better:") == 11
+    plain = world.client.get(f"/jobs/{explained}/report").text
+    assert "<script" not in plain
+
+
+def test_a_report_of_embeddings_says_why_in_its_table(world: World, embedding_zip: EmbeddingZip) -> None:
+    job = explained_job(world, dataset=world.upload(embedding_zip(60)))
+    text = world.client.get(f"/jobs/{job}/report").text
+    assert text.count("does not stand out") == 23
+    assert "seems to have exchanged captions with" in text
+
+
+def test_columns_in_words() -> None:
+    names = ("lemon, as given", "lemon, turned 0.1", "clip_score", "a_new_one")
+    why = [{"column": name, "contribution": None if name == "clip_score" else 1.0} for name in names]
+    assert figures.in_words(why) == ["pairs like it say something else", "a new one"]
 
 
 def test_every_flagged_pair_is_marked_in_every_chart(world: World, embeddings: str) -> None:

@@ -3,12 +3,15 @@
 import io
 import math
 import zipfile
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
+from store import pairs
 from tests.service.exporting import World
 from tests.service_fixtures import EmbeddingZip, ProblemOf
 
@@ -116,11 +119,81 @@ def test_a_cursor_is_good_for_its_own_question_only(
 
 
 @pytest.mark.parametrize(
-    "params", [{"limit": 0}, {"limit": "x"}, {"sort": "colour"}, {"order": "up"}, {"flagged": "x"}]
-)
+    "params",
+    [{"limit": 0}, {"limit": "x"}, {"sort": "colour"}, {"order": "up"}, {"flagged": "x"}, {"rate": 0}, {"rate": 1},
+     {"rate": "nan"}],
+)  # fmt: skip
 def test_a_bad_parameter_is_named(
     client: TestClient, job: dict[str, Any], problem_of: ProblemOf, params: dict[str, Any]
 ) -> None:
     problem = problem_of(client.get(f"/jobs/{job['id']}/results", params=params))
     assert problem["status"] == 422
     assert problem["errors"][0]["loc"] == ["query", next(iter(params))]
+
+
+def test_a_result_says_why_and_names_the_pairs_that_it_has_to_do_with(world: World, explained: str) -> None:
+    rows = world.results(explained)
+    for row in rows:
+        number = int(row["key"].removeprefix("images/").removesuffix(".png"))
+        before = f"images/{number - 1}.png" if number else None
+        assert (row["better_caption"], row["exchanged_with"]) == (before, before)
+    first = [
+        {"column": "contrast_loss, as given", "contribution": 1.5},
+        {"column": "clip_score, as given", "contribution": None},
+    ]
+    assert rows[0]["why"] == first
+    assert rows[1]["why"][1]["contribution"] == -0.25
+    assert rows[-1]["why"] == []
+    margins = [row["margin"] for row in world.results(explained, sort="margin", order="desc")]
+    assert margins == sorted(margins, reverse=True)
+    assert margins[0] == 11
+
+
+def test_the_keys_of_other_pairs_cost_one_query_a_page(
+    world: World, explained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[int | None]] = []
+    real = pairs.at
+
+    def at(session: Session, dataset: int, positions: Iterable[int | None]) -> Any:
+        asked.append(set(positions))
+        return real(session, dataset, asked[-1])
+
+    monkeypatch.setattr(pairs, "at", at)
+    assert len(world.results(explained, sort="margin")) == 12
+    assert asked == [{None, *range(11)}]
+
+
+def test_flags_at_another_rate(client: TestClient, job: dict[str, Any]) -> None:
+    every, total = everything(client, job, rate=0.2, limit=7)
+    assert total == 60
+    assert all(row["flagged"] == (row["q_value"] <= 0.2) for row in every)
+    expected = [row["key"] for row in every if row["q_value"] <= 0.2]
+    assert 0 < len(expected) != job["summary"]["counts"]["flagged"]
+    flagged, unknown = everything(client, job, rate=0.2, flagged=True, limit=5)
+    others, _ = everything(client, job, rate=0.2, flagged=False, limit=50)
+    assert ([row["key"] for row in flagged], unknown) == (expected, None)
+    assert [row["key"] for row in others] == [row["key"] for row in every if row["q_value"] > 0.2]
+    assert len(everything(client, job, flagged=True)[0]) == job["summary"]["counts"]["flagged"]
+
+
+def test_a_cursor_of_one_rate_is_none_of_another(
+    client: TestClient, job: dict[str, Any], problem_of: ProblemOf
+) -> None:
+    url = f"/jobs/{job['id']}/results"
+    cursor = client.get(url, params={"limit": 5, "rate": 0.2}).json()["next_cursor"]
+    assert client.get(url, params={"cursor": cursor, "rate": 0.2}).status_code == 200
+    for params in ({}, {"rate": 0.3}):
+        assert problem_of(client.get(url, params={**params, "cursor": cursor}))["code"] == "invalid_cursor"
+
+
+@pytest.mark.parametrize(
+    ("which", "reason"), [("valuation", "a valuation flags no pairs"), ("misalignment", "no clean pairs")]
+)
+def test_without_q_values_there_is_no_other_rate(
+    world: World, which: str, reason: str, valuation: str, explained: str, problem_of: ProblemOf
+) -> None:
+    of = valuation if which == "valuation" else explained
+    problem = problem_of(world.client.get(f"/jobs/{of}/results", params={"rate": 0.1}))
+    assert (problem["status"], problem["code"]) == (409, "no_q_values")
+    assert reason in problem["detail"]

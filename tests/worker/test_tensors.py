@@ -13,6 +13,7 @@ def test_some_elements_are_those_of_the_whole(blobs: Blobs, first: int, last: in
         "position": torch.arange(5),
         "score": torch.linspace(0, 1, 5, dtype=torch.float64),
         "small": torch.ones(5),
+        "why": torch.arange(15).reshape(5, 3),
         "flagged": torch.tensor([True, False, False, True, True]),
     }
     put_tensors(blobs, "jobs/x/ranked", kept, {"said": "of them"})

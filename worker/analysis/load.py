@@ -13,7 +13,7 @@ from worker.analysis import summary
 from worker.analysis.job_view import JobView
 from worker.analysis.tensors import get_elements
 from worker.attempts.task import Done, Task
-from worker.outputs import Nothing, PlanOutput, RankOutput, RowRange
+from worker.outputs import Json, Nothing, PlanOutput, RankOutput, RowRange
 from worker.pipeline import Planning
 
 _ROWS_A_LOOK = 5_000
@@ -40,7 +40,7 @@ def run(task: Task) -> Done[Nothing]:
     (ranked,) = view.outputs(RankOutput)
     mine = RowRange.from_json(task.claim.payload)
     columns = get_elements(task.blobs, ranked.ranked, mine.first, mine.last)
-    rows = _rows(view.number, view.results_apart, mine.first, columns, ranked.queries)
+    rows = _rows(view.number, view.results_apart, mine.first, columns, ranked)
     with task.database.transaction() as session:
         results.clear(session, view.number, view.results_apart, mine.first + 1, mine.last)
         results.load(session, _watched(task, rows))
@@ -57,13 +57,13 @@ def _watched(task: Task, rows: Iterator[tuple[object, ...]]) -> Iterator[tuple[o
 
 
 def _rows(
-    job: int, apart: int, first: int, columns: dict[str, torch.Tensor], names: list[str]
+    job: int, apart: int, first: int, columns: dict[str, torch.Tensor], ranked: RankOutput
 ) -> Iterator[tuple[object, ...]]:
     n = len(columns["position"])
     nothing = [None] * n
     # Not finite is not a score: null sorts last, NaN would sort anywhere.
     scores = [_finite(columns[name]) if name in columns else nothing for name in SCORES]
-    queries = [names[place] for place in columns["query"].tolist()] if "query" in columns else nothing
+    queries = [ranked.queries[place] for place in columns["query"].tolist()] if "query" in columns else nothing
     flagged = columns["flagged"].tolist() if "flagged" in columns else nothing
     return zip(
         [apart] * n,
@@ -73,6 +73,9 @@ def _rows(
         queries,
         *scores,
         flagged,
+        _positions(columns, "better_position") or nothing,
+        _positions(columns, "exchanged_position") or nothing,
+        _why(columns, ranked.columns) or nothing,
         strict=True,
     )
 
@@ -81,3 +84,21 @@ def _finite(column: torch.Tensor) -> list[float | None]:
     if bool(column.isfinite().all()):
         return list(column.tolist())
     return [value if abs(value) < float("inf") else None for value in column.tolist()]
+
+
+def _positions(columns: dict[str, torch.Tensor], name: str) -> list[int | None]:
+    return [place if place >= 0 else None for place in columns[name].tolist()] if name in columns else []
+
+
+def _why(columns: dict[str, torch.Tensor], names: list[str]) -> list[list[Json]]:
+    if "why" not in columns:
+        return []
+    reasons = zip(columns["why"].tolist(), columns["contribution"].tolist(), strict=True)
+    return [
+        [
+            {"column": names[place], "contribution": value if abs(value) < float("inf") else None}
+            for place, value in zip(places, values, strict=True)
+            if place >= 0
+        ]
+        for places, values in reasons
+    ]

@@ -2,6 +2,7 @@
 by whoever does the shard next."""
 
 import json
+import math
 import time
 from typing import Final
 
@@ -29,19 +30,18 @@ def get_tensors(blobs: Blobs, name: str) -> dict[str, Tensor]:
 
 
 def get_elements(blobs: Blobs, name: str, first: int, last: int) -> dict[str, Tensor]:
-    """Elements `first` to `last` of each tensor of a blob, all of them (N,); no other byte of it is read."""
+    """Elements `first` to `last` of each tensor of a blob, all of them (N, …); no other byte of it is read."""
     length = int.from_bytes(blobs.get_range(name, 0, 8), "little")
     entries = json.loads(blobs.get_range(name, 8, length))
     entries.pop("__metadata__", None)
-    dtypes = {key: _DTYPES[entry["dtype"]] for key, entry in entries.items()}
-    ranges = [
-        (8 + length + entry["data_offsets"][0] + first * dtypes[key].itemsize, (last - first) * dtypes[key].itemsize)
-        for key, entry in entries.items()
-    ]
+    ranges = []
+    for entry in entries.values():
+        size = math.prod(entry["shape"][1:]) * _DTYPES[entry["dtype"]].itemsize
+        ranges.append((8 + length + entry["data_offsets"][0] + first * size, (last - first) * size))
     pieces = blobs.get_ranges(name, ranges)
     return {
-        key: torch.frombuffer(bytearray(raw), dtype=dtype)
-        for (key, dtype), raw in zip(dtypes.items(), pieces, strict=True)
+        key: torch.frombuffer(bytearray(raw), dtype=_DTYPES[entry["dtype"]]).reshape(-1, *entry["shape"][1:])
+        for (key, entry), raw in zip(entries.items(), pieces, strict=True)
     }
 
 
