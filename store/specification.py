@@ -161,6 +161,9 @@ class Flag(_Strict):
     """Which pairs to drop."""
 
     false_discovery_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.9, description="how surely the rate holds in this run, given the clean set"
+    )
 
 
 class Notify(_Strict):

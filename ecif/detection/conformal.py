@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ecif.batches import generator
 
-_DRAWS: Final = 10_000  # of the joint law: its 10 % quantile is then known to a third of a percent
+_DRAWS: Final = 5_000  # of the joint law: its 10 % quantile is then known to half a percent
 _ROUNDS: Final = 8  # of adapting n₀; it settles in two or three
 _DEEPEST: Final = 4096  # calibration pairs above a threshold; whatever is flagged there is far beyond any useful rate
 

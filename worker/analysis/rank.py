@@ -63,6 +63,7 @@ def run(task: Task) -> Done[RankOutput]:
         ranked=put_tensors(task.blobs, task.blob_name("ranked.safetensors"), ranked),
         results=roster.scored,
         flagged=flagged,
+        columns=decision.detected.columns if decision.detected is not None else [],
         summary={
             "counts": summary.counts(view, flagged),
             "ranked_by": decision.ranked_by,

@@ -149,6 +149,8 @@ def _stationarity(view: JobView) -> list[str]:
     fitted, solved = view.output(FitOutput), view.output(CurvatureOutput)
     if solved is None or (fitted is not None and fitted.stationary):
         return []
+    if view.spec.task == "misalignment":  # which is not ranked by influence; `summary.fit` and `.curvature` say it all
+        return []
     decrement, least = solved.newton_decrement, ""
     if decrement is None:
         decrement, least = solved.decrement_bound, "at most "
