@@ -28,11 +28,11 @@ def told_apart(images: Tensor, texts: Tensor, clean: Tensor, seed: int = 0) -> t
     drawn = generator(seed, -70)
     some = [each[torch.randperm(len(each), generator=drawn)[:_MOST]] for each in places]
     halves = [torch.cat([each[half::2] for each in some]) for half in (0, 1)]
-    found = max(
+    largest = max(
         _across(side[halves[0]], clean[halves[0]], side[halves[1]], clean[halves[1]]) for side in (images, texts)
     )
     m, n = (len(each) for each in some)
-    return found, ((m + n + 1) / (12 * m * n)) ** 0.5
+    return largest, ((m + n + 1) / (12 * m * n)) ** 0.5
 
 
 def _across(first: Tensor, is_first: Tensor, second: Tensor, is_second: Tensor) -> float:
