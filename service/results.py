@@ -48,7 +48,7 @@ class Order(StrEnum):
 class Reason(BaseModel):
     """One of the columns that made a pair suspicious."""
 
-    column: str
+    column: str = Field(description="`score, of what`: of the model as given, or of modalities turned at a ridge")
     contribution: float | None = Field(description="to suspicion: positive raises it")
 
 
@@ -73,20 +73,28 @@ class ResultOut(BaseModel):
     trak: float | None = Field(description="as influence: positive-role margins, random projection, Fisher inverse")
     ekfac_if: float | None = Field(description="as influence: positive role, EKFAC curvature")
     lemon: float | None = Field(description="disagreement with the nearest neighbours; high is suspicious")
-    contrast_loss: float | None = Field(description="the pair's loss among all distinct captions and images")
+    contrast_loss: float | None = Field(
+        description="the pair's loss among all distinct captions and images; high is suspicious"
+    )
     margin: float | None = Field(
-        description="by how much other captions and images fit better than its own, along the fit; high is suspicious"
+        description="by how much other captions and images fit better than its own; high is suspicious"
     )
     leave_one_out: float | None = Field(
         description="the pair's own loss where the fit did not have it; high is suspicious"
     )
-    suspicion: float | None = Field(description="how likely the pair is misaligned; `summary.ranked_by` says how")
-    why: list[Reason] | None = Field(description="the columns that say most for it, or against, the weightiest first")
+    suspicion: float | None = Field(
+        description="how likely the pair is misaligned, log-odds up to a constant; `summary.ranked_by` says of what"
+    )
+    why: list[Reason] | None = Field(description="the columns that add most to suspicion, the weightiest first")
     better_caption: str | None = Field(description="the key of the pair whose caption fits the image better")
     exchanged_with: str | None = Field(description="the key of the pair with which it seems to have exchanged captions")
-    p_value: float | None
-    q_value: float | None
-    flagged: bool | None
+    p_value: float | None = Field(
+        description="of the pair alone, that it is a right one, against the clean pairs; null without them"
+    )
+    q_value: float | None = Field(
+        description="the least false discovery rate at which the pair is flagged; without clean pairs an estimate"
+    )
+    flagged: bool | None = Field(description="to be dropped: `q_value` is within the rate")
 
 
 router = APIRouter(tags=["results"])
@@ -134,7 +142,7 @@ def list_results(
     query: Annotated[str | None, Query(max_length=1024, description="of a traceback: only this query's pairs")] = None,
     rate: Annotated[
         float | None,
-        Query(gt=0, lt=1, description="of a misalignment job with clean pairs: flag at this false discovery rate"),
+        Query(gt=0, lt=1, description="of a misalignment job: flag at this false discovery rate"),
     ] = None,
 ) -> ResultPage:
     """Scored pairs of a job that succeeded. A deep page costs the same as the first.
@@ -185,8 +193,8 @@ def _no_q_values(job: Job) -> str:
     if job.task != "misalignment":
         return f"a {job.task} flags no pairs: rate is for misalignment jobs"
     return (
-        f"job {job.id} had no clean pairs to calibrate by, so its results have no q_value that rate could be held "
-        "against: submit it again with a validation dataset that you trust"
+        f"job {job.id} had no clean pairs and is of a release that then gave no q_value that rate could be held against: "
+        "submit it again"
     )
 
 
