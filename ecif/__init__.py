@@ -9,7 +9,7 @@ section of ``docs/design.md``             files
 4 curvature and damping                   curvature/, solve/
 5 no per-pair gradients                   linearise, roles, scoring, per_pair, self_influence
 6 the baselines                           methods/
-7 from scores to decisions                detection/, fit/watching; embeddings: a whole job in one call
+7 from scores to decisions                detection/; embeddings: a whole job in one call
 8 trace-back                              traceback
 9 removal without retraining              scoring
 10 the fit                                fit/
@@ -38,15 +38,10 @@ from ecif.curvature import (
 from ecif.curvature.damping import DampingChoice, Spectrum, choose_damping, spectrum
 from ecif.curvature.projection import Projection
 from ecif.datamodelling import DatamodellingScore, datamodelling_score, random_subsets
-from ecif.detection.conformal import (
-    Discoveries,
-    benjamini_hochberg,
-    calibration_warning,
-    conformal_p_values,
-    smallest_flaggable,
-)
-from ecif.detection.noise_rate import NoiseEstimate, estimate_noise_rate
-from ecif.detection.suspicion import fractional_ranks, fuse_ranks
+from ecif.detection.conformal import Discoveries, clean_pairs_needed, conformal_p_values, discoveries
+from ecif.detection.learned import Learned, learn_suspicion
+from ecif.detection.noise_rate import estimate_noise_rate
+from ecif.detection.suspicion import fractional_ranks
 from ecif.embeddings import EmbeddingRanking, rank_embeddings
 from ecif.fit import OnEpoch, fit
 from ecif.fit.settings import FitResult, FitSettings
@@ -94,10 +89,10 @@ __all__ = [
     "GaussNewton",
     "Hessian",
     "Identity",
+    "Learned",
     "Matrix",
     "Negative",
     "NegativeCurvature",
-    "NoiseEstimate",
     "NotConverged",
     "Objective",
     "OnEpoch",
@@ -111,15 +106,15 @@ __all__ = [
     "Solution",
     "Spectrum",
     "State",
-    "benjamini_hochberg",
-    "calibration_warning",
     "candidate_scores",
     "choose_damping",
+    "clean_pairs_needed",
     "conformal_p_values",
     "conjugate_gradients",
     "cut_batches",
     "datamodelling_score",
     "dense_matrix",
+    "discoveries",
     "estimate_noise_rate",
     "exact_self_influence",
     "exclude",
@@ -128,7 +123,7 @@ __all__ = [
     "flatten",
     "forward_mode",
     "fractional_ranks",
-    "fuse_ranks",
+    "learn_suspicion",
     "negative",
     "negative_derivative",
     "normalise",
@@ -153,7 +148,6 @@ __all__ = [
     "score_batch",
     "score_removals",
     "similarity_matrix",
-    "smallest_flaggable",
     "spectrum",
     "unflatten",
 ]

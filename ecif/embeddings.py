@@ -1,12 +1,12 @@
 """Embeddings in, ranking out: a `misalignment` job in one call, without a service (`docs/design.md`, section 7).
 
-The steps are those of a job, by the same functions: two square heads are fitted, every pair's loss is watched on the
-way, the curvature is inverted, all pairs are scored, ranked and flagged.
+The steps are those of a job, by the same functions: two square heads are fitted, the curvature is inverted, all pairs
+are scored, the suspicion is learned from mismatches among them, and they are ranked and flagged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,11 +17,11 @@ from ecif.batches import Batch, cut_batches, plan_batches, validation_order
 from ecif.curvature.choice import EFFORT, PROBES, draw_probes, from_products, kronecker_terms, per_pair
 from ecif.curvature.damping import DampingChoice, choose_damping
 from ecif.detection.flags import Flags, flag_against_clean, flag_by_estimate
-from ecif.detection.suspicion import rank_by_suspicion, suspicion
+from ecif.detection.learned import Learned, learn_suspicion
+from ecif.detection.suspicion import rank_by_suspicion
 from ecif.directions import Directions
 from ecif.fit.fitting import fit
 from ecif.fit.settings import FitResult, FitSettings
-from ecif.fit.watching import WatchedLoss, is_look, look_weight, mean_with_end, pair_losses
 from ecif.objective import Objective
 from ecif.over_partitions import self_influence_of
 from ecif.parameters import Params, flatten, size
@@ -36,12 +36,14 @@ class EmbeddingRanking:
     """What was computed of n pairs; all tensors are on the CPU, float64 unless said otherwise.
 
     Attributes:
-        suspicion: (n,) in (0, 1), higher = more likely wrong; order: (n,) int64, the most suspicious first.
+        suspicion: (n,) log-odds up to a constant, higher = more likely wrong.
+        order: (n,) int64, the most suspicious first.
         flags: which pairs to drop, and with what promise.
         scores: (n,) each: `clip_score` before the fit, `pair_loss` and `self_influence` after it; with a clean set also
             `influence` = `positive_influence` + `negative_influence`, the change of the mean validation loss when the
             pair is removed: negative = harmful.
         fit, damping: where the fit ended, and the λ that was chosen.
+        learned: which columns the suspicion is made of, and why each pair has it; of the clean pairs too, at the end.
     """
 
     suspicion: Tensor
@@ -50,6 +52,7 @@ class EmbeddingRanking:
     scores: dict[str, Tensor]
     fit: FitResult
     damping: DampingChoice
+    learned: Learned
 
 
 def rank_embeddings(
@@ -57,7 +60,9 @@ def rank_embeddings(
     texts: Tensor,
     *,
     clean: tuple[Tensor, Tensor] | None = None,
+    captions: Sequence[str] | None = None,
     false_discovery_rate: float = 0.05,
+    confidence: float = 0.9,
     temperature: float = 0.01,
     l2: float = 0.3,
     batch_size: int = 128,
@@ -71,8 +76,10 @@ def rank_embeddings(
         images, texts: (n, E) alike, row n of both being pair n; lengths do not matter. Equal rows stand for equal
             images or captions, which are no negatives of each other.
         clean: images and texts (m, E) of pairs that are trusted to be right. They calibrate the flags, so that the
-            false discovery rate is controlled, and define the validation loss that `influence` is of. Without it flags
+            false discovery rate holds, and define the validation loss that `influence` is of. Without it flags
             are an estimate, and there is no influence.
+        captions: N texts, those of the clean pairs at the end: mismatches that differ by a word are then made too.
+        confidence: how surely the rate holds, given the clean pairs.
         temperature: τ of the model that made the embeddings.
         l2: δ per pair, the pull of the heads to the identity.
 
@@ -97,14 +104,7 @@ def rank_embeddings(
     eye = torch.eye(x.shape[1], dtype=pairs.images.dtype, device=x.device)
     initial = {"image.weight": eye, "text.weight": eye.clone()}
     objective = Objective(square_heads, 1 / temperature, l2, initial, N, partitions, linear=True)
-    watched = WatchedLoss.start(N, random_start=False)
-
-    def look(epoch: int, params: Params) -> None:
-        nonlocal watched
-        if is_look(epoch):
-            watched = watched.look(epoch, pair_losses(objective, params, placed(), N, partitions))
-
-    fitted = fit(objective, initial, batches, FitSettings(epochs), on_epoch=look)
+    fitted = fit(objective, initial, batches, FitSettings(epochs))
     params = fitted.params
     damping = choose_damping(
         "auto", objective, params, batches, largest_condition=EFFORT["heads"].largest_condition, seed=seed
@@ -140,17 +140,14 @@ def rank_embeddings(
     elif "self_influence" not in scores:
         scores["self_influence"] = self_influence_of(objective, params, placed, torch.arange(N), curvature).cpu()
     scores["clip_score"] = (normalise(x) * normalise(y)).sum(1).double().cpu()
-    loss = scores["pair_loss"]
-    if watched.last_look:
-        end = look_weight(watched.last_look, fitted.epochs_done, random_start=False)
-        loss = mean_with_end(watched.mean, watched.weight, loss, end)
     if clean:
         scores["influence"] = scores["positive_influence"] + scores["negative_influence"]
-    doubt = suspicion(loss, scores["clip_score"])
+    learned = learn_suspicion(x, y, captions, pairs.texts_equal, pairs.images_equal, scale=1 / temperature, seed=seed)
+    doubt, injected = learned.suspicion, learned.injected_scores
     flags = (
-        flag_against_clean(doubt[:n], doubt[n:], false_discovery_rate)
+        flag_against_clean(doubt[:n], doubt[n:], false_discovery_rate, confidence=confidence, injected=injected)
         if n < N
-        else flag_by_estimate(doubt, scores["clip_score"], false_discovery_rate)
+        else flag_by_estimate(doubt, false_discovery_rate, injected=injected)
     )
     return EmbeddingRanking(
         doubt[:n],
@@ -159,6 +156,7 @@ def rank_embeddings(
         {name: values[:n] for name, values in scores.items()},
         fitted,
         damping,
+        learned,
     )
 
 

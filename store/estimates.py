@@ -143,6 +143,7 @@ _SIZE: dict[Phase, Callable[[Json, Extent], float]] = {
     Phase.EDIT: _passes,
     Phase.TRACE: lambda spec, extent: _passes(spec, extent) * extent.queries,
     Phase.SCORE: _passes,
+    Phase.DETECT: lambda _, extent: extent.trained * extent.width,
     Phase.RANK: lambda _, extent: extent.trained,
     Phase.LOAD: lambda _, extent: extent.results,
 }
@@ -175,6 +176,7 @@ _ALIKE: dict[Phase, Callable[[Json], Any]] = {
     Phase.EDIT: lambda spec: (_inverse(spec), spec["verify"]),
     Phase.TRACE: _inverse,
     Phase.SCORE: lambda spec: (_inverse(spec), _methods(spec)),
+    Phase.DETECT: lambda _: None,
     Phase.RANK: lambda spec: spec["task"] == "traceback",
     Phase.LOAD: lambda _: None,
 }

@@ -55,6 +55,7 @@ def expected(spec: JobSpec) -> list[Phase]:
         Phase.EDIT: spec.task == "removal",
         Phase.TRACE: spec.task == "traceback",
         Phase.SCORE: spec.task != "traceback",
+        Phase.DETECT: spec.task == "misalignment",
         Phase.RANK: True,
         Phase.LOAD: True,
     }

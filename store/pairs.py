@@ -138,6 +138,13 @@ def accepted(session: Session, dataset: int) -> list[Pair]:
     return list(session.scalars(select(Pair).where(*mine).order_by(Pair.row)))
 
 
+def accepted_captions(session: Session, dataset: int) -> list[str | None]:
+    """The caption of each accepted row, in order."""
+    mine = (Pair.dataset == dataset, Pair.error.is_(None))
+    query = select(Pair.caption).where(*mine).order_by(Pair.position).execution_options(yield_per=10_000)
+    return list(session.scalars(query))
+
+
 def accepted_positions(session: Session, dataset: int) -> list[int]:
     """Where each accepted row stood in the upload, in order."""
     mine = (Pair.dataset == dataset, Pair.error.is_(None))

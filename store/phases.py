@@ -55,6 +55,7 @@ class Phase(StrEnum):
     EDIT = "edit", "epochs", Lane.COMPUTE, 2
     TRACE = "trace", "pairs", Lane.COMPUTE, 2
     SCORE = "score", "pairs", Lane.COMPUTE, 2
+    DETECT = "detect", "looks"
     RANK = "rank", "pairs"
     LOAD = "load", "pairs"
 

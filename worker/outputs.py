@@ -224,14 +224,11 @@ class EncodeOutput(Output):
 
 @dataclass(frozen=True)
 class FitOutput(Output):
-    """How a fit ended. checkpoints, params, losses: blobs. last_look, look_weight: of the losses that were watched.
+    """How a fit ended. checkpoints, params: blobs.
     decrement_bound: of the Newton decrement, in units of the summed loss; `None` without a prior."""
 
     checkpoints: str
     params: str
-    losses: str
-    last_look: int
-    look_weight: int
     epochs: int
     objective: Number
     gradient_norm: Number
@@ -373,10 +370,28 @@ class TraceOutput(Output):
 
 @dataclass(frozen=True)
 class ScoreOutput(Output):
-    """scores: a blob of every score of the `pairs` of a shard, and their places."""
+    """scores: a blob of every score of the `pairs` of a shard, and their places. embeddings: a blob of both embeddings
+    of the pairs of the first partition, of the model as it was given, where `detect` follows."""
 
     scores: str
     pairs: int
+    embeddings: str | None = None
+
+
+@dataclass(frozen=True)
+class DetectOutput(Output):
+    """What was learned of which pairs look wrong. detected: a blob by place: suspicion, the columns that raised it most
+    and by how much, whose caption fits better, who looks exchanged; and the suspicion of injected pairs.
+
+    columns: what the suspicion is made of. report: in the job's summary. unlike: how well a clean set is told from the
+    data, where it is so well that it cannot stand for them.
+    """
+
+    detected: str
+    columns: list[str]
+    report: Json
+    reason: str | None = None
+    unlike: float | None = None
 
 
 @dataclass(frozen=True)

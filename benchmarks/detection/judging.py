@@ -14,6 +14,9 @@ from ecif.detection.flags import flag_against_clean
 RATE: Final = 0.05
 """The false discovery rate that flags are asked for."""
 
+CONFIDENCE: Final = 0.9
+"""How surely it is to hold, given the clean pairs: the default of jobs."""
+
 RESAMPLES: Final = 500
 
 
@@ -91,7 +94,7 @@ def _from_the_top(scores: Tensor, wrong: Tensor, seed: int) -> Json:
 
 
 def _flags(scores: Tensor, wrong: Tensor, calibration: Tensor) -> Json:
-    return outcome_of_flags(flag_against_clean(scores, calibration, RATE).flagged, wrong)
+    return outcome_of_flags(flag_against_clean(scores, calibration, RATE, confidence=CONFIDENCE).flagged, wrong)
 
 
 def outcome_of_flags(flagged: Tensor, wrong: Tensor) -> Json:

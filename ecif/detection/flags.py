@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from ecif.detection.conformal import benjamini_hochberg, calibration_warning, conformal_p_values
-from ecif.detection.noise_rate import estimate_noise_rate
+from ecif.detection.conformal import clean_pairs_needed, conformal_p_values, discoveries
+from ecif.detection.noise_rate import estimate_noise_rate, mirrored_rates
 
 
 @dataclass(frozen=True)
@@ -17,18 +16,19 @@ class Flags:
     """Which of n pairs to drop.
 
     Attributes:
-        method: "conformal" controls the false discovery rate; "estimate" promises nothing.
-        flagged: (n,) bool.
-        p_value, q_value: (n,) float64, of the conformal method only.
+        method: "conformal" bounds the false discovery proportion; "estimate" promises nothing.
+        flagged: (n,) bool, those whose q_value is within the rate.
+        q_value: (n,) float64, the least rate at which the pair is flagged.
+        p_value: (n,) float64, of the conformal method only.
         calibration_pairs: m, how many clean pairs the p-values rest on.
-        noise_rate: of the estimate only, the share of pairs that look wrong; 0 where no separate group is seen.
-        warning: where nothing is flagged because the calibration pairs are too few, what would be enough.
+        noise_rate: the estimated share of wrong pairs; None where it cannot be told.
+        warning: why nothing is flagged, where nothing is.
     """
 
     method: Literal["conformal", "estimate"]
     flagged: Tensor
+    q_value: Tensor
     p_value: Tensor | None = None
-    q_value: Tensor | None = None
     calibration_pairs: int = 0
     noise_rate: float | None = None
     warning: str | None = None
@@ -39,29 +39,57 @@ class Flags:
         return int(self.flagged.sum())
 
 
-def flag_against_clean(suspicion: Tensor, calibration: Tensor, rate: float) -> Flags:
-    """Flag (n,) suspicions against those of m clean pairs (m,), at a false discovery rate.
+def flag_against_clean(
+    suspicion: Tensor, calibration: Tensor, rate: float, *, confidence: float, injected: Tensor | None = None
+) -> Flags:
+    """Flag (n,) suspicions against those of m clean pairs (m,): with that confidence the share of right pairs among the
+    flagged is within the rate.
 
-    Holds if the calibration pairs are exchangeable with clean scored pairs: they must have been treated alike, ranked
+    Holds if the calibration pairs are exchangeable with right scored pairs: they must have been treated alike, ranked
     and fitted along.
 
     Raises:
-        ValueError: no calibration pair, NaN, or a rate outside (0, 1).
+        ValueError: no calibration pair, NaN, or a rate or confidence outside (0, 1).
     """
+    _check_rate(rate)
     p = conformal_p_values(suspicion, calibration)
-    discoveries = benjamini_hochberg(p, rate)
-    n, m = suspicion.numel(), calibration.numel()
-    warning = None if bool(discoveries.flagged.any()) else calibration_warning(m, n, rate)
-    return Flags("conformal", discoveries.flagged, p, discoveries.q_value, calibration_pairs=m, warning=warning)
+    q = discoveries(suspicion, calibration, confidence).q_value
+    flagged, m = q <= rate, calibration.numel()
+    warning = None
+    if not bool(flagged.any()):
+        needed = clean_pairs_needed(suspicion, calibration, rate, confidence)
+        more = (
+            f"at least about {needed:,} would be needed"
+            if needed
+            else "more of them would not help: right pairs score as high"
+        )
+        warning = (
+            f"nothing is flagged: {m} clean pairs cannot show, with a confidence of {confidence:g}, that at most "
+            f"{rate:.0%} of any set of the most suspicious pairs is right; {more}"
+        )
+    noise = estimate_noise_rate(suspicion, injected) if injected is not None else None
+    return Flags("conformal", flagged, q, p, m, noise, warning)
 
 
-def flag_by_estimate(suspicion: Tensor, clip_score: Tensor, rate: float) -> Flags:
+def flag_by_estimate(suspicion: Tensor, rate: float, *, injected: Tensor | None = None) -> Flags:
     """Flag (n,) suspicions where no clean set exists, so that by an estimate a share `rate` of the flagged is right.
 
-    Cosines of right and of wrong pairs are near normal, where losses are not: the mixture of the clip_score (n,) says
-    how many are wrong, and the suspicion which.
+    Raises:
+        ValueError: a rate outside (0, 1).
     """
-    estimate = estimate_noise_rate(-clip_score)
-    flagged = torch.zeros_like(suspicion, dtype=torch.bool)
-    flagged[torch.argsort(suspicion, descending=True, stable=True)[: estimate.count_at(rate)]] = True
-    return Flags("estimate", flagged, noise_rate=estimate.rate)
+    _check_rate(rate)
+    q = mirrored_rates(suspicion)
+    flagged = q <= rate
+    warning = None
+    if not bool(flagged.any()):
+        warning = (
+            "nothing is flagged: the most suspicious pairs do not stand out from how right pairs scatter, so that no "
+            f"set of them can be said to hold at most {rate:.0%} right ones"
+        )
+    noise = estimate_noise_rate(suspicion, injected) if injected is not None else None
+    return Flags("estimate", flagged, q, noise_rate=noise, warning=warning)
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < 1:
+        raise ValueError(f"the false discovery rate must lie in (0, 1), got {rate}")

@@ -40,19 +40,19 @@ class Exchange:
 
 
 def exchange(
-    texts: Tensor, captions: Sequence[str], groups: Groups, share: float, seed: int, draw: int, spared: Tensor
+    texts: Tensor, captions: Sequence[str] | None, groups: Groups, share: float, seed: int, draw: int, spared: Tensor
 ) -> Exchange:
     """Let a share of n pairs exchange captions, a third of them each way.
 
     Args:
         texts: (n, E), unit rows.
-        captions: n texts.
+        captions: n texts, or None.
         groups: of their captions.
         share: of the pairs that are to be wrong afterwards; fewer where partners are not to be had.
         draw: another one with the same seed exchanges others.
         spared: (n,) bool, the pairs that keep theirs.
     """
-    n, drawn = len(captions), generator(seed, -100 - draw)
+    n, drawn = len(texts), generator(seed, -100 - draw)
     caption_of, free = torch.arange(n), ~spared
     kinds = {"any": 0, "near": 0, "one_word": 0}
     order = torch.randperm(n, generator=drawn)
@@ -60,7 +60,7 @@ def exchange(
     # More than will be exchanged, since some find no partner; those looked at are a chance sample either way.
     candidates = order[: min(n, 3 * wanted)]
     near = _near(texts, groups, candidates)
-    one_word = _one_word_apart(captions, groups, candidates)
+    one_word = _one_word_apart(captions, groups, candidates) if captions is not None else {}
     members = groups.members()
     ways: tuple[tuple[str, Callable[[int], Sequence[int]]], ...] = (
         ("any", lambda place: ()),
@@ -106,15 +106,15 @@ def _near(texts: Tensor, groups: Groups, places: Tensor) -> dict[int, list[int]]
 def _one_word_apart(captions: Sequence[str], groups: Groups, places: Tensor) -> dict[int, list[int]]:
     """Of the captions of these places, by number, the distinct captions that differ in one word of as many."""
     wanted = set(groups.of[places].tolist())
-    asked: dict[tuple[int, str], list[int]] = defaultdict(list)
+    gaps: dict[tuple[int, str], list[int]] = defaultdict(list)
     first = groups.first.tolist()
     for number in wanted:
         for key in _gaps(captions[first[number]]):
-            asked[key].append(number)
+            gaps[key].append(number)
     others: dict[int, list[int]] = defaultdict(list)
     for number, place in enumerate(first):
         for key in _gaps(captions[place]):
-            for mine in asked.get(key, ()):
+            for mine in gaps.get(key, ()):
                 if mine != number:
                     others[mine].append(number)
     return others

@@ -73,7 +73,7 @@ class Learned:
 def learn_suspicion(
     images: Tensor,
     texts: Tensor,
-    captions: Sequence[str],
+    captions: Sequence[str] | None,
     caption_group: Tensor,
     image_group: Tensor,
     *,
@@ -84,14 +84,15 @@ def learn_suspicion(
     """Of n pairs, (n, E) each as the model embeds them.
 
     Args:
-        captions: n texts; which are equal is said by `caption_group` (n,) int64, of images by `image_group`.
+        captions: n texts; None where only `caption_group` (n,) int64, and `image_group` of images, say which are equal:
+            then none is injected that differs by one word.
         scale: s = 1/τ of the model.
         on_point: called after every look at the pairs, of which there are at most `LOOKS`.
 
     Raises:
         ValueError: shapes that do not agree.
     """
-    n = len(captions)
+    n = len(images)
     x, y = normalise(images), normalise(texts)
     pairs = _Pairs(x, y, Groups.by(caption_group), Groups.by(image_group), scale, seed, on_point)
     reason = pairs.reason_not_to_learn()
@@ -158,9 +159,9 @@ class _Pairs:
             followed.append(better)
         calibrator = Calibrator.fit(columns, injected.injected.to(self.images.device))
         contrasts = [calibrator.weights[name] for name in columns if name.startswith("contrast_loss")]
-        told = followed[max(range(len(contrasts)), key=contrasts.__getitem__)]
+        followed_best = followed[max(range(len(contrasts)), key=contrasts.__getitem__)]
         # A place names whose caption it is: after the exchange that is another's.
-        better = torch.where(told >= 0, caption_of[told.clamp(min=0)], -1)
+        better = torch.where(followed_best >= 0, caption_of[followed_best.clamp(min=0)], -1)
         return _Draw(injected, calibrator, calibrator.contributions(columns).cpu(), better.cpu())
 
     def columns(

@@ -1,8 +1,8 @@
-"""Which pair to look at first, from scores that each tell in their own units (`docs/design.md`, section 7)."""
+"""Which pair to look at first, by the score that a task asks for (`docs/design.md`, section 7)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,20 +27,6 @@ class Ranking:
     def order(self, count: int | None = None) -> Tensor:
         """(n,) int64, the places of the first `count` pairs (default: of all) in order; ties stay as they stand."""
         return torch.argsort(self.key[:count], stable=True)
-
-
-def suspicion(pair_loss: Tensor, clip_score: Tensor | None) -> Tensor:
-    """How likely each pair is to be wrong, (N,) float64 in (0, 1): the mean of the ranks of its loss and of its cosine.
-
-    Args:
-        pair_loss: (N,), Pos_n, best averaged over a fit (`fit.watching`).
-        clip_score: (N,), the cosine of the pair's embeddings before any fit on these pairs; None for a model that
-            started from random weights, which knew nothing then.
-
-    Raises:
-        ValueError: scores that are not (N,) and finite.
-    """
-    return fuse_ranks([pair_loss] if clip_score is None else [pair_loss, -clip_score])
 
 
 def rank_by_suspicion(suspicion: Tensor) -> Ranking:
@@ -75,16 +61,3 @@ def fractional_ranks(scores: Tensor) -> Tensor:
     mean_rank = last - (counts.double() - 1) / 2
     fractions: Tensor = mean_rank[place] / (scores.numel() + 1)
     return fractions
-
-
-def fuse_ranks(scores: Sequence[Tensor]) -> Tensor:
-    """The mean of the scores' fractional ranks, (n,) float64; each score (n,), higher = more suspicious.
-
-    Symmetric in the pairs, so calibration pairs that are fused along stay exchangeable with clean ones.
-
-    Raises:
-        ValueError: no score, or one that is not (n,) and finite.
-    """
-    if not scores:
-        raise ValueError("there is no score to fuse")
-    return torch.stack([fractional_ranks(score) for score in scores]).mean(0)

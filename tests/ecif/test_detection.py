@@ -3,21 +3,11 @@ import math
 import pytest
 import torch
 
-from ecif import (
-    benjamini_hochberg,
-    calibration_warning,
-    conformal_p_values,
-    estimate_noise_rate,
-    smallest_flaggable,
-)
+from ecif import clean_pairs_needed, conformal_p_values, discoveries, estimate_noise_rate
+from ecif.detection.conformal import bounds
 from ecif.detection.flags import flag_against_clean, flag_by_estimate
-from ecif.detection.suspicion import (
-    fractional_ranks,
-    rank_by_influence,
-    rank_by_suspicion,
-    rank_for_removal,
-    suspicion,
-)
+from ecif.detection.likeness import told_apart
+from ecif.detection.suspicion import rank_by_influence, rank_for_removal
 
 
 def test_p_values_count_the_calibration_pairs_at_least_as_suspicious() -> None:
@@ -29,79 +19,111 @@ def test_p_values_count_the_calibration_pairs_at_least_as_suspicious() -> None:
         conformal_p_values(torch.tensor([math.nan]), torch.zeros(3))
 
 
-def test_benjamini_hochberg_by_hand() -> None:
-    answer = benjamini_hochberg(torch.tensor([0.04, 0.01, 0.9, 0.03]), 0.06)
-    assert answer.q_value.tolist() == pytest.approx([0.16 / 3, 0.04, 0.9, 0.16 / 3])
-    assert answer.flagged.tolist() == [True, True, False, True]
-    assert benjamini_hochberg(torch.zeros(0), 0.1).flagged.shape == (0,)
-    for p, rate in (([0.1], 1.5), ([1.2], 0.1), ([math.nan], 0.1)):
-        with pytest.raises(ValueError, match=r"rate|p-values|NaN"):
-            benjamini_hochberg(torch.tensor(p), rate)
+def hypergeometric_tail(n: int, m: int, k: int, v: int) -> float:
+    """P(V_k ≥ v): at most k of the m calibration pairs among the first v + k of all."""
+    ways = sum(math.comb(m, i) * math.comb(n, v + k - i) for i in range(k + 1) if 0 <= v + k - i <= n)
+    return ways / math.comb(n + m, v + k)
 
 
-def test_the_false_discovery_rate_is_kept_over_many_repetitions() -> None:
+@pytest.mark.parametrize(("n", "m"), [(300, 40), (80, 200)])
+def test_bounds_hold_together_with_the_stated_confidence(n: int, m: int) -> None:
+    ranks = torch.tensor([0, 1, 2, 4])
+    bound = bounds(n, m, 0.9, ranks)
+    alone = [hypergeometric_tail(n, m, int(k), int(b) + 1) for k, b in zip(ranks, bound, strict=True)]
+    assert all(tail <= 0.11 for tail in alone)  # each for itself is surer than all together
+    assert alone[0] > 0.02  # and none is surer than it has to be
+    g, missed = torch.Generator().manual_seed(1), 0
+    for _ in range(2000):
+        calibration = torch.zeros(n + m, dtype=torch.bool)
+        calibration[torch.randperm(n + m, generator=g)[:m]] = True
+        places = torch.nonzero(calibration)[:, 0]  # from the top
+        missed += bool((places[ranks] - ranks > bound).any())
+    assert missed / 2000 < 0.1 + 3 * math.sqrt(0.09 / 2000) + 0.01
+    assert missed / 2000 > 0.04
+
+
+@pytest.mark.parametrize("m", [100, 400])
+def test_the_false_discovery_proportion_of_a_run_is_within_any_rate_as_surely_as_stated(m: int) -> None:
+    g, runs = torch.Generator().manual_seed(0), 60
+    broken, found = 0, []
+    for _ in range(runs):
+        scores = torch.randn(1000, generator=g)
+        scores[:200] += 4
+        q = discoveries(scores, torch.randn(m, generator=g), 0.9).q_value
+        proportions = [
+            (float((q[200:] <= rate).sum()) / max(1, int((q <= rate).sum())), rate) for rate in (0.02, 0.05, 0.1, 0.3)
+        ]
+        broken += any(proportion > rate for proportion, rate in proportions)
+        found.append(float((q[:200] <= 0.05).double().mean()))
+    assert broken <= 0.1 * runs + 3 * math.sqrt(0.09 * runs)
+    if m == 400:
+        assert sum(found) / runs > 0.4
+
+
+def test_a_more_suspicious_pair_has_no_larger_q_value() -> None:
     g = torch.Generator().manual_seed(0)
-    rate, proportions, power = 0.2, [], []
-    for _ in range(400):
-        scores = torch.randn(500, generator=g)
-        scores[:100] += 3
-        flagged = benjamini_hochberg(conformal_p_values(scores, torch.randn(300, generator=g)), rate).flagged
-        proportions.append(float(flagged[100:].sum()) / max(1, int(flagged.sum())))
-        power.append(float(flagged[:100].float().mean()))
-    clean_share = 0.8
-    assert sum(proportions) / 400 == pytest.approx(rate * clean_share, abs=0.02)
-    assert sum(power) / 400 > 0.8
+    scores = torch.cat([torch.randn(300, generator=g), torch.randn(100, generator=g) + 3])
+    answer = discoveries(scores, torch.randn(200, generator=g), 0.8)
+    assert bool((answer.q_value[scores.argsort(descending=True)].diff() >= 0).all())
+    assert 300 <= answer.right_at_most < 400
+    with pytest.raises(ValueError, match="confidence"):
+        discoveries(scores, scores, 1.0)
 
 
-def test_too_small_a_calibration_set_is_told() -> None:
-    assert smallest_flaggable(9, 1000, 0.1) == 1000
-    assert smallest_flaggable(8, 1000, 0.1) > 1000
-    assert "at least 9" in calibration_warning(8, 1000, 0.1)
-    assert "100 of 1000" in calibration_warning(99, 1000, 0.1)
-    assert calibration_warning(999, 1000, 0.1) is None
-    m, n, rate = 99, 1000, 0.1
-    for extreme, expected in ((99, False), (100, True)):
-        scores = torch.cat([torch.full((extreme,), 9.0), torch.zeros(n - extreme)])
-        p = conformal_p_values(scores, torch.linspace(0, 1, m))
-        assert bool(benjamini_hochberg(p, rate).flagged.any()) == expected
-
-
-@pytest.mark.parametrize("true_rate", [0.05, 0.2, 0.4])
-def test_the_noise_rate_of_a_clear_mixture(true_rate: float) -> None:
+def test_too_small_a_clean_set_is_told_and_what_would_do() -> None:
     g = torch.Generator().manual_seed(0)
-    scores = torch.randn(2000, generator=g)
-    scores[: int(2000 * true_rate)] += 5
-    answer = estimate_noise_rate(scores)
-    assert answer.rate == pytest.approx(true_rate, abs=0.03)
-    order = scores.argsort()
-    assert bool((answer.posterior[order].diff() >= 0).all())
+    scores = torch.randn(1000, generator=g)
+    scores[:200] += 6
+    flags = flag_against_clean(scores, torch.randn(50, generator=g), 0.05, confidence=0.9)
+    assert flags.count == 0
+    assert flags.warning is not None
+    needed = clean_pairs_needed(scores, torch.randn(50, generator=g), 0.05, 0.9)
+    assert needed is not None
+    assert f"about {needed:,} would be needed" in flags.warning
+    assert flag_against_clean(scores, torch.randn(3 * needed, generator=g), 0.05, confidence=0.9).count > 150
+    hopeless = flag_against_clean(torch.randn(1000, generator=g), torch.randn(50, generator=g), 0.01, confidence=0.9)
+    assert "more of them would not help" in str(hopeless.warning)
 
 
-def test_one_population_and_degenerate_scores_look_clean() -> None:
+def test_the_noise_rate_is_told_by_what_was_injected() -> None:
     g = torch.Generator().manual_seed(0)
-    assert estimate_noise_rate(torch.randn(3000, generator=g)).rate == 0
-    for scores in (torch.zeros(0), torch.ones(1), torch.ones(50), torch.full((20,), math.nan)):
-        answer = estimate_noise_rate(scores)
-        assert answer.rate == 0
-        assert not bool(answer.flagged.any())
-    odd = torch.randn(100, generator=g)
-    odd[0], odd[1], odd[2] = math.nan, math.inf, -math.inf
-    answer = estimate_noise_rate(odd)
-    assert 0 <= answer.rate <= 1
-    assert not bool(answer.flagged[0])
-    two = torch.cat([torch.zeros(60), torch.ones(40)])
-    assert 0 <= estimate_noise_rate(two).rate <= 1
+    for rate in (0.05, 0.2, 0.4):
+        scores = torch.randn(4000, generator=g)
+        scores[: int(4000 * rate)] += 3
+        answer = estimate_noise_rate(scores, torch.randn(400, generator=g) + 3)
+        assert answer == pytest.approx(rate, abs=0.08)
+    assert estimate_noise_rate(torch.randn(10, generator=g), torch.randn(400, generator=g)) is None
+    assert estimate_noise_rate(torch.randn(4000, generator=g), torch.zeros(0)) is None
 
 
-def test_suspicion_is_the_mean_of_the_ranks_of_loss_and_cosine() -> None:
-    loss, cosine = torch.tensor([3.0, 1.0, 2.0, 0.5]), torch.tensor([0.1, 0.2, 0.9, 0.8])
-    both = suspicion(loss, cosine)
-    assert both.tolist() == pytest.approx([(4 + 4) / 10, (2 + 3) / 10, (3 + 1) / 10, (1 + 2) / 10])
-    assert torch.equal(suspicion(loss, None), fractional_ranks(loss))
-    ranking = rank_by_suspicion(both)
-    assert ranking.by == "suspicion"
-    assert ranking.order().tolist() == [0, 1, 2, 3]
-    assert ranking.order(2).tolist() == [0, 1]
+def test_flags_by_estimate_stand_out_further_than_right_pairs_scatter() -> None:
+    g = torch.Generator().manual_seed(0)
+    scores = torch.cat([torch.randn(800, generator=g), torch.randn(200, generator=g) + 5])
+    flags = flag_by_estimate(scores, 0.05, injected=torch.randn(400, generator=g) + 5)
+    assert flags.method == "estimate"
+    assert flags.p_value is None
+    assert flags.noise_rate == pytest.approx(0.2, abs=0.06)
+    assert float(flags.flagged[800:].double().mean()) > 0.9
+    assert int(flags.flagged[:800].sum()) <= 0.1 * flags.count
+    assert torch.equal(flags.flagged, flags.q_value <= 0.05)
+    assert flags.warning is None
+    nothing = flag_by_estimate(torch.randn(1000, generator=g), 0.05)
+    assert nothing.count == 0
+    assert "do not stand out" in str(nothing.warning)
+    for odd in (torch.zeros(0), torch.ones(1), torch.ones(50)):
+        assert flag_by_estimate(odd, 0.05).count == 0
+
+
+def test_a_clean_set_of_another_kind_is_told_from_the_data() -> None:
+    g = torch.Generator().manual_seed(0)
+    images, texts = torch.randn(600, 8, generator=g), torch.randn(600, 8, generator=g)
+    clean = torch.arange(600) >= 400
+    auroc, error = told_apart(images, texts, clean)
+    assert abs(auroc - 0.5) < 4 * error
+    images[400:, 0] += 2
+    auroc, error = told_apart(images, texts, clean)
+    assert auroc > 0.85
+    assert told_apart(images[:3], texts[:3], clean[:3])[1] == 0
 
 
 def test_the_most_harmful_come_first_and_ties_stay_as_they_stand() -> None:
@@ -116,30 +138,3 @@ def test_a_removal_is_ranked_by_the_best_score_there_is() -> None:
     assert rank_for_removal(scores).order().tolist() == [0, 1]
     assert rank_for_removal(scores | {"influence": torch.tensor([1.0, -1.0])}).order().tolist() == [1, 0]
     assert rank_for_removal({"clip_score": scores["clip_score"]}).order().tolist() == [1, 0]
-
-
-def test_flags_against_clean_pairs_are_the_procedure_s() -> None:
-    scores, clean = torch.tensor([0.9, 0.95, 0.2]), torch.linspace(0, 0.5, 19)
-    flags = flag_against_clean(scores, clean, 0.1)
-    assert flags.method == "conformal"
-    assert flags.flagged.tolist() == [True, True, False]
-    assert flags.p_value[:2].tolist() == pytest.approx([1 / 20, 1 / 20])
-    assert torch.equal(flags.flagged, flags.q_value <= 0.1)
-    assert (flags.count, flags.calibration_pairs, flags.warning) == (2, 19, None)
-    few = flag_against_clean(scores, clean[:3], 0.1)
-    assert few.count == 0
-    assert "3 calibration pairs" in few.warning
-
-
-def test_flags_by_estimate_are_the_most_suspicious_of_as_many_as_look_wrong() -> None:
-    g = torch.Generator().manual_seed(0)
-    cosine = torch.cat([torch.randn(800, generator=g) * 0.05 + 0.3, torch.randn(200, generator=g) * 0.05])
-    order = torch.randperm(1000, generator=g).double()  # a suspicion of its own
-    flags = flag_by_estimate(order, cosine, 0.05)
-    assert flags.method == "estimate"
-    assert flags.noise_rate == pytest.approx(0.2, abs=0.02)
-    assert flags.p_value is flags.q_value is None
-    assert 150 < flags.count < 250
-    assert torch.equal(flags.flagged, order >= 1000 - flags.count)
-    nothing = flag_by_estimate(order, torch.full((1000,), 0.5), 0.05)
-    assert (nothing.count, nothing.noise_rate) == (0, 0.0)

@@ -9,7 +9,6 @@ from torch import Tensor
 from ecif import Batch, Dense, GaussNewton, Objective, Params, cut_batches
 from ecif.curvature.choice import from_products
 from ecif.curvature.dense import dense_matrix
-from ecif.fit.watching import pair_losses
 from ecif.heads import MOST_STACKED, AtParams, loss_cotangent, stacked
 from ecif.linearise import pull, push
 from ecif.roles import positive
@@ -109,14 +108,6 @@ def test_scores_and_per_pair_gradients(heads: Heads, mode: str) -> None:
             pair_gradients(heads.objective, heads.params, batch, mode),  # type: ignore[arg-type]
             pair_gradients(heads.plain, heads.params, batch, mode),  # type: ignore[arg-type]
         )
-
-
-def test_every_pair_s_loss_in_its_place(heads: Heads) -> None:
-    places = cut_batches(torch.randperm(27, generator=torch.Generator().manual_seed(2)), 4)
-    d = heads.data
-    placed = [(at, Batch(d.images[at], d.texts[at], d.caption_group[at], d.image_group[at])) for at in places] * 2
-    ours, plain = (pair_losses(objective, heads.params, placed, 27, 2) for objective in (heads.objective, heads.plain))
-    torch.testing.assert_close(ours, plain)
 
 
 def test_a_trained_temperature_is_left_to_torch(heads: Heads) -> None:

@@ -236,7 +236,7 @@ def _add_method(copy: Copy) -> str:
     copy.insert("ecif/methods/embedding_scores.py", "def lemon(", "def distance(S):\n    return 1 - S.diagonal()\n\n\n")
     copy.insert(
         "worker/analysis/score.py",
-        '    columns["clip_score"] = _clip_score(problem, batch)\n',
+        "    return columns\n",
         """    from ecif.methods.embedding_scores import distance
 
     columns["distance"] = distance(problem.objective.similarity(problem.params, batch).detach())
@@ -329,7 +329,7 @@ def test_a_renamed_field_of_an_output_does_not_pass_the_type_check(tmp_path: Pat
     reader = (ROOT / "worker" / "analysis" / "problem.py").read_text()
     assert "fitted.params" in reader
     outputs = (ROOT / "worker" / "outputs.py").read_text()
-    renamed = outputs.replace("    params: str\n    losses: str", "    weights: str\n    losses: str")
+    renamed = outputs.replace("    params: str\n    epochs: int", "    weights: str\n    epochs: int")
     assert renamed != outputs
     (tmp_path / "outputs.py").write_text(renamed)
     (tmp_path / "reader.py").write_text(

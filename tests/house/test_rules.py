@@ -27,6 +27,7 @@ MOST_LINES = 400
 LONG_FILES = {
     "store/shards.py": "claims, leases and fences: one protocol, whose statements are read together",
     "store/tables.py": "every table, as migrations compare them",
+    "worker/outputs.py": "the types between all phases, which are compared with each other",
 }
 
 

@@ -1,14 +1,12 @@
-"""Fit: bring the trainable weights to a stationary point, and watch each pair's loss on the way (`fit.watching`)."""
+"""Fit: bring the trainable weights to a stationary point."""
 
 from typing import Literal
 
 import torch
 
 from ecif import FitSettings, fit, flatten
-from ecif.fit.watching import WatchedLoss, is_look, pair_losses
-from ecif.parameters import Params
 from store.shards import Planned
-from worker.analysis.models import adam_precision, starts_from_nothing
+from worker.analysis.models import adam_precision
 from worker.analysis.problem import open_problem
 from worker.analysis.tensors import keeper, put_tensors, resumed
 from worker.attempts.task import Done, Task
@@ -31,17 +29,7 @@ def run(task: Task) -> Done[FitOutput]:
         fit_spec = problem.view.spec.fit
         assert fit_spec is not None  # noqa: S101  planned only where asked for
         assert fit_spec.epochs is not None  # noqa: S101  filled in with the specification
-        n, partitions = problem.roster.n_pairs, len(problem.roster.partitions)
         state = resumed(task)
-        watched = WatchedLoss.from_state(state or {}, n, random_start=starts_from_nothing(problem.view.spec))
-
-        def look(epoch: int, params: Params) -> None:
-            nonlocal watched
-            task.lease.progress(epoch)
-            if is_look(epoch):
-                losses = pair_losses(problem.objective, params, problem.placed_batches(), n, partitions)
-                watched = watched.look(epoch, losses)
-
         keep = keeper(task)
         scope = problem.view.spec.objective.scope
         precision = adam_precision(problem.device, scope)
@@ -56,16 +44,13 @@ def run(task: Task) -> Done[FitOutput]:
                 adam_precision=precision,
             ),
             state=state,
-            on_state=lambda now: keep({**now, **watched.to_state()}),
-            on_epoch=look,
+            on_state=keep,
+            on_epoch=lambda epoch, _: task.lease.progress(epoch),
         )
         checkpoints = {"checkpoints": torch.stack([flatten(weights) for weights in result.checkpoints])}
         output = FitOutput(
             checkpoints=put_tensors(task.blobs, task.blob_name("checkpoints.safetensors"), checkpoints),
             params=put_tensors(task.blobs, task.blob_name("params.safetensors"), result.params),
-            losses=put_tensors(task.blobs, task.blob_name("losses.safetensors"), {"mean": watched.mean}),
-            last_look=watched.last_look,
-            look_weight=watched.weight,
             epochs=result.epochs_done,
             objective=result.objective,
             gradient_norm=result.gradient_norm,

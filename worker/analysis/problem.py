@@ -76,7 +76,22 @@ class Problem:
         """The queries of a traceback at these rows of their dataset."""
         return self._read(torch.full_like(rows, QUERIES), rows)
 
+    def groups(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """(caption_group, image_group) of the training pairs at these places, as in their batch, on the CPU."""
+        records = self._records(self.roster.source[places], self.roster.row[places])
+        caption, image = (torch.from_numpy(np.ascontiguousarray(records[name])) for name in ("caption", "image_hash"))
+        return caption, image
+
     def _read(self, source: Tensor, row: Tensor) -> Batch:
+        records = self._records(source, row)
+        return Batch(
+            images=self._tensor(records["image"]),
+            texts=self._tensor(records["text"]),
+            caption_group=self._tensor(records["caption"]),
+            image_group=self._tensor(records["image_hash"]),
+        )
+
+    def _records(self, source: Tensor, row: Tensor) -> npt.NDArray[Any]:
         sources, rows = source.numpy(), row.numpy()
         records: npt.NDArray[Any] | None = None
         for which, table in enumerate(self.tables):
@@ -91,12 +106,7 @@ class Problem:
                 records = np.empty(len(rows), dtype=of_table.dtype)
             records[mine] = of_table
         assert records is not None  # noqa: S101  a batch is never empty
-        return Batch(
-            images=self._tensor(records["image"]),
-            texts=self._tensor(records["text"]),
-            caption_group=self._tensor(records["caption"]),
-            image_group=self._tensor(records["image_hash"]),
-        )
+        return records
 
     def _tensor(self, column: npt.NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(column))

@@ -7,9 +7,8 @@ import torch
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from ecif.detection.flags import flag_against_clean, flag_by_estimate
-from ecif.detection.suspicion import Ranking, rank_by_influence, rank_by_suspicion, rank_for_removal, suspicion
-from ecif.fit.watching import look_weight, mean_with_end
+from ecif.detection.flags import Flags, flag_against_clean, flag_by_estimate
+from ecif.detection.suspicion import Ranking, rank_by_influence, rank_by_suspicion, rank_for_removal
 from ecif.self_influence import averaged_self_influence
 from store import jobs, pairs, results
 from store.blobs import Blobs
@@ -17,12 +16,11 @@ from store.job_phases import BASELINES, OF_ALL_PAIRS
 from store.shards import Planned
 from worker.analysis import summary
 from worker.analysis.job_view import JobView
-from worker.analysis.models import starts_from_nothing
 from worker.analysis.roster import Roster
 from worker.analysis.summary import describe
 from worker.analysis.tensors import get_tensors, put_tensors
 from worker.attempts.task import Done, Task
-from worker.outputs import BaselinesOutput, FitOutput, Json, PlanOutput, RankOutput, ScoreOutput, TraceOutput
+from worker.outputs import BaselinesOutput, DetectOutput, Json, PlanOutput, RankOutput, ScoreOutput, TraceOutput
 from worker.pipeline import Planning
 
 _ROLES = ("positive_influence", "negative_influence")
@@ -49,20 +47,28 @@ def run(task: Task) -> Done[RankOutput]:
     if view.spec.task == "traceback":
         return _traced(task, view, roster)
     scores = gather(task.blobs, view, roster)
-    decision = decide(view, roster, scores)
+    decision = decide(task.blobs, view, roster, scores)
     position = _positions(task, view)[roster.row[: roster.scored]]
     columns = {name: values[: roster.scored] for name, values in decision.columns.items()}
     sequence = decision.ranking.order(roster.scored)
     ranked = {name: values[sequence] for name, values in columns.items()} | {"position": position[sequence]}
+    for name, values in decision.why.items():
+        of_rows = values[: roster.scored][sequence]
+        if name in ("better", "exchanged"):  # places, told as positions
+            ranked[f"{name}_position"] = torch.where(of_rows >= 0, position[of_rows.clamp(min=0)], -1)
+        else:
+            ranked[name] = of_rows
     flagged = int(columns["flagged"].sum()) if "flagged" in columns else None
     output = RankOutput(
         ranked=put_tensors(task.blobs, task.blob_name("ranked.safetensors"), ranked),
         results=roster.scored,
         flagged=flagged,
+        columns=decision.detected.columns if decision.detected is not None else [],
         summary={
             "counts": summary.counts(view, flagged),
             "ranked_by": decision.ranked_by,
             "flagging": decision.flagging,
+            **_learned(decision),
             "scores": {name: describe(values) for name, values in columns.items() if name != "flagged"},
             **summary.methods(view),
             "removal": summary.removal(view),
@@ -137,11 +143,6 @@ def gather(blobs: Blobs, view: JobView, roster: Roster) -> dict[str, Tensor]:
     if baselines is not None and against_all:
         prepared = get_tensors(blobs, baselines.prepared)
         scores |= {name: prepared[name] for name in against_all}
-    fitted = view.output(FitOutput)
-    if fitted is not None and fitted.last_look:
-        watched, weight = get_tensors(blobs, fitted.losses)["mean"], fitted.look_weight
-        end = look_weight(fitted.last_look, fitted.epochs, random_start=starts_from_nothing(view.spec))
-        scores["watched_loss"] = mean_with_end(watched, weight, scores["pair_loss"], end)
     return scores
 
 
@@ -161,14 +162,16 @@ class Decision:
     ranked_by: str
     flagging: Json | None = None
     warnings: list[str] = field(default_factory=list)
+    why: dict[str, Tensor] = field(default_factory=dict)
+    detected: DetectOutput | None = None
 
 
-def decide(view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Decision:
+def decide(blobs: Blobs, view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Decision:
     """Order the pairs by what the task asks for, and flag those of `misalignment`."""
     requested = {name for method in view.spec.methods for name in _COLUMNS_OF[method]}
     columns = {name: values for name, values in scores.items() if name in requested}
     if view.spec.task == "misalignment":
-        return _by_suspicion(view, roster, scores, columns)
+        return _by_suspicion(blobs, view, roster, columns)
     if view.spec.task == "valuation":
         ranking = rank_by_influence(scores["influence"])
     else:
@@ -178,43 +181,76 @@ def decide(view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Decision
     return Decision(columns, ranking, _RANKED_BY[ranking.by])
 
 
-def _by_suspicion(view: JobView, roster: Roster, scores: dict[str, Tensor], columns: dict[str, Tensor]) -> Decision:
-    loss, parts = scores["pair_loss"], ["pair_loss"]
-    if "watched_loss" in scores:
-        loss, parts = scores["watched_loss"], ["pair_loss averaged over the epochs"]
-    cosine = None if starts_from_nothing(view.spec) else scores["clip_score"]
-    if cosine is not None:
-        parts.append("clip_score of the model as given")
-    columns["suspicion"] = suspicion(loss, cosine)
-    flagging, warnings = _flag(view, roster, columns, scores["clip_score"])
-    ranked_by = "suspicion: rank of " + " and ".join(parts)
-    return Decision(columns, rank_by_suspicion(columns["suspicion"]), ranked_by, flagging, warnings)
+def _by_suspicion(blobs: Blobs, view: JobView, roster: Roster, columns: dict[str, Tensor]) -> Decision:
+    detected = view.output(DetectOutput)
+    assert detected is not None  # noqa: S101  every job of this task has learned it
+    learned, n = get_tensors(blobs, detected.detected), roster.scored
+    columns["suspicion"] = learned["suspicion"]
+    flags, says = _flag(view, detected, learned["suspicion"][:n], learned["suspicion"][n:], learned["injected"])
+    columns |= {"flagged": flags.flagged, "q_value": flags.q_value}
+    if flags.p_value is not None:
+        columns["p_value"] = flags.p_value
+    report: Json = {
+        "method": flags.method,
+        "false_discovery_rate": view.spec.flag.false_discovery_rate,
+        "confidence": view.spec.flag.confidence if flags.method == "conformal" else None,
+        "calibration_pairs": flags.calibration_pairs,
+        "estimated_noise_rate": flags.noise_rate,
+    }
+    if detected.reason is not None:
+        says = [f"suspicion was not learned: {detected.reason}; its columns weigh the same", *says]
+    why = _why(view, roster, learned)
+    return Decision(columns, rank_by_suspicion(learned["suspicion"]), _ranked_by(detected), report, says, why, detected)
 
 
-def _flag(view: JobView, roster: Roster, columns: dict[str, Tensor], cosine: Tensor) -> tuple[Json, list[str]]:
-    """Add the columns of the flags, and say how they were had and what to be warned of."""
-    rate, n = view.spec.flag.false_discovery_rate, roster.scored
-    scored, calibration = columns["suspicion"][:n], columns["suspicion"][n:]
-    if view.clean_set and len(calibration):
-        flags = flag_against_clean(scored, calibration, rate)
-        assert flags.p_value is not None  # noqa: S101  there is one against clean pairs
-        assert flags.q_value is not None  # noqa: S101
-        columns |= {"p_value": flags.p_value, "q_value": flags.q_value, "flagged": flags.flagged}
-        report: Json = {
-            "method": flags.method,
-            "false_discovery_rate": rate,
-            "calibration_pairs": flags.calibration_pairs,
-        }
-        return report, [flags.warning] if flags.warning else []
-    flags = flag_by_estimate(scored, cosine[:n], rate)
-    columns["flagged"] = flags.flagged
-    noise, count = flags.noise_rate, flags.count
-    seen = f"{noise:.0%} of the pairs look wrong" if noise else "no separate group of wrong pairs is seen"
-    reason = (
-        f"no clean validation set, so no p-values and no promise: by an estimate only, {seen}, and {count} of {n} "
-        "are flagged; name a validation dataset that you trust to have the false discovery rate controlled"
-    )
-    return {"method": flags.method, "estimated_noise_rate": noise, "false_discovery_rate": rate}, [reason]
+def _ranked_by(detected: DetectOutput) -> str:
+    """The columns that make up most of it, in words."""
+    weights: dict[str, float] = detected.report["weights"]
+    whole = sum(weights.values()) or 1.0
+    leading = sorted(weights, key=lambda name: -weights[name])[:3]
+    return "suspicion: " + "; ".join(f"{name} ({weights[name] / whole:.0%})" for name in leading)
+
+
+def _flag(
+    view: JobView, detected: DetectOutput, scored: Tensor, calibration: Tensor, injected: Tensor
+) -> tuple[Flags, list[str]]:
+    """Which pairs to drop, and what to be told of it."""
+    flag = view.spec.flag
+    if view.clean_set and len(calibration) and detected.unlike is None:
+        flags = flag_against_clean(
+            scored, calibration, flag.false_discovery_rate, confidence=flag.confidence, injected=injected
+        )
+        return flags, [flags.warning] if flags.warning else []
+    flags = flag_by_estimate(scored, flag.false_discovery_rate, injected=injected)
+    if detected.unlike is not None:
+        reason = (
+            f"the clean set is unlike the data (a classifier tells them apart with an AUROC of {detected.unlike:.2f}), "
+            "so that it cannot calibrate: flags are an estimate and promise nothing; take the clean pairs from the data"
+        )
+    else:
+        reason = (
+            f"no clean validation set, so flags are an estimate and promise nothing: {flags.count} of {len(scored)} "
+            "pairs; name a validation dataset that you trust to have the false discovery rate held"
+        )
+    return flags, [reason, *([flags.warning] if flags.warning else [])]
+
+
+def _why(view: JobView, roster: Roster, learned: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a row says beside its suspicion, (N, ...) each; a pair of the clean set is none that a row can name."""
+    n = roster.scored
+    return {
+        "why": learned["why"],
+        "contribution": learned["contribution"],
+        **{name: torch.where(learned[name] < n, learned[name], -1) for name in ("better", "exchanged")},
+    }
+
+
+def _learned(decision: Decision) -> Json:
+    """`summary.suspicion`: what it is made of; `summary.stability`: how far two draws of it agree."""
+    if decision.detected is None:
+        return {}
+    report = dict(decision.detected.report)
+    return {"stability": {"suspicion": report.pop("stability")}, "suspicion": report}
 
 
 def _positions(task: Task, view: JobView) -> Tensor:

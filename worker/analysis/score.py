@@ -28,16 +28,28 @@ def run(task: Task) -> Done[ScoreOutput]:
         along = _directions(problem)
         baselines = Baselines(problem)
         columns: dict[str, list[Tensor]] = {}
+        embedded: list[tuple[Tensor, Tensor]] = []
+        detected = problem.view.spec.task == "misalignment" and not BatchRange.from_json(task.claim.payload).partition
         for _, batch in batches_of(problem):
-            for name, values in (_score(problem, along, batch) | baselines.score(batch)).items():
+            scored = _score(problem, along, batch) | baselines.score(batch)
+            text, image = _as_given(problem, batch)
+            scored["clip_score"] = torch.linalg.vecdot(text, image)
+            if detected:
+                embedded.append((text.cpu(), image.cpu()))
+            for name, values in scored.items():
                 columns.setdefault(name, []).append(values.double().cpu())
         tensors = {name: torch.cat(values) for name, values in columns.items()}
         tensors["places"] = torch.cat(places_of(problem))
         if along is not None:
             tensors |= _apart(problem, along)
         blob = put_tensors(task.blobs, task.blob_name("scores.safetensors"), tensors)
+        embeddings = None
+        if detected:
+            texts, images = (torch.cat(side) for side in zip(*embedded, strict=True))
+            content = {"places": tensors["places"], "texts": texts, "images": images}
+            embeddings = put_tensors(task.blobs, task.blob_name("embeddings.safetensors"), content)
         total = pairs_of(problem)
-    return Done(ScoreOutput(blob, total), total)
+    return Done(ScoreOutput(blob, total, embeddings), total)
 
 
 def _directions(problem: Problem) -> Directions | None:
@@ -63,7 +75,6 @@ def _score(problem: Problem, along: Directions | None, batch: Batch) -> dict[str
             columns = {"pair_loss": positive(problem.objective.similarity(problem.params, batch))}
     else:
         columns = along.score(problem.objective, problem.params, batch, problem.view.spec.influence.negative)
-    columns["clip_score"] = _clip_score(problem, batch)
     return columns
 
 
@@ -92,7 +103,7 @@ def _apart(problem: Problem, along: Directions) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _clip_score(problem: Problem, batch: Batch) -> Tensor:
-    """(B,), the cosine of each pair's two embeddings."""
+def _as_given(problem: Problem, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Unit rows of texts and images (B, E)."""
     text, image = problem.objective.embed(problem.as_given, batch.images, batch.texts)
-    return (normalise(text) * normalise(image)).sum(1)
+    return normalise(text), normalise(image)

@@ -50,7 +50,7 @@ def methods(view: JobView) -> Json:
         report["encoding"] = _encoding(encoded)
     fitted = view.output(FitOutput)
     if fitted is not None:
-        report["fit"] = _without(fitted.as_json(), "params", "losses", "checkpoints", "last_look", "look_weight")
+        report["fit"] = _without(fitted.as_json(), "params", "checkpoints")
     solved = view.output(CurvatureOutput)
     if solved is not None:
         report["curvature"] = _without(solved.as_json(), "kept", "self_influence") | _traced(view)
@@ -148,6 +148,8 @@ def warnings(view: JobView) -> list[str]:
 def _stationarity(view: JobView) -> list[str]:
     fitted, solved = view.output(FitOutput), view.output(CurvatureOutput)
     if solved is None or (fitted is not None and fitted.stationary):
+        return []
+    if view.spec.task == "misalignment":  # which is not ranked by influence; `summary.fit` and `.curvature` say it all
         return []
     decrement, least = solved.newton_decrement, ""
     if decrement is None:
