@@ -74,10 +74,10 @@ class ResultOut(BaseModel):
     ekfac_if: float | None = Field(description="as influence: positive role, EKFAC curvature")
     lemon: float | None = Field(description="disagreement with the nearest neighbours; high is suspicious")
     contrast_loss: float | None = Field(
-        description="the pair's loss among all distinct captions and images; high is suspicious"
+        description="the pair's loss among all distinct captions and images, by the fitted model; high is suspicious"
     )
     margin: float | None = Field(
-        description="by how much other captions and images fit better than its own; high is suspicious"
+        description="by how much other captions and images fit better than its own, mean over the fit; high is suspicious"
     )
     leave_one_out: float | None = Field(
         description="the pair's own loss where the fit did not have it; high is suspicious"
@@ -119,7 +119,7 @@ def _out(job: Job, scored: results.ScoredPair, rate: float | None) -> ResultOut:
         key=scored.key,
         caption=scored.caption,
         image_url=image_url,
-        flagged=result.flagged if rate is None or result.q_value is None else result.q_value <= rate,
+        flagged=result.flagged if rate is None else result.q_value is not None and result.q_value <= rate,
         why=None if result.why is None else [Reason(**reason) for reason in result.why],
         better_caption=scored.better_caption,
         exchanged_with=scored.exchanged_with,
@@ -193,8 +193,8 @@ def _no_q_values(job: Job) -> str:
     if job.task != "misalignment":
         return f"a {job.task} flags no pairs: rate is for misalignment jobs"
     return (
-        f"job {job.id} had no clean pairs and is of a release that then gave no q_value that rate could be held against: "
-        "submit it again"
+        f"the results of job {job.id} have no q_value that rate could be held against: an earlier release gave none "
+        "without clean pairs; submit it again"
     )
 
 
