@@ -77,7 +77,7 @@ class ResultOut(BaseModel):
         description="the pair's loss among all distinct captions and images, by the fitted model; high is suspicious"
     )
     margin: float | None = Field(
-        description="by how much other captions and images fit better than its own, mean over the fit; high is suspicious"
+        description="by how much other captions and images fit better than its own, over the fit; high is suspicious"
     )
     leave_one_out: float | None = Field(
         description="the pair's own loss where the fit did not have it; high is suspicious"
