@@ -182,7 +182,7 @@ def test_what_needs_no_curvature_has_none(
     dataset = upload(embedding_zip(30))
     work()
     job, rows = run(task="misalignment", dataset=dataset["id"], methods=["clip_score"], fit=None)
-    assert [phase["phase"] for phase in job["summary"]["phases"]] == ["plan", "score", "rank", "load"]
+    assert [phase["phase"] for phase in job["summary"]["phases"]] == ["plan", "score", "detect", "rank", "load"]
     assert job["summary"]["model"] == {"digest": None}
     assert job["summary"]["encoding"] is None
     assert all(row["self_influence"] is None and row["pair_loss"] is None for row in rows.values())
