@@ -111,7 +111,7 @@ def _out(job: Job, scored: results.ScoredPair, rate: float | None) -> ResultOut:
         key=scored.key,
         caption=scored.caption,
         image_url=image_url,
-        flagged=result.flagged if rate is None or result.q_value is None else result.q_value <= rate,
+        flagged=result.flagged if rate is None else result.q_value is not None and result.q_value <= rate,
         why=None if result.why is None else [Reason(**reason) for reason in result.why],
         better_caption=scored.better_caption,
         exchanged_with=scored.exchanged_with,
@@ -134,7 +134,7 @@ def list_results(
     query: Annotated[str | None, Query(max_length=1024, description="of a traceback: only this query's pairs")] = None,
     rate: Annotated[
         float | None,
-        Query(gt=0, lt=1, description="of a misalignment job with clean pairs: flag at this false discovery rate"),
+        Query(gt=0, lt=1, description="of a misalignment job: flag at this false discovery rate"),
     ] = None,
 ) -> ResultPage:
     """Scored pairs of a job that succeeded. A deep page costs the same as the first.
@@ -185,8 +185,8 @@ def _no_q_values(job: Job) -> str:
     if job.task != "misalignment":
         return f"a {job.task} flags no pairs: rate is for misalignment jobs"
     return (
-        f"job {job.id} had no clean pairs to calibrate by, so its results have no q_value that rate could be held "
-        "against: submit it again with a validation dataset that you trust"
+        f"the results of job {job.id} have no q_value that rate could be held against: an earlier release gave none "
+        "without clean pairs; submit it again"
     )
 
 

@@ -6,7 +6,10 @@ import math
 from store.phases import Phase
 from store.specification import JobSpec
 
-BASELINES = ("tracin", "trak", "ekfac_if", "lemon")
+OF_ALL_PAIRS = ("lemon", "contrast_loss", "margin")
+"""The methods that hold a pair against all others, and so are no matter of batches."""
+
+BASELINES = ("tracin", "trak", "ekfac_if", *OF_ALL_PAIRS)
 """The methods that are prepared apart before batches are scored."""
 
 PAIRS_A_SHARD = 16_384

@@ -125,7 +125,7 @@ def page(
         .where(of(session, job))
     )
     if flagged is not None and rate is not None:
-        query = query.where(Result.q_value <= rate if flagged else Result.q_value > rate)
+        query = query.where((Result.q_value <= rate).is_(True) if flagged else (Result.q_value <= rate).is_not(True))
     elif flagged is not None:
         query = query.where(Result.flagged.is_(flagged))
     if key is not None:

@@ -9,20 +9,24 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from store.errors import InvalidError
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 3
+SPECIFICATION_VERSION = 4
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
 _SINCE = {"deadline": 2, "ttl": 2}
 """The fields of a job that came after the first version. Null, they are left out of what is kept and echoed."""
 
-_METHODS_SINCE = {"leave_one_out": 3}
+_METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4}
 """The methods that came after it."""
+
+_FLAG_SINCE = {"confidence": 4}
+"""The fields of `flag` that came after it. As by default, they are left out of what is kept and echoed."""
 
 
 def version_of(spec: dict[str, Any]) -> int:
     """The version that a worker must know to do a job: that of the newest field that the specification uses."""
     fields = [since for field, since in _SINCE.items() if spec.get(field) is not None]
+    fields += [since for field, since in _FLAG_SINCE.items() if field in (spec.get("flag") or {})]
     return max([1, *fields, *(_METHODS_SINCE.get(method, 1) for method in spec.get("methods", ()))])
 
 
@@ -162,8 +166,14 @@ class Flag(_Strict):
 
     false_discovery_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.9, description="how surely the rate holds in this run, given the clean set"
+        default=0.9, description="how surely the false discovery rate holds for the run at hand, given its clean pairs"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        named: dict[str, Any] = fields(self)
+        defaults = {name: type(self).model_fields[name].default for name in _FLAG_SINCE}
+        return {name: value for name, value in named.items() if name not in defaults or value != defaults[name]}
 
 
 class Notify(_Strict):
@@ -172,7 +182,9 @@ class Notify(_Strict):
     url: Annotated[str, Field(min_length=1, max_length=2000)] = Field(description="https://host/path")
 
 
-Method = Literal["ecif", "clip_score", "pair_loss", "leave_one_out", "tracin", "trak", "ekfac_if", "lemon"]
+Method = Literal[
+    "ecif", "clip_score", "pair_loss", "leave_one_out", "contrast_loss", "margin", "tracin", "trak", "ekfac_if", "lemon"
+]
 NEED_VALIDATION: frozenset[str] = frozenset({"tracin", "trak", "ekfac_if"})
 
 

@@ -8,6 +8,8 @@ OURS: Final = {
     "clip_score": -1,
     "lemon": 1,
     "leave_one_out": 1,
+    "contrast_loss": 1,
+    "margin": 1,
     "self_influence": 1,
     "influence": -1,
     "positive_influence": -1,

@@ -16,7 +16,18 @@ from benchmarks.detection.setting import Setting
 from benchmarks.one_process import Job, OneProcess
 from benchmarks.sections import Json
 
-_METHODS = ["ecif", "clip_score", "pair_loss", "leave_one_out", "lemon", "tracin", "trak", "ekfac_if"]
+_METHODS = [
+    "ecif",
+    "clip_score",
+    "pair_loss",
+    "leave_one_out",
+    "contrast_loss",
+    "margin",
+    "lemon",
+    "tracin",
+    "trak",
+    "ekfac_if",
+]
 _NOT_SCORES = {"rank", "p_value", "q_value", "label", "width", "height", "query"}
 
 

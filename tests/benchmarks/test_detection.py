@@ -62,8 +62,8 @@ def test_a_column_that_nobody_knows_is_not_passed_over() -> None:
     row = {"key": "0.png", "rank": 1, "suspicion": 0.5, "clip_score": 0.1, "flagged": False}
     job = Job("job", {}, [row, {**row, "key": "1.png", "clip_score": 0.3}], Worked(0.0))
     assert scores_of(job)["clip_score"].tolist() == [-0.1, -0.3]
-    with pytest.raises(ValueError, match="leave_one_out"):
-        scores_of(Job("job", {}, [{**row, "leave_one_out": 1.5}], Worked(0.0)))
+    with pytest.raises(ValueError, match="a_new_one"):
+        scores_of(Job("job", {}, [{**row, "a_new_one": 1.5}], Worked(0.0)))
 
 
 def test_settings_ask_for_noises_that_there_are_and_a_quick_run_looks_at_nothing_that_is_kept_apart() -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from store import pairs
+from store.tables import Job, Result
 from tests.service.exporting import World
 from tests.service_fixtures import EmbeddingZip, ProblemOf
 
@@ -165,15 +167,18 @@ def test_the_keys_of_other_pairs_cost_one_query_a_page(
 
 
 def test_flags_at_another_rate(client: TestClient, job: dict[str, Any]) -> None:
-    every, total = everything(client, job, rate=0.2, limit=7)
+    q_values = sorted({row["q_value"] for row in everything(client, job)[0]})
+    rate = q_values[len(q_values) // 2 - 1]
+    assert rate < q_values[-1]
+    every, total = everything(client, job, rate=rate, limit=7)
     assert total == 60
-    assert all(row["flagged"] == (row["q_value"] <= 0.2) for row in every)
-    expected = [row["key"] for row in every if row["q_value"] <= 0.2]
+    assert all(row["flagged"] == (row["q_value"] <= rate) for row in every)
+    expected = [row["key"] for row in every if row["q_value"] <= rate]
     assert 0 < len(expected) != job["summary"]["counts"]["flagged"]
-    flagged, unknown = everything(client, job, rate=0.2, flagged=True, limit=5)
-    others, _ = everything(client, job, rate=0.2, flagged=False, limit=50)
+    flagged, unknown = everything(client, job, rate=rate, flagged=True, limit=5)
+    others, _ = everything(client, job, rate=rate, flagged=False, limit=50)
     assert ([row["key"] for row in flagged], unknown) == (expected, None)
-    assert [row["key"] for row in others] == [row["key"] for row in every if row["q_value"] > 0.2]
+    assert [row["key"] for row in others] == [row["key"] for row in every if row["q_value"] > rate]
     assert len(everything(client, job, flagged=True)[0]) == job["summary"]["counts"]["flagged"]
 
 
@@ -188,12 +193,15 @@ def test_a_cursor_of_one_rate_is_none_of_another(
 
 
 @pytest.mark.parametrize(
-    ("which", "reason"), [("valuation", "a valuation flags no pairs"), ("misalignment", "no clean pairs")]
+    ("which", "reason"), [("valuation", "a valuation flags no pairs"), ("earlier", "submit it again")]
 )
 def test_without_q_values_there_is_no_other_rate(
     world: World, which: str, reason: str, valuation: str, explained: str, problem_of: ProblemOf
 ) -> None:
     of = valuation if which == "valuation" else explained
+    with world.database.transaction() as session:
+        number = session.scalars(select(Job.number).where(Job.id == explained)).one()
+        session.execute(update(Result).where(Result.job == number).values(q_value=None))
     problem = problem_of(world.client.get(f"/jobs/{of}/results", params={"rate": 0.1}))
     assert (problem["status"], problem["code"]) == (409, "no_q_values")
     assert reason in problem["detail"]

@@ -4,11 +4,14 @@ import hashlib
 import json
 from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
 from store.specification import SPECIFICATION_VERSION, JobSpec, version_of
 
 # Each version with the digest of its fields. A changed digest is a changed specification: raise the version, so that
 # workers of the release before leave such jobs to newer ones, and add a line.
-_FIELDS = {2: "50461e503afa4d7a", 3: "68f1859f285e1aa9"}
+_FIELDS = {2: "50461e503afa4d7a", 3: "68f1859f285e1aa9", 4: "b87058558f869b1a"}
 
 
 def _described(schema: Any) -> Any:
@@ -24,6 +27,21 @@ def test_a_job_is_of_the_newest_version_that_it_uses() -> None:
     assert version_of({"methods": ["ecif"]}) == 1
     assert version_of({"methods": ["ecif"], "ttl": 5}) == 2
     assert version_of({"methods": ["ecif", "leave_one_out"], "ttl": 5}) == 3
+    assert version_of({"methods": ["ecif", "margin"]}) == version_of({"methods": ["contrast_loss"]}) == 4
+
+
+def test_a_confidence_as_by_default_is_nothing_that_an_older_worker_would_have_to_know() -> None:
+    spec = {"task": "misalignment", "dataset": "ds_1"}
+    usual = JobSpec.model_validate({**spec, "flag": {"confidence": 0.9, "false_discovery_rate": 0.1}})
+    kept = usual.model_dump(mode="json")
+    assert (kept["flag"], version_of(kept)) == ({"false_discovery_rate": 0.1}, 1)
+    assert JobSpec.model_validate(kept).flag.confidence == 0.9
+    surer = JobSpec.model_validate({**spec, "flag": {"confidence": 0.99}}).model_dump(mode="json")
+    assert (surer["flag"], version_of(surer)) == ({"false_discovery_rate": 0.05, "confidence": 0.99}, 4)
+    assert JobSpec.model_validate(surer).flag.confidence == 0.99
+    for wrong in (0, 1):
+        with pytest.raises(ValidationError, match="confidence"):
+            JobSpec.model_validate({**spec, "flag": {"confidence": wrong}})
 
 
 def test_the_version_belongs_to_the_fields() -> None:

@@ -25,7 +25,7 @@ from tests.service_fixtures import ImageZip, Upload, Work, picture
 Answer = Callable[..., tuple[dict[str, Any], dict[str, dict[str, Any]]]]
 Ready = Callable[..., str]
 
-METHODS = ["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon"]
+METHODS = ["ecif", "clip_score", "pair_loss", "contrast_loss", "margin", "tracin", "trak", "ekfac_if", "lemon"]
 
 
 def embeddings(n: int = 24, seed: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -1,16 +1,35 @@
 """Every method in any job: the same machine with other parts."""
 
+import io
+import zipfile
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from fastapi.testclient import TestClient
 
 from ecif.curvature import choice
+from ecif.detection.contrast import Contrast
+from ecif.detection.contrast import contrast as against_all
+from ecif.methods import lemon
+from ecif.similarity import normalise
 from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload, Work
+from worker.analysis import baselines
 
-METHODS = ["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon", "leave_one_out"]
+METHODS = [
+    "ecif",
+    "clip_score",
+    "pair_loss",
+    "tracin",
+    "trak",
+    "ekfac_if",
+    "lemon",
+    "leave_one_out",
+    "contrast_loss",
+    "margin",
+]
 
 
 @pytest.fixture
@@ -42,6 +61,7 @@ def test_all_methods_at_once_and_each_tells_wrong_pairs_its_own_way(
         return above.mean()
 
     high = {"lemon": 1, "pair_loss": 1, "leave_one_out": 1, "clip_score": -1, "suspicion": 1, "self_influence": 1}
+    high |= {"contrast_loss": 1, "margin": 1}
     found = {name: area(sign * np.array([row[name] for row in rows])) for name, sign in high.items()}
     assert min(found.values()) > 0.9, found
     influences = {name: np.array([row[name] for row in rows]) for name in ("tracin", "trak", "ekfac_if")}
@@ -55,6 +75,68 @@ def test_all_methods_at_once_and_each_tells_wrong_pairs_its_own_way(
 def test_a_method_that_was_not_asked_for_is_null(client: TestClient, work: Work, data: dict[str, Any]) -> None:
     rows = finished(client, work, task="valuation", **data)
     assert all(row[name] is None for row in rows for name in METHODS[2:])
+
+
+@pytest.fixture
+def vectors(embedding_zip: EmbeddingZip) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit rows (150, 16) of the images and captions of `data`."""
+    with zipfile.ZipFile(io.BytesIO(embedding_zip(150, wrong=30, width=16))) as archive:
+        image, text = (torch.from_numpy(np.load(io.BytesIO(archive.read(f"{name}.npy")))) for name in ("image", "text"))
+    return normalise(image), normalise(text)
+
+
+def test_against_all_others_of_a_model_as_given(
+    client: TestClient, work: Work, data: dict[str, Any], vectors: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    image, text = vectors
+    S = 10 * image @ text.mT
+    own = S.diagonal()
+    loss = S.logsumexp(1) + S.logsumexp(0) - 2 * own
+    others = S.masked_fill(torch.eye(150, dtype=torch.bool), -torch.inf)
+    margin = (others.amax(1) + others.amax(0) - 2 * own) / 10
+    spec = {"task": "misalignment", "dataset": data["dataset"], "fit": None, "methods": ["contrast_loss", "margin"]}
+    rows = finished(client, work, **spec, objective={"batch_size": 50, "temperature": 0.1})
+    for row in rows:
+        assert row["contrast_loss"] == pytest.approx(float(loss[int(row["key"])]), rel=1e-4, abs=1e-5)
+        assert row["margin"] == pytest.approx(float(margin[int(row["key"])]), rel=1e-4, abs=1e-5)
+
+
+def test_the_loss_is_of_the_fitted_model_and_the_margin_the_mean_over_the_fit(
+    client: TestClient, work: Work, data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Contrast] = []
+
+    def contrast(*arguments: Any, **named: Any) -> Contrast:
+        seen.append(against_all(*arguments, **named))
+        return seen[-1]
+
+    monkeypatch.setattr(baselines, "contrast", contrast)
+    spec = {"task": "misalignment", "dataset": data["dataset"], "methods": ["contrast_loss", "margin"]}
+    rows = finished(client, work, **spec, objective={"batch_size": 2, "temperature": 0.1}, fit={"epochs": 6})
+    fitted, *along = seen  # with so many batches Adam begins, and checkpoints lie on its way
+    assert len(along) > 1
+    assert not torch.equal(along[0].margin, along[-1].margin)
+    margin = torch.stack([each.margin for each in along]).double().mean(0)
+    for row in rows:
+        assert row["contrast_loss"] == pytest.approx(float(fitted.loss[int(row["key"])]))
+        assert row["margin"] == pytest.approx(float(margin[int(row["key"])]))
+    assert not torch.equal(fitted.loss, along[0].loss)
+
+
+def test_lemon_of_many_pairs_looks_for_neighbours_in_a_sample(
+    client: TestClient,
+    work: Work,
+    data: dict[str, Any],
+    vectors: tuple[torch.Tensor, torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(baselines, "_NEIGHBOURS", 64)
+    spec = {"task": "misalignment", "dataset": data["dataset"], "methods": ["lemon"], "fit": None}
+    rows = finished(client, work, **spec, objective={"seed": 3})
+    expected, among_all = lemon(*vectors, most=64, seed=3), lemon(*vectors)
+    assert not torch.allclose(expected, among_all)
+    for row in rows:
+        assert row["lemon"] == pytest.approx(float(expected[int(row["key"])]), abs=1e-5)
 
 
 def test_tracin_of_an_unfitted_model_is_identity_influence_of_the_positive_role(

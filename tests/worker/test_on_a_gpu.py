@@ -137,7 +137,7 @@ def agree(cpu: Found, other: Found, within: float) -> None:
         torch.testing.assert_close(found_weight, weight, rtol=0, atol=within * float(weight.abs().max()))
 
 
-EVERY_METHOD = ["ecif", "clip_score", "pair_loss", "tracin", "trak", "ekfac_if", "lemon"]
+EVERY_METHOD = ["ecif", "clip_score", "pair_loss", "contrast_loss", "margin", "tracin", "trak", "ekfac_if", "lemon"]
 CALM = {"batch_size": 20, "temperature": 0.2, "l2": 0.3}  # a problem that is well away from the edge of float32
 
 

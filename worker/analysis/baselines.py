@@ -7,9 +7,11 @@ from torch import Tensor
 
 from ecif import Batch, score_batch
 from ecif.at_once import AtOnce
+from ecif.detection.contrast import Contrast, contrast
+from ecif.detection.groups import Groups
 from ecif.methods import lemon, tracin, trak_direction, trak_kernel
 from ecif.parameters import Params, unflatten
-from store.errors import InvalidError
+from ecif.similarity import normalise
 from store.job_phases import baselines
 from store.shards import Planned
 from worker.analysis.curvatures import damping_of, ekfac, projection_of, refused_curvature
@@ -19,7 +21,7 @@ from worker.attempts.task import Done, Task
 from worker.outputs import BaselinesOutput, CurvatureOutput, FitOutput, MethodsToPrepare
 from worker.pipeline import Planning
 
-_LARGEST_LEMON = 100_000  # pairs: it compares each with all others, and holds their embeddings
+_NEIGHBOURS = 16_384  # pairs among which LEMoN looks for neighbours: all, or a sample
 _TRAK_DRAWS = {"heads": 256, "lora": 8, "all": 8}
 """Reverse passes through each batch for TRAK's kernel. Of heads on cached features they are cheap, and as many as a
 batch of the default size has margins."""
@@ -32,11 +34,7 @@ def cut(planning: Planning) -> list[Planned]:
 
 
 def run(task: Task) -> Done[BaselinesOutput]:
-    """Prepare every baseline that was asked for.
-
-    Raises:
-        InvalidError: one of them is not made for data or models of this size.
-    """
+    """Prepare every baseline that was asked for."""
     tensors: dict[str, Tensor] = {}
     methods = MethodsToPrepare.from_json(task.claim.payload).methods
     with open_problem(task) as problem:
@@ -91,27 +89,64 @@ def _trak(problem: Problem) -> dict[str, Tensor]:
     return {"trak": direction.float()}
 
 
-@torch.no_grad()
 def _lemon(problem: Problem) -> dict[str, Tensor]:
     n = problem.roster.n_pairs
-    if n > _LARGEST_LEMON:
-        raise InvalidError(
-            "too_many_pairs", f"lemon compares all pairs: at most {_LARGEST_LEMON:,}, not {n:,}", "methods"
-        )
     if n < 2:
         return {"lemon": torch.zeros(n, dtype=torch.float64)}
-    everyone = torch.arange(n)
+    images, texts = _embedded(problem, problem.as_given)
+    seed = problem.view.spec.objective.seed
+    return {"lemon": lemon(images, texts, most=_NEIGHBOURS, seed=seed).double()}
+
+
+def _contrast_loss(problem: Problem) -> dict[str, Tensor]:
+    return {"contrast_loss": _against_all(problem, problem.params, *_groups(problem)).loss.double()}
+
+
+def _margin(problem: Problem) -> dict[str, Tensor]:
+    """The mean over the fit: what is wrong is learned last, and at its end may have been learned too."""
+    groups, along = _groups(problem), checkpoints(problem)
+    total = torch.zeros(problem.roster.n_pairs, dtype=torch.float64, device=problem.device)
+    for params in along:
+        total += _against_all(problem, params, *groups).margin
+    return {"margin": total / len(along)}
+
+
+def _against_all(problem: Problem, params: Params, captions: Groups, pictures: Groups) -> Contrast:
+    images, texts = (normalise(rows) for rows in _embedded(problem, params))
+    scale, seed = float(problem.objective.scale_of(params)), problem.view.spec.objective.seed
+    return contrast(images, texts, captions, pictures, scale=scale, seed=seed)
+
+
+@torch.no_grad()
+def _embedded(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
+    """Images and captions of all pairs, (N, E) float32 each, not normalised."""
 
     def embedded(some: slice) -> tuple[Tensor, Tensor]:
+        problem.task.lease.check()
         batch = problem.batch(everyone[some])
-        text, image = problem.objective.embed(problem.as_given, batch.images, batch.texts)
-        return text.float(), image.float()
+        text, image = problem.objective.embed(params, batch.images, batch.texts)
+        return image.float(), text.float()
 
-    texts, images = zip(*AtOnce("pairs", 1024).pieces(n, embedded), strict=True)
-    return {"lemon": lemon(torch.cat(images), torch.cat(texts)).double()}
+    everyone = torch.arange(problem.roster.n_pairs)
+    images, texts = zip(*AtOnce("pairs", 1024).pieces(len(everyone), embedded), strict=True)
+    return torch.cat(images), torch.cat(texts)
 
 
-_PREPARE = {"tracin": _tracin, "trak": _trak, "ekfac_if": _ekfac_if, "lemon": _lemon}
+def _groups(problem: Problem) -> tuple[Groups, Groups]:
+    """Which captions and which images are equal."""
+    batches = [problem.batch(places) for places in torch.split(torch.arange(problem.roster.n_pairs), 1024)]
+    captions = torch.cat([batch.caption_group for batch in batches])
+    return Groups.by(captions), Groups.by(torch.cat([batch.image_group for batch in batches]))
+
+
+_PREPARE = {
+    "tracin": _tracin,
+    "trak": _trak,
+    "ekfac_if": _ekfac_if,
+    "lemon": _lemon,
+    "contrast_loss": _contrast_loss,
+    "margin": _margin,
+}
 
 
 class Baselines:
@@ -125,7 +160,7 @@ class Baselines:
         self._checkpoints = checkpoints(problem) if "tracin" in content else []
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
-        """(B,) each. LEMoN is not among them: it is no matter of batches."""
+        """(B,) each; without those that hold a pair against all others."""
         problem, prepared = self._problem, self._prepared
         columns: dict[str, Tensor] = {}
         if self._checkpoints:

@@ -12,7 +12,7 @@ from ecif.detection.suspicion import Ranking, rank_by_influence, rank_by_suspici
 from ecif.self_influence import averaged_self_influence
 from store import jobs, pairs, results
 from store.blobs import Blobs
-from store.job_phases import BASELINES
+from store.job_phases import BASELINES, OF_ALL_PAIRS
 from store.shards import Planned
 from worker.analysis import summary
 from worker.analysis.job_view import JobView
@@ -139,8 +139,10 @@ def gather(blobs: Blobs, view: JobView, roster: Roster) -> dict[str, Tensor]:
     if _ROLES[0] in scores:
         scores["influence"] = scores[_ROLES[0]] + scores[_ROLES[1]]
     baselines = view.output(BaselinesOutput)
-    if baselines is not None and "lemon" in baselines.methods:
-        scores["lemon"] = get_tensors(blobs, baselines.prepared)["lemon"]
+    against_all = [name for name in OF_ALL_PAIRS if baselines is not None and name in baselines.methods]
+    if baselines is not None and against_all:
+        prepared = get_tensors(blobs, baselines.prepared)
+        scores |= {name: prepared[name] for name in against_all}
     return scores
 
 
