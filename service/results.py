@@ -48,7 +48,7 @@ class Order(StrEnum):
 class Reason(BaseModel):
     """One of the columns that made a pair suspicious."""
 
-    column: str
+    column: str = Field(description="`score, of what`: of the model as given, or of modalities turned at a ridge")
     contribution: float | None = Field(description="to suspicion: positive raises it")
 
 
@@ -73,20 +73,28 @@ class ResultOut(BaseModel):
     trak: float | None = Field(description="as influence: positive-role margins, random projection, Fisher inverse")
     ekfac_if: float | None = Field(description="as influence: positive role, EKFAC curvature")
     lemon: float | None = Field(description="disagreement with the nearest neighbours; high is suspicious")
-    contrast_loss: float | None = Field(description="the pair's loss among all distinct captions and images")
+    contrast_loss: float | None = Field(
+        description="the pair's loss among all distinct captions and images, by the fitted model; high is suspicious"
+    )
     margin: float | None = Field(
-        description="by how much other captions and images fit better than its own, along the fit; high is suspicious"
+        description="by how much other captions and images fit better than its own, over the fit; high is suspicious"
     )
     leave_one_out: float | None = Field(
         description="the pair's own loss where the fit did not have it; high is suspicious"
     )
-    suspicion: float | None = Field(description="how likely the pair is misaligned; `summary.ranked_by` says how")
-    why: list[Reason] | None = Field(description="the columns that say most for it, or against, the weightiest first")
+    suspicion: float | None = Field(
+        description="how likely the pair is misaligned, log-odds up to a constant; `summary.ranked_by` says of what"
+    )
+    why: list[Reason] | None = Field(description="the columns that add most to suspicion, the weightiest first")
     better_caption: str | None = Field(description="the key of the pair whose caption fits the image better")
     exchanged_with: str | None = Field(description="the key of the pair with which it seems to have exchanged captions")
-    p_value: float | None
-    q_value: float | None
-    flagged: bool | None
+    p_value: float | None = Field(
+        description="of the pair alone, that it is a right one, against the clean pairs; null without them"
+    )
+    q_value: float | None = Field(
+        description="the least false discovery rate at which the pair is flagged; without clean pairs an estimate"
+    )
+    flagged: bool | None = Field(description="to be dropped: `q_value` is within the rate")
 
 
 router = APIRouter(tags=["results"])

@@ -164,7 +164,9 @@ class Influence(_Strict):
 class Flag(_Strict):
     """Which pairs to drop."""
 
-    false_discovery_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    false_discovery_rate: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.05, description="the share of right pairs among the flagged, at most; without a clean set an estimate"
+    )
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.9, description="how surely the false discovery rate holds for the run at hand, given its clean pairs"
     )

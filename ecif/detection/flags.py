@@ -63,8 +63,9 @@ def flag_against_clean(
             if needed
             else "more of them would not help: right pairs score as high"
         )
+        few = "1 clean pair" if m == 1 else f"{m} clean pairs"
         warning = (
-            f"nothing is flagged: {m} clean pairs cannot show, with a confidence of {confidence:g}, that at most "
+            f"nothing is flagged: {few} cannot show, with a confidence of {confidence:g}, that at most "
             f"{rate:.0%} of any set of the most suspicious pairs is right; {more}"
         )
     noise = estimate_noise_rate(suspicion, injected) if injected is not None else None

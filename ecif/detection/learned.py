@@ -53,7 +53,7 @@ class Learned:
         injected_scores: (m,) float64, the suspicion of the injected pairs of all draws.
         better: (n,) int64, the place of a pair whose caption fits the image better; −1 where none does.
         exchanged: (n,) int64, the place of a pair that looks as if it had exchanged captions with this one; −1.
-        stability: the rank correlation of the draws' suspicions; None of a single draw.
+        stability: the rank correlation of the draws' suspicions; None where only one of them learned.
         reason: why nothing was learned, and columns weigh the same; None where something was.
     """
 
@@ -100,18 +100,16 @@ def learn_suspicion(
         return _unlearned(pairs, reason)
     taken = torch.zeros(n, dtype=torch.bool)
     draws: list[_Draw] = []
-    for number in range(DRAWS if n < _MANY else 1):
+    for number in range(DRAWS):
         injected = exchange(y.cpu(), captions, pairs.captions.to("cpu"), SHARE, seed, number, taken)
-        if not bool(injected.injected.any()):
-            break
         taken |= injected.injected
-        draws.append(pairs.draw(injected))
-    if not draws:
-        return _unlearned(pairs, "no two pairs with different captions could exchange them")
+        if bool(injected.injected.any()):
+            draws.append(pairs.draw(injected))
+        elif draws:  # nobody is left to exchange with; those that did are to be scored with their own captions
+            draws.append(pairs.draw(injected, draws[0].calibrator))
+        else:
+            return _unlearned(pairs, "no two pairs with different captions could exchange them")
     return _together(draws, pairs)
-
-
-_MANY: Final = 20_000  # pairs from which on one draw is enough: it injects thousands
 
 
 @dataclass(frozen=True)
@@ -145,8 +143,8 @@ class _Pairs:
             return "all captions are equal: there is no mismatch to learn from"
         return None
 
-    def draw(self, injected: Exchange) -> _Draw:
-        """Score all pairs beside those that exchanged captions."""
+    def draw(self, injected: Exchange, calibrator: Calibrator | None = None) -> _Draw:
+        """Score all pairs beside those that exchanged captions, by a calibrator that learns from them unless given."""
         caption_of = injected.caption_of.to(self.texts.device)
         texts, group = self.texts[caption_of], self.captions.of[caption_of]
         captions = Groups.by(group)
@@ -157,7 +155,7 @@ class _Pairs:
             more, better = self.columns(tag, turned.images, turned.texts, captions, SCALE)
             columns |= more
             followed.append(better)
-        calibrator = Calibrator.fit(columns, injected.injected.to(self.images.device))
+        calibrator = calibrator or Calibrator.fit(columns, injected.injected.to(self.images.device))
         contrasts = [calibrator.weights[name] for name in columns if name.startswith("contrast_loss")]
         followed_best = followed[max(range(len(contrasts)), key=contrasts.__getitem__)]
         # A place names whose caption it is: after the exchange that is another's.
@@ -210,7 +208,7 @@ def _together(draws: list[_Draw], pairs: _Pairs) -> Learned:
 
 def _agreement(draws: list[_Draw]) -> float | None:
     """Spearman's correlation of the first two draws over the pairs that were injected in neither."""
-    if len(draws) < 2:
+    if draws[0].calibrator is draws[1].calibrator:
         return None
     both = ~(draws[0].exchange.injected | draws[1].exchange.injected)
     ranks = torch.stack([fractional_ranks(draw.suspicion[both]) for draw in draws[:2]])

@@ -117,6 +117,26 @@ def test_where_nothing_can_be_learned_columns_weigh_the_same(
     assert len(set(learned.weights.values())) == 1
 
 
+def test_every_pair_is_scored_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ecif.detection.learned.COMPARED", 32)
+    g, n = torch.Generator().manual_seed(0), 20_000
+    images, texts = (torch.randn(n, 2, generator=g) for _ in range(2))
+    learned = learn_suspicion(images, texts, None, numbers(n), numbers(n), scale=10.0, seed=0)
+    assert sum(learned.injected.values()) > n / 10
+    assert bool((learned.contributions != 0).any(1).all())
+
+
+def test_where_few_can_exchange_those_that_did_are_scored_too() -> None:
+    g = torch.Generator().manual_seed(0)
+    images, texts = torch.randn(80, 4, generator=g), torch.ones(80, 4)
+    captions = (numbers(80) == 7).long()
+    texts[7] = -1.0
+    learned = learn_suspicion(images, texts, None, captions, numbers(80), scale=10.0, seed=0)
+    assert sum(learned.injected.values()) == 2
+    assert bool((learned.contributions != 0).any(1).all())
+    assert learned.stability is None
+
+
 def test_constant_embeddings_are_no_error() -> None:
     learned = learn_suspicion(torch.ones(80, 4), torch.ones(80, 4), None, numbers(80), numbers(80), scale=10.0, seed=0)
     assert bool(learned.suspicion.isfinite().all())

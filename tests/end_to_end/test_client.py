@@ -34,7 +34,7 @@ def ecif(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 @pytest.fixture
 def files(tmp_path: Path, embedding_zip: EmbeddingZip) -> Path:
     (tmp_path / "train.zip").write_bytes(embedding_zip(60, wrong=12))
-    (tmp_path / "clean.zip").write_bytes(embedding_zip(60, seed=7))
+    (tmp_path / "clean.zip").write_bytes(embedding_zip(200, seed=7))
     return tmp_path
 
 

@@ -48,7 +48,7 @@ def test_the_answer_echoes_the_whole_specification(client: TestClient, ready: st
         "fit": {"epochs": 200, "learning_rate": "auto"},
         "influence": {"negative": "exact", "damping": "auto", "curvature": "gauss_newton"},
         "methods": ["ecif", "clip_score"],
-        "flag": {"false_discovery_rate": 0.05},
+        "flag": {"false_discovery_rate": 0.05, "confidence": 0.9},
         "remove": None,
         "verify": False,
         "queries": None,
@@ -72,6 +72,7 @@ def test_a_job_goes_from_queued_to_succeeded_and_says_when_to_ask_again(
         "plan",
         "curvature",
         "score",
+        "detect",
         "rank",
         "load",
     ]
@@ -131,6 +132,7 @@ def test_a_job_on_an_upload_that_fails_fails_with_its_reason(client: TestClient,
         ({"model": {"architecture": "ViT-B-32", "pretrained": "nowhere"}}, "model.pretrained", "laion2b"),
         ({"model": {"architecture": "tiny"}}, "model", "embeddings"),
         ({"flag": {"false_discovery_rate": 2}}, "flag.false_discovery_rate", "1"),
+        ({"flag": {"confidence": 1}}, "flag.confidence", "1"),
     ],
 )
 def test_a_specification_that_cannot_be_names_its_field(

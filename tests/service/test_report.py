@@ -106,8 +106,8 @@ def test_flags_are_told_with_what_they_are_worth_and_the_command_for_the_clean_p
     seen, answer = page(embeddings)
     flagged = world.client.get(f"/jobs/{embeddings}").json()["summary"]["counts"]["flagged"]
     assert f"flagged {flagged} " in seen.text
-    assert "at most 30% are expected to be right ones" in seen.text
-    assert "against 100 clean pairs" in seen.text
+    assert "at most 30% are right ones, with a confidence of 90%" in seen.text
+    assert "by 100 clean pairs" in seen.text
     assert "keep=clean&format=parquet" in seen.text
     assert "webdataset" not in seen.text  # there are no images
     assert "Bearer" not in seen.text

@@ -88,16 +88,17 @@ def test_the_report_shows_pairs_scores_phases_and_warnings() -> None:
     console = Console(width=110, record=True, file=io.StringIO())
     pairs = {key: Pair(key, [[0.0]], 7, 1 if key == "a" else 7) for key in "abcd"}
     summary = {
-        "ranked_by": "suspicion: mean rank of pair_loss and self_influence",
+        "ranked_by": "suspicion: contrast_loss, turned 0.01 (61%); lemon, as given (39%)",
         "phases": [
             {"phase": "fit", "seconds": 4.0, "units": 15, "pairs_per_second": 5400.0},
             {"phase": "rank", "seconds": 0.5, "units": 1, "pairs_per_second": None},
         ],
-        "warnings": ["not stationary: gradient norm 3"],
+        "warnings": ["nothing is flagged: 20 clean pairs cannot show it"],
     }
     display.show_outcome(console, _ROWS, pairs, findings(_ROWS, {"a"}, (1,)), summary)
     text = console.export_text()
-    for expected in ("a handwritten one", "5,400", "4.5", "AUROC", "Among the first 1", "50% of them", "Warning: not"):
+    said = ("Among the first 1", "50% of them", "Ranked by suspicion", "Warning: nothing")
+    for expected in ("a handwritten one", "5,400", "4.5", "AUROC", *said):
         assert expected in text
     display.show_outcome(console, [], {}, findings([], set(), (1,)), {})
     assert "No pair was flagged" in console.export_text()
