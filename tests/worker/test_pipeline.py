@@ -226,3 +226,19 @@ def test_a_model_that_cannot_be_had_fails_the_job_and_names_the_field(
     assert failed["status"] == "failed"
     assert failed["error"]["param"].startswith(param)
     assert failed["error"]["message"]
+
+
+def test_many_pairs_are_fitted_in_few_passes_where_nothing_is_ranked_by_them(
+    upload: Upload, embedding_zip: EmbeddingZip, work: Work, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = upload(embedding_zip(80))
+    work()
+    monkeypatch.setattr("worker.analysis.fit.MANY", 60)
+    spec = {"dataset": dataset["id"], "fit": {"epochs": 40}, "objective": {"batch_size": 4}}
+    job, rows = run(task="misalignment", **spec)
+    assert job["summary"]["fit"]["bounded"]
+    assert job["summary"]["fit"]["epochs"] <= 8
+    assert not any("stationary" in warning for warning in job["summary"]["warnings"])
+    assert all(np.isfinite(row["self_influence"]) for row in rows.values())
+    job, _ = run(task="valuation", validation={"fraction": 0.2}, **spec)
+    assert "bounded" not in job["summary"]["fit"]
