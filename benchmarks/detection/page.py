@@ -94,8 +94,9 @@ alike (digits are fewer); a clean set of {FULL.clean} is apart. Shares of wrong 
   without one and with `"fit": null`.
 - A lead is a column's AUROC less that of `suspicion` on the same pairs, with its 95 % interval over {RESAMPLES}
   resamples of right and wrong pairs within each seed. It says nothing of other data.
-- With every weight there is no figure of `ekfac_if` and `trak`: when these were measured, neither could be had. Both
-  run now ([decision 24](../docs/decisions/0024-right-first.md)), and the next measurement has them."""
+- **These figures are the baseline.** They were measured when `suspicion` was a mean of two ranks, before it was learned
+  ([decision 27](../docs/decisions/0027-suspicion-learned.md)); the quick run in [README.md](README.md) is of the
+  ranking as it is now. With every weight there was no `ekfac_if` and `trak` then; both run now."""
 
 
 def _standing(every: Sequence[SettingFigures]) -> str:
