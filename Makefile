@@ -27,7 +27,7 @@ setup: .venv/.installed  ## The environment in .venv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: setup  ## Start everything, find wrong captions among 1,197 digits, show what was found
+demo: setup  ## Start everything, find the wrong captions among 1,437 digits, show what was found
 	@$(BIN)/python -m standalone.demo
 
 serve: setup  ## Run the service on this machine until Ctrl-C (PORT=8000, ECIF_HOME=.ecif)

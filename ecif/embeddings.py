@@ -75,11 +75,11 @@ def rank_embeddings(
     Args:
         images, texts: (n, E) alike, row n of both being pair n; lengths do not matter. Equal rows stand for equal
             images or captions, which are no negatives of each other.
-        clean: images and texts (m, E) of pairs that are trusted to be right. They calibrate the flags, so that the
-            false discovery rate holds, and define the validation loss that `influence` is of. Without it flags
-            are an estimate, and there is no influence.
+        clean: images and texts (m, E) of pairs that are trusted to be right. They calibrate the flags, and define the
+            validation loss that `influence` is of. Without it flags are an estimate, and there is no influence.
         captions: N texts, those of the clean pairs at the end: mismatches that differ by a word are then made too.
-        confidence: how surely the rate holds, given the clean pairs.
+        false_discovery_rate: the share of right pairs among the flagged, at most.
+        confidence: how surely the rate holds in this run, where there are clean pairs.
         temperature: τ of the model that made the embeddings.
         l2: δ per pair, the pull of the heads to the identity.
 

@@ -225,7 +225,8 @@ class EncodeOutput(Output):
 @dataclass(frozen=True)
 class FitOutput(Output):
     """How a fit ended. checkpoints, params: blobs.
-    decrement_bound: of the Newton decrement, in units of the summed loss; `None` without a prior."""
+    decrement_bound: of the Newton decrement, in units of the summed loss; `None` without a prior. bounded: a few passes
+    of mini-batches were all that was wanted of it, as there are many pairs and nothing is ranked by it."""
 
     checkpoints: str
     params: str
@@ -236,6 +237,7 @@ class FitOutput(Output):
     stationary: bool
     adam_precision: str
     temperature: Number
+    bounded: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ def costs(kind: str, model: Model, scale: Scale, service: OneProcess, pretrained
     """
     setting = Setting.of(Cell(kind, "shuffled", 0.2, model, 0), scale, service, pretrained)
     new_model(scale.architecture, 0)  # what is imported once is no column's cost
-    # The first job reads the dataset and encodes; the features are there for those that follow.
-    encoding = setting.job(**_specification("clip_score", setting)).worked.seconds["encode"]
+    # The first job reads the dataset and encodes; the features are there for those that follow. Embeddings need none.
+    encoding = setting.job(**_specification("clip_score", setting)).worked.seconds.get("encode", 0.0)
     rows = {
         name: _of(setting.job(**_specification(name, setting)), encoding)
         for name in _ALONE

@@ -186,7 +186,7 @@ def _statement(flagging: Json) -> str:
     if confidence is None:  # of a release that held the mean over many runs
         return f"Of the flagged pairs, at most {rate} are expected to be right, judged by {clean:,} clean ones."
     return (
-        f"Of the flagged pairs, at most {rate} are right ones, with a confidence of {share(confidence)}. That is judged "
+        f"Of the flagged pairs, at most {rate} are right ones, with a confidence of {share(confidence)}: judged "
         f"by {clean:,} clean pairs that took part as calibration."
     )
 

@@ -34,7 +34,7 @@ def test_auroc_is_that_of_scikit_learn_also_with_ties_and_weights() -> None:
 
 
 def test_what_a_column_is_worth() -> None:
-    scores, wrong = drawn()
+    scores, wrong = drawn(2400)
     reserved = ~wrong & (torch.arange(len(wrong)) % 3 == 0)
     given = {"ours": scores, "perfect": wrong.double(), "noise": torch.rand(len(wrong), dtype=torch.float64)}
     worth = judge(given, wrong, reserved, against="ours", seed=0)

@@ -26,8 +26,8 @@ def data() -> Digits:
 
 
 def test_a_fifth_of_the_captions_to_be_judged_is_wrong_and_none_of_the_others(data: Digits) -> None:
-    assert (len(data.training), len(data.validation)) == (1197, 600)
-    assert sum(pair.planted for pair in data.training) == 239
+    assert (len(data.training), len(data.validation)) == (1437, 360)
+    assert sum(pair.planted for pair in data.training) == 287
     assert not any(pair.planted for pair in data.validation)
     keys = [pair.key for pair in data.training + data.validation]
     assert len(set(keys)) == 1797

@@ -17,6 +17,12 @@ ADAM_SHARE: dict[str, float | Literal["auto"]] = {"heads": "auto", "lora": 1.0, 
 """Whole towers want every step they can get; a full-batch search pays off near a minimum, where heads start."""
 
 
+MANY = 50_000
+"""Pairs from which on a fit of heads that nothing is ranked by is a few passes of mini-batches."""
+
+_FEW_EPOCHS = 8
+
+
 def cut(planning: Planning) -> list[Planned]:
     """One shard, or none where the model is taken as it is."""
     fit_spec = planning.spec.fit
@@ -33,14 +39,16 @@ def run(task: Task) -> Done[FitOutput]:
         keep = keeper(task)
         scope = problem.view.spec.objective.scope
         precision = adam_precision(problem.device, scope)
+        # Suspicion needs no fit: what one is for here are the columns beside it.
+        bounded = problem.view.spec.task == "misalignment" and scope == "heads" and problem.roster.n_pairs >= MANY
         result = fit(
             problem.objective,
             problem.initial,
             problem.training_batches,
             FitSettings(
-                epochs=fit_spec.epochs,
+                epochs=min(fit_spec.epochs, _FEW_EPOCHS) if bounded else fit_spec.epochs,
                 learning_rate=fit_spec.learning_rate,
-                adam_share=ADAM_SHARE[scope],
+                adam_share=1.0 if bounded else ADAM_SHARE[scope],
                 adam_precision=precision,
             ),
             state=state,
@@ -56,6 +64,7 @@ def run(task: Task) -> Done[FitOutput]:
             gradient_norm=result.gradient_norm,
             decrement_bound=result.decrement_bound if problem.objective.l2 else None,
             stationary=result.stationary,
+            bounded=bounded,
             adam_precision=precision,
             temperature=float(1 / problem.objective.scale_of(result.params)),
         )
