@@ -184,7 +184,7 @@ def _statement(flagging: Json) -> str:
     rate, clean = share(flagging["false_discovery_rate"]), flagging["calibration_pairs"]
     confidence = flagging.get("confidence")
     if confidence is None:  # of a release that held the mean over many runs
-        return f"Of the flagged pairs, at most {rate} are expected to be right ones, judged by {clean:,} clean ones."
+        return f"Of the flagged pairs, at most {rate} are expected to be right, judged by {clean:,} clean ones."
     return (
         f"Of the flagged pairs, at most {rate} are right ones, with a confidence of {share(confidence)}: judged "
         f"by {clean:,} clean pairs that took part as calibration."

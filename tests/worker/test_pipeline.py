@@ -183,6 +183,7 @@ def test_what_needs_no_curvature_has_none(
     work()
     job, rows = run(task="misalignment", dataset=dataset["id"], methods=["clip_score"], fit=None)
     assert [phase["phase"] for phase in job["summary"]["phases"]] == ["plan", "score", "detect", "rank", "load"]
+    assert job["summary"]["phases"][2]["pairs"] == 8 * 30  # each look goes over all of them
     assert job["summary"]["model"] == {"digest": None}
     assert job["summary"]["encoding"] is None
     assert all(row["self_influence"] is None and row["pair_loss"] is None for row in rows.values())

@@ -165,9 +165,10 @@ def _stationarity(view: JobView) -> list[str]:
 
 
 def phase(report: PhaseReport, pairs: int) -> Json:
-    """How long a phase took, how fast it was and how much memory a shard had at most. A pass or an epoch goes over
-    every pair."""
-    handled = report.units * pairs if report.phase in (Phase.FIT, Phase.CURVATURE) else report.units
+    """How long a phase took, how fast it was and how much memory a shard had at most. A pass, an epoch or a look
+    goes over every pair."""
+    passes = (Phase.FIT, Phase.CURVATURE, Phase.DETECT)
+    handled = report.units * pairs if report.phase in passes else report.units
     return {
         "phase": report.phase,
         "version": report.version,
