@@ -32,7 +32,7 @@ Content = bytes
 Row = dict[str, Any]
 
 OTHER = "cuda"
-_BY_RANK = ("suspicion", "p_value", "q_value")  # two pairs that change places change them by a step
+_BY_RANK = ("p_value", "q_value")  # two pairs that change places change them by a step
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def both(new_database: Callable[[], str], tmp_path: Path) -> Iterator[Both]:
 
 
 def agree(cpu: Found, other: Found, within: float) -> None:
-    """Every column to that share of its largest value, and ranks of pairs to a twentieth of all."""
+    """Every column to that share of its largest value, and what counts pairs to a tenth of all."""
     assert cpu.rows.keys() == other.rows.keys()
     compared = []
     for name in SCORES:
@@ -127,7 +127,7 @@ def agree(cpu: Found, other: Found, within: float) -> None:
         assert (expected is None) == (found is None), name
         if expected is None or found is None:
             continue
-        most = 0.05 if name in _BY_RANK else within * np.abs(expected).max()
+        most = 0.1 if name in _BY_RANK else within * np.abs(expected).max()
         if name != "q_value":  # a step of a p-value, times as many pairs as there are
             np.testing.assert_allclose(found, expected, rtol=0, atol=most, err_msg=name)
         compared.append(name)
