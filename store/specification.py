@@ -20,7 +20,7 @@ _METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4}
 """The methods that came after it."""
 
 _FLAG_SINCE = {"confidence": 4}
-"""The fields of `flag` that came after it. As by default, they are left out of what is kept and echoed."""
+"""The fields of `flag` that came after it. As by default, they are left out of what is kept, yet echoed."""
 
 
 def version_of(spec: dict[str, Any]) -> int:
@@ -176,6 +176,12 @@ class Flag(_Strict):
         named: dict[str, Any] = fields(self)
         defaults = {name: type(self).model_fields[name].default for name in _FLAG_SINCE}
         return {name: value for name, value in named.items() if name not in defaults or value != defaults[name]}
+
+
+def echoed(spec: dict[str, Any]) -> dict[str, Any]:
+    """A specification that was kept, as answers show it: with the defaults that are not kept."""
+    defaults = {name: Flag.model_fields[name].default for name in _FLAG_SINCE}
+    return {**spec, "flag": defaults | (spec.get("flag") or {})}
 
 
 class Notify(_Strict):

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from service.datasets.schemas import ErrorOut
 from store import shards
 from store.phases import Phase, progress_unit
+from store.specification import echoed
 from store.states import JobStatus
 from store.tables import Job
 
@@ -50,11 +51,12 @@ def jobs_out(session: Session, rows: Sequence[Job]) -> list[JobOut]:
     """The same of each of them, with one query for the progress of all."""
     phases = [_phases(job) for job in rows]
     progress = shards.progress(session, {phase for of_one in phases for phase in of_one})
-    made = ("progress", "error", "phase")
+    made = ("progress", "error", "phase", "spec")
     return [
         JobOut(
             **{name: getattr(job, name) for name in JobOut.model_fields if name not in made},
             phase=_phase(job),
+            spec=echoed(job.spec),
             progress=_progress(job, [progress[phase] for phase in of_one if phase in progress]),
             error=ErrorOut(**job.error) if job.error else None,
         )
