@@ -68,8 +68,7 @@ def flag_against_clean(
             f"nothing is flagged: {few} cannot show, with a confidence of {confidence:g}, that at most "
             f"{rate:.0%} of any set of the most suspicious pairs is right; {more}"
         )
-    noise = estimate_noise_rate(suspicion, injected) if injected is not None else None
-    return Flags("conformal", flagged, q, p, m, noise, warning)
+    return Flags("conformal", flagged, q, p, m, _noise_rate(suspicion, injected, flagged, rate), warning)
 
 
 def flag_by_estimate(suspicion: Tensor, rate: float, *, injected: Tensor | None = None) -> Flags:
@@ -87,8 +86,14 @@ def flag_by_estimate(suspicion: Tensor, rate: float, *, injected: Tensor | None 
             "nothing is flagged: the most suspicious pairs do not stand out from how right pairs scatter, so that no "
             f"set of them can be said to hold at most {rate:.0%} right ones"
         )
-    noise = estimate_noise_rate(suspicion, injected) if injected is not None else None
-    return Flags("estimate", flagged, q, noise_rate=noise, warning=warning)
+    return Flags("estimate", flagged, q, noise_rate=_noise_rate(suspicion, injected, flagged, rate), warning=warning)
+
+
+def _noise_rate(suspicion: Tensor, injected: Tensor | None, flagged: Tensor, rate: float) -> float | None:
+    """The estimate, and no less than what is flagged."""
+    estimate = estimate_noise_rate(suspicion, injected) if injected is not None else None
+    least = float(flagged.double().mean()) * (1 - rate) if len(flagged) else 0.0
+    return max(estimate or 0.0, least) if estimate is not None or least > 0 else None
 
 
 def _check_rate(rate: float) -> None:

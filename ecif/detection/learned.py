@@ -223,7 +223,10 @@ def _exchanged(better: Tensor, captions: Groups, suspicion: Tensor) -> Tensor:
     for place in torch.argsort(suspicion).tolist():  # the most suspicious of each kind stays
         if wish[place] >= 0:
             most[own[place], wish[place]] = place
-    return torch.tensor([most.get((wish[place], own[place]), -1) for place in range(len(own))], dtype=torch.int64)
+    partner = torch.tensor([most.get((wish[place], own[place]), -1) for place in range(len(own))], dtype=torch.int64)
+    # Where many pairs have the same two captions, only the two that name each other have exchanged them.
+    mutual = partner[partner.clamp(min=0)] == torch.arange(len(own))
+    return torch.where((partner >= 0) & mutual, partner, -1)
 
 
 def _unlearned(pairs: _Pairs, reason: str) -> Learned:

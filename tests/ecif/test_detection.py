@@ -138,3 +138,13 @@ def test_a_removal_is_ranked_by_the_best_score_there_is() -> None:
     assert rank_for_removal(scores).order().tolist() == [0, 1]
     assert rank_for_removal(scores | {"influence": torch.tensor([1.0, -1.0])}).order().tolist() == [1, 0]
     assert rank_for_removal({"clip_score": scores["clip_score"]}).order().tolist() == [1, 0]
+
+
+def test_no_fewer_look_wrong_than_are_flagged() -> None:
+    g = torch.Generator().manual_seed(0)
+    scores = torch.cat([torch.randn(800, generator=g), torch.randn(200, generator=g) + 6])
+    unlike = torch.randn(400, generator=g) + 20  # what was injected is far more extreme than what is wrong
+    flags = flag_by_estimate(scores, 0.05, injected=unlike)
+    assert flags.noise_rate is not None
+    assert flags.noise_rate >= 0.95 * flags.count / 1000 > 0.1
+    assert flag_by_estimate(torch.randn(1000, generator=g), 0.05).noise_rate is None

@@ -16,6 +16,7 @@ from store.job_phases import BASELINES, OF_ALL_PAIRS
 from store.shards import Planned
 from worker.analysis import summary
 from worker.analysis.job_view import JobView
+from worker.analysis.models import starts_from_nothing
 from worker.analysis.roster import Roster
 from worker.analysis.summary import describe
 from worker.analysis.tensors import get_tensors, put_tensors
@@ -186,7 +187,9 @@ def _by_suspicion(blobs: Blobs, view: JobView, roster: Roster, columns: dict[str
     assert detected is not None  # noqa: S101  every job of this task has learned it
     learned, n = get_tensors(blobs, detected.detected), roster.scored
     columns["suspicion"] = learned["suspicion"]
-    flags, says = _flag(view, detected, learned["suspicion"][:n], learned["suspicion"][n:], learned["injected"])
+    # A model that was trained on these very pairs knows the wrong ones among them, and those that are injected not.
+    injected = None if starts_from_nothing(view.spec) else learned["injected"]
+    flags, says = _flag(view, detected, learned["suspicion"][:n], learned["suspicion"][n:], injected)
     columns |= {"flagged": flags.flagged, "q_value": flags.q_value}
     if flags.p_value is not None:
         columns["p_value"] = flags.p_value
@@ -212,7 +215,7 @@ def _ranked_by(detected: DetectOutput) -> str:
 
 
 def _flag(
-    view: JobView, detected: DetectOutput, scored: Tensor, calibration: Tensor, injected: Tensor
+    view: JobView, detected: DetectOutput, scored: Tensor, calibration: Tensor, injected: Tensor | None
 ) -> tuple[Flags, list[str]]:
     """Which pairs to drop, and what to be told of it."""
     flag = view.spec.flag
