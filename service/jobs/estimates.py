@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.jobs.submission import Checked
 from store.estimates import Extent, PhaseEstimate, estimate, extent
+from store.specification import echoed
 
 _MOST = "the most that one of its shards would have"
 
@@ -46,7 +47,7 @@ def estimate_out(session: Session, checked: Checked) -> EstimateOut:
 def _out(spec: dict[str, Any], size: Extent | None, phases: list[PhaseEstimate]) -> EstimateOut:
     seconds = [phase.seconds for phase in phases if phase.seconds is not None]
     return EstimateOut(
-        spec=spec,
+        spec=echoed(spec),
         pairs=size.trained if size else None,
         results=size.results if size else None,
         seconds=round(sum(seconds), 3) if len(seconds) == len(phases) else None,
