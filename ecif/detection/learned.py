@@ -100,8 +100,9 @@ def learn_suspicion(
         return _unlearned(pairs, reason)
     taken = torch.zeros(n, dtype=torch.bool)
     draws: list[_Draw] = []
+    beside, groups = y.cpu(), pairs.captions.to("cpu")
     for number in range(DRAWS):
-        injected = exchange(y.cpu(), captions, pairs.captions.to("cpu"), SHARE, seed, number, taken)
+        injected = exchange(beside, captions, groups, SHARE, seed, number, taken)
         taken |= injected.injected
         if bool(injected.injected.any()):
             draws.append(pairs.draw(injected))

@@ -134,9 +134,8 @@ def _embedded(problem: Problem, params: Params) -> tuple[Tensor, Tensor]:
 
 def _groups(problem: Problem) -> tuple[Groups, Groups]:
     """Which captions and which images are equal."""
-    batches = [problem.batch(places) for places in torch.split(torch.arange(problem.roster.n_pairs), 1024)]
-    captions = torch.cat([batch.caption_group for batch in batches])
-    return Groups.by(captions), Groups.by(torch.cat([batch.image_group for batch in batches]))
+    captions, images = problem.groups()
+    return Groups.by(captions), Groups.by(images)
 
 
 _PREPARE = {

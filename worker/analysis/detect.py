@@ -39,13 +39,13 @@ def run(task: Task) -> Done[DetectOutput]:
 
     with open_problem(task) as problem:
         images, texts = _embedded(problem)
-        caption_group, image_group = _groups(problem)
+        caption_group, image_group = problem.groups()
         learned = learn_suspicion(
             images.to(problem.device),
             texts.to(problem.device),
             _captions(task, problem),
-            caption_group.to(problem.device),
-            image_group.to(problem.device),
+            caption_group,
+            image_group,
             scale=float(problem.objective.scale_of(problem.as_given)),
             seed=problem.view.spec.objective.seed,
             on_point=look,
@@ -76,14 +76,6 @@ def _embedded(problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 _SIDES = ("images", "texts")
-
-
-def _groups(problem: Problem) -> tuple[Tensor, Tensor]:
-    """(N,) int64 by place: equal numbers stand for equal captions, and for equal images."""
-    captions, images = (torch.empty(problem.roster.n_pairs, dtype=torch.int64) for _ in range(2))
-    for places in problem.roster.batches(0):
-        captions[places], images[places] = problem.groups(places)
-    return captions, images
 
 
 def _captions(task: Task, problem: Problem) -> list[str] | None:

@@ -76,11 +76,17 @@ class Problem:
         """The queries of a traceback at these rows of their dataset."""
         return self._read(torch.full_like(rows, QUERIES), rows)
 
-    def groups(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """(caption_group, image_group) of the training pairs at these places, as in their batch, on the CPU."""
-        records = self._records(self.roster.source[places], self.roster.row[places])
-        caption, image = (torch.from_numpy(np.ascontiguousarray(records[name])) for name in ("caption", "image_hash"))
-        return caption, image
+    def groups(self) -> tuple[Tensor, Tensor]:
+        """(caption_group, image_group) of all training pairs, (N,) int64 each, as batches have them; no features are
+        read to a device for it."""
+        parts = [
+            self._records(self.roster.source[places], self.roster.row[places])
+            for places in torch.split(torch.arange(self.roster.n_pairs), 1024)
+        ]
+        captions, images = (
+            self._tensor(np.concatenate([records[name] for records in parts])) for name in ("caption", "image_hash")
+        )
+        return captions, images
 
     def _read(self, source: Tensor, row: Tensor) -> Batch:
         records = self._records(source, row)

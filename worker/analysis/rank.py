@@ -202,7 +202,7 @@ def _by_suspicion(blobs: Blobs, view: JobView, roster: Roster, columns: dict[str
     }
     if detected.reason is not None:
         says = [f"suspicion was not learned: {detected.reason}; its columns weigh the same", *says]
-    why = _why(view, roster, learned)
+    why = _why(roster, learned)
     return Decision(columns, rank_by_suspicion(learned["suspicion"]), _ranked_by(detected), report, says, why, detected)
 
 
@@ -238,7 +238,7 @@ def _flag(
     return flags, [reason, *([flags.warning] if flags.warning else [])]
 
 
-def _why(view: JobView, roster: Roster, learned: dict[str, Tensor]) -> dict[str, Tensor]:
+def _why(roster: Roster, learned: dict[str, Tensor]) -> dict[str, Tensor]:
     """What a row says beside its suspicion, (N, ...) each; a pair of the clean set is none that a row can name."""
     n = roster.scored
     return {
