@@ -7,6 +7,7 @@ from ecif.batches import validation_order
 from store import datasets, jobs
 from store.errors import InvalidError
 from store.specification import JobSpec, fill_for_kind
+from worker.analysis import groups
 from worker.analysis.job_view import JobView
 from worker.analysis.memory import check_memory
 from worker.analysis.roster import DATASET, VALIDATION, Roster, put_removed, resolve
@@ -23,6 +24,7 @@ def run(task: Task) -> Done[PlanOutput]:
     """
     view = JobView.of(task)
     spec = _settled(task, view)
+    groups.check(task, view, spec.flag.by)
     roster = draw(view, spec)
     check_memory(task, view, spec)
     removed = resolve(task, view, spec, roster) if spec.task == "removal" else None
