@@ -19,12 +19,12 @@ help:  ## What there is to run
 
 setup: .venv/.installed  ## The environment in .venv
 
-.venv/.installed: requirements/dev.txt requirements/uv.txt pyproject.toml
+.venv/.installed: requirements/dev.txt requirements/uv.txt pyproject.toml clients/python/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or 3.12 found: install one, or run make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/dev.txt requirements/uv.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . -e clients/python
 	@touch $@
 
 demo: setup  ## Start everything, find the wrong captions among 1,437 digits, show what was found
@@ -53,6 +53,7 @@ lint: setup  ## The checks that run nothing: style, types, imports, container fi
 	$(BIN)/ruff format --check --quiet
 	@$(MAKE) --no-print-directory types
 	@echo $(BIN)/lint-imports; found=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$found"; exit 1; }
+	@cd clients/python && found=$$(../../$(BIN)/lint-imports --no-logo 2>&1) || { echo "$$found"; exit 1; }
 	$(BIN)/hadolint --config .hadolint.yaml Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/yamllint --strict .
@@ -65,7 +66,7 @@ format: setup  ## Bring the code into the one style
 	$(BIN)/ruff format --quiet
 
 lock:  ## Resolve requirements/*.txt anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --all-extras --group dev -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml clients/python/pyproject.toml --all-extras --group dev -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra service -c requirements/dev.txt -o requirements/service.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra worker -c requirements/dev.txt -o requirements/worker.txt
 	echo uv | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header - -o requirements/uv.txt

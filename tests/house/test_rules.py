@@ -17,7 +17,7 @@ ROOMS = (
     "readers",
     "store",
     "migrations",
-    "ecif_client",
+    "clients",
 )
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 

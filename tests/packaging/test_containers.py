@@ -33,7 +33,7 @@ from worker.sweeper import sweep
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
 _DOCKERFILE = (_ROOT / "Dockerfile").read_text()
-_OWN = ("client", "doorbell", "ecif", "encoders", "migrations", "readers", "service", "standalone", "store", "worker")
+_OWN = ("doorbell", "ecif", "encoders", "migrations", "readers", "service", "standalone", "store", "worker")
 _IMAGES = {"api": "service", "worker": "worker"}
 """Each image, and the requirements that it installs."""
 

@@ -139,11 +139,11 @@ def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
     Raises:
         InvalidError: its checkpoint does not fit its architecture; `param` names the field of `POST /models`.
     """
-    kept, checkpoint = kept_source(task, model)
+    named, checkpoint = kept_source(task, model)
     from encoders import load_model
 
     try:
-        return load_model(kept, device, checkpoint=checkpoint)
+        return load_model(named, device, checkpoint=checkpoint)
     except ModelRefused as refused:
         param = "file" if refused.code == "weights_mismatch" else "architecture"
         raise InvalidError(refused.code, refused.message, param) from refused
