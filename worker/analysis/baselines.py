@@ -214,6 +214,6 @@ class Baselines:
         along = [name for name in ("ekfac_if", "trak") if name in prepared]
         if along:
             directions = torch.cat([prepared[name] for name in along])
-            positive = score_batch(problem.objective, problem.params, batch, directions).positive
-            columns |= dict(zip(along, positive, strict=True))
+            pair = score_batch(problem.objective, problem.params, batch, directions).pair
+            columns |= dict(zip(along, pair, strict=True))
         return columns
