@@ -123,7 +123,7 @@ def _side(
     column = torch.full((len(targets),), -1, dtype=torch.int64, device=here.device)
     column[targets.of[of]] = torch.arange(len(of), device=here.device)
     stands_for = math.log(len(targets) / len(of))
-    losses, nearest, found = [], [], []
+    losses, nearest, whose = [], [], []
     for some in torch.split(torch.arange(len(places), device=here.device), rows_at_once(here.device, len(of))):
         cosine = here[some] @ candidates.mT
         which, mates = mine.mates(places[some])
@@ -136,5 +136,5 @@ def _side(
         total = cosine.sub_(top[:, None]).mul_(scale).exp_().sum(1)
         losses.append(softplus(scale * (top - own[some]) + total.log() + stands_for))
         nearest.append(top)
-        found.append(of[index])
-    return _Side(torch.cat(losses), torch.cat(nearest), torch.cat(found))
+        whose.append(of[index])
+    return _Side(torch.cat(losses), torch.cat(nearest), torch.cat(whose))

@@ -251,7 +251,7 @@ class _Pairs:
             parts["clip_score"].append(-torch.linalg.vecdot(images, texts))
             parts["contrast_loss"].append(against.loss)
             if freest:
-                parts["lemon"].append(near.lemon(places, images, texts))
+                parts["lemon"].append(near.scores(places, images, texts))
             better.append(against.better)
         if self.on_point is not None:
             self.on_point()

@@ -65,7 +65,7 @@ class Neighbours:
             return torch.arange(n)
         return torch.randperm(n, generator=generator(seed, -60))[:most].sort().values
 
-    def lemon(
+    def scores(
         self,
         places: Tensor,
         images: Tensor,
@@ -120,7 +120,7 @@ def lemon(
         raise ValueError("images and texts must be (n, E) alike, n ≥ 2")
     x, y = normalise(images), normalise(texts)
     among = Neighbours.drawn(n, most, seed).to(x.device)
-    return Neighbours(x[among], y[among], among).lemon(
+    return Neighbours(x[among], y[among], among).scores(
         torch.arange(n, device=x.device), x, y, k=k, beta=beta, gamma=gamma, tau_1=tau_1, tau_2=tau_2
     )
 
