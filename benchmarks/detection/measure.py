@@ -18,6 +18,7 @@ from benchmarks.sections import Json
 
 _METHODS = [
     "ecif",
+    "neighbour_influence",
     "clip_score",
     "pair_loss",
     "leave_one_out",

@@ -11,7 +11,13 @@ from store.specification import SPECIFICATION_VERSION, JobSpec, version_of
 
 # Each version with the digest of its fields. A changed digest is a changed specification: raise the version, so that
 # workers of the release before leave such jobs to newer ones, and add a line.
-_FIELDS = {2: "50461e503afa4d7a", 3: "68f1859f285e1aa9", 4: "b87058558f869b1a", 5: "f568f4f913feb769"}
+_FIELDS = {
+    2: "50461e503afa4d7a",
+    3: "68f1859f285e1aa9",
+    4: "b87058558f869b1a",
+    5: "f568f4f913feb769",
+    6: "10c774ba9c75e704",
+}
 
 
 def _described(schema: Any) -> Any:
@@ -29,6 +35,7 @@ def test_a_job_is_of_the_newest_version_that_it_uses() -> None:
     assert version_of({"methods": ["ecif", "leave_one_out"], "ttl": 5}) == 3
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1", "checkpoints": ["model_2", "model_3"]}}) == 5
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1"}}) == 1
+    assert version_of({"methods": ["neighbour_influence"]}) == 6
     assert version_of({"methods": ["ecif", "margin"]}) == version_of({"methods": ["contrast_loss"]}) == 4
 
 
