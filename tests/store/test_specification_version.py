@@ -16,7 +16,8 @@ _FIELDS = {
     3: "68f1859f285e1aa9",
     4: "b87058558f869b1a",
     5: "f568f4f913feb769",
-    6: "10c774ba9c75e704",
+    6: "71ea7319877e2a9e",
+    7: "d27b332f5244ad2b",
 }
 
 
@@ -35,7 +36,7 @@ def test_a_job_is_of_the_newest_version_that_it_uses() -> None:
     assert version_of({"methods": ["ecif", "leave_one_out"], "ttl": 5}) == 3
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1", "checkpoints": ["model_2", "model_3"]}}) == 5
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1"}}) == 1
-    assert version_of({"methods": ["neighbour_influence"]}) == 6
+    assert version_of({"methods": ["neighbour_influence"]}) == 7
     assert version_of({"methods": ["ecif", "margin"]}) == version_of({"methods": ["contrast_loss"]}) == 4
 
 
@@ -51,6 +52,13 @@ def test_a_confidence_as_by_default_is_nothing_that_an_older_worker_would_have_t
     for wrong in (0, 1):
         with pytest.raises(ValidationError, match="confidence"):
             JobSpec.model_validate({**spec, "flag": {"confidence": wrong}})
+
+
+def test_a_job_whose_clean_pairs_calibrate_within_groups_is_for_workers_that_know_of_it() -> None:
+    spec = {"task": "misalignment", "dataset": "ds_1", "validation": {"dataset": "ds_2"}}
+    assert version_of(JobSpec.model_validate(spec).model_dump(mode="json")) == 1
+    grouped = JobSpec.model_validate({**spec, "flag": {"by": "label"}}).model_dump(mode="json")
+    assert (grouped["flag"], version_of(grouped)) == ({"false_discovery_rate": 0.05, "by": "label"}, 6)
 
 
 def test_the_version_belongs_to_the_fields() -> None:
