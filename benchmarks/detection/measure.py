@@ -18,7 +18,6 @@ from benchmarks.sections import Json
 
 _METHODS = [
     "ecif",
-    "neighbour_influence",
     "clip_score",
     "pair_loss",
     "leave_one_out",
