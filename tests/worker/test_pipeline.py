@@ -239,8 +239,10 @@ def test_many_pairs_are_fitted_in_few_passes_where_nothing_is_ranked_by_them(
     spec = {"dataset": dataset["id"], "fit": {"epochs": 40}, "objective": {"batch_size": 4}}
     job, rows = run(task="misalignment", **spec)
     assert job["summary"]["fit"]["bounded"]
-    assert job["summary"]["fit"]["epochs"] <= 8
+    assert job["summary"]["fit"]["epochs"] <= 6
+    assert "newton_decrement" not in job["summary"]["curvature"]  # no solve for what the fit says itself
     assert not any("stationary" in warning for warning in job["summary"]["warnings"])
     assert all(np.isfinite(row["self_influence"]) for row in rows.values())
-    job, _ = run(task="valuation", validation={"fraction": 0.2}, **spec)
-    assert "bounded" not in job["summary"]["fit"]
+    for task in ("misalignment", "valuation"):
+        job, _ = run(task=task, validation={"fraction": 0.2}, **spec)
+        assert "bounded" not in job["summary"]["fit"]

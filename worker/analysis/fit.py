@@ -17,10 +17,11 @@ ADAM_SHARE: dict[str, float | Literal["auto"]] = {"heads": "auto", "lora": 1.0, 
 """Whole towers want every step they can get; a full-batch search pays off near a minimum, where heads start."""
 
 
-MANY = 50_000
-"""Pairs from which on a fit of heads that nothing is ranked by is a few passes of mini-batches."""
+MANY, MANY_WITH_INFLUENCE = 10_000, 50_000
+"""Pairs from which on a fit of heads that nothing is ranked by is a few passes of mini-batches; the second where there
+is a validation set, whose influences are of a minimum."""
 
-_FEW_EPOCHS = 8
+_FEW_EPOCHS = 6
 
 
 def cut(planning: Planning) -> list[Planned]:
@@ -40,7 +41,8 @@ def run(task: Task) -> Done[FitOutput]:
         scope = problem.view.spec.objective.scope
         precision = adam_precision(problem.device, scope)
         # Suspicion needs no fit: what one is for here are the columns beside it.
-        bounded = problem.view.spec.task == "misalignment" and scope == "heads" and problem.roster.n_pairs >= MANY
+        many = MANY_WITH_INFLUENCE if problem.roster.n_validation else MANY
+        bounded = problem.view.spec.task == "misalignment" and scope == "heads" and problem.roster.n_pairs >= many
         result = fit(
             problem.objective,
             problem.initial,
