@@ -4,7 +4,7 @@
 section of ``docs/design.md``             files
 ========================================  ============================================================
 1 the loss and its batches                batches, similarity, objective, parameters
-2 what leaves the loss                    roles
+2 what leaves the loss                    losses/, roles
 3 influence functions                     scoring, self_influence, over_partitions
 4 curvature and damping                   curvature/, solve/
 5 no per-pair gradients                   linearise, roles, scoring, per_pair, self_influence
@@ -46,6 +46,7 @@ from ecif.embeddings import EmbeddingRanking, rank_embeddings
 from ecif.fit import OnEpoch, fit
 from ecif.fit.settings import FitResult, FitSettings
 from ecif.linearise import forward_mode, pull, push
+from ecif.losses import SIGMOID, SOFTMAX, Loss
 from ecif.objective import Batches, Embed, Objective
 from ecif.parameters import Params, flatten, unflatten
 from ecif.roles import Negative, negative, negative_derivative, positive, positive_derivative, removal_loss
@@ -72,6 +73,8 @@ from ecif.traceback import (
 
 __all__ = [
     "EXCLUDED",
+    "SIGMOID",
+    "SOFTMAX",
     "Batch",
     "BatchScores",
     "Batches",
@@ -90,6 +93,7 @@ __all__ = [
     "Hessian",
     "Identity",
     "Learned",
+    "Loss",
     "Matrix",
     "Negative",
     "NegativeCurvature",

@@ -54,8 +54,8 @@ class Directions:
         without: WithoutEach | None = None
         if self.terms is not None:
             at = AtParams.of(objective, params, batch)
-            scores = BatchScores.of(at.S[0], at.push(directions)[:, 0], at.scale, mode)
-            both = without_each(at, self.terms, mode)
+            scores = BatchScores.of(objective, params, at.S[0], at.push(directions)[:, 0], mode)
+            both = without_each(at, self.terms, objective.loss, mode)
             without = WithoutEach(both.self_influence[0], both.leave_one_out[0])
         else:
             scores = score_batch(objective, params, batch, directions, mode)

@@ -22,6 +22,7 @@ from ecif.detection.suspicion import rank_by_suspicion
 from ecif.directions import Directions
 from ecif.fit.fitting import fit
 from ecif.fit.settings import FitResult, FitSettings
+from ecif.losses import SIGMOID, SOFTMAX
 from ecif.objective import Objective
 from ecif.over_partitions import self_influence_of
 from ecif.parameters import Params, flatten, size
@@ -64,6 +65,7 @@ def rank_embeddings(
     false_discovery_rate: float = 0.05,
     confidence: float = 0.9,
     temperature: float = 0.01,
+    logit_bias: float | None = None,
     l2: float = 0.3,
     batch_size: int = 128,
     partitions: int = 1,
@@ -81,6 +83,7 @@ def rank_embeddings(
         false_discovery_rate: the share of right pairs among the flagged, at most.
         confidence: how surely the rate holds in this run, where there are clean pairs.
         temperature: τ of the model that made the embeddings.
+        logit_bias: b of that model if it was trained with the sigmoid loss; None: with the softmax loss.
         l2: δ per pair, the pull of the heads to the identity.
 
     Raises:
@@ -103,7 +106,10 @@ def rank_embeddings(
 
     eye = torch.eye(x.shape[1], dtype=pairs.images.dtype, device=x.device)
     initial = {"image.weight": eye, "text.weight": eye.clone()}
-    objective = Objective(square_heads, 1 / temperature, l2, initial, N, partitions, linear=True)
+    loss = SOFTMAX if logit_bias is None else SIGMOID
+    objective = Objective(
+        square_heads, 1 / temperature, l2, initial, N, partitions, linear=True, loss=loss, bias=logit_bias or 0.0
+    )
     fitted = fit(objective, initial, batches, FitSettings(epochs))
     params = fitted.params
     damping = choose_damping(

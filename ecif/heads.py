@@ -22,7 +22,6 @@ from torch import Tensor
 
 from ecif.batches import Batch
 from ecif.parameters import Params, flatten, unflatten
-from ecif.roles import own_terms
 from ecif.similarity import EXCLUDED, false_negatives, unit_and_inverse
 
 TOWERS = ("text", "image")
@@ -78,6 +77,10 @@ class Objective(Protocol):
     @property
     def scale(self) -> float:
         """s."""
+
+    @property
+    def bias(self) -> float:
+        """b."""
 
     @property
     def mask_duplicates(self) -> bool:
@@ -151,6 +154,8 @@ class AtParams:
         stack = part if isinstance(part, Stack) else Stack.of([part])
         text, image = Side.of(stack.texts, params, "text"), Side.of(stack.images, params, "image")
         S = objective.scale * (text.unit @ image.unit.mT)
+        if objective.bias:
+            S = S + objective.bias
         excluded = false_negatives(stack.caption_group, stack.image_group) if objective.mask_duplicates else None
         if excluded is not None:
             S = S.masked_fill(excluded, EXCLUDED)
@@ -183,14 +188,3 @@ class AtParams:
             c.masked_fill_(self.excluded, 0.0)
         gradients = self.text.pulled(c @ self.image.unit) | self.image.pulled(c.mT @ self.text.unit)
         return flatten({name: gradients[name] for name in self.params}, leading=1)
-
-
-def loss_cotangent(S: Tensor) -> Tensor:
-    """∂(Σ Pos_n)/∂S, (G, B, B): p and q off the diagonal, and on it minus what they are there in sum, which keeps its
-    digits where p[n,n] rounds to 1."""
-    own = own_terms(S)
-    total = torch.zeros_like(S)
-    for dim in (-1, -2):
-        off = S.softmax(dim).masked_fill(own, 0.0)
-        total += off - torch.diag_embed(off.sum(dim))
-    return total

@@ -1,6 +1,6 @@
 """The training objective and its gradients, streamed over batches (`docs/design.md`, section 1).
 
-    (1/R) Σ_batches L_batch(θ) + N·(δ/2)·‖θ − θ_prior‖²,      L_batch = Σ_n Pos_n
+    (1/R) Σ_batches L_batch(θ) + N·(δ/2)·‖θ − θ_prior‖²,      L_batch a sum over its pairs (`losses`)
 
 N pairs, R partitions, δ = `l2` per pair. When pairs are removed, N and θ_prior stay as they were.
 """
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ecif import heads
 from ecif.batches import Batch
+from ecif.losses import SOFTMAX, Loss
 from ecif.parameters import Params, flatten
-from ecif.roles import positive
 from ecif.similarity import exclude, false_negatives, similarity_matrix
 
 Embed = Callable[[Params, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -27,12 +27,12 @@ Batches = Callable[[], Iterable[Batch]]
 """One pass over the data: every call yields all batches of all R partitions, in the same order."""
 
 LOGIT_SCALE = "logit_scale"
-LARGEST_SCALE = 100.0  # CLIP's own cap; left free, a full-batch fit drove s past 160 and diverged
+LOGIT_BIAS = "logit_bias"
 
 
-def starting_logit_scale(scale: float) -> float:
+def starting_logit_scale(scale: float, loss: Loss = SOFTMAX) -> float:
     """log s for training to start from, a hair under the cap: above it, as log 100 rounded may be, nothing pulls."""
-    return math.log(min(scale, LARGEST_SCALE * (1 - 1e-6)))
+    return math.log(min(scale, loss.largest_scale * (1 - 1e-6)))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Objective:
 
     Attributes:
         embed: the model.
-        scale: s = 1/τ, frozen; where the parameters hold "logit_scale", min(exp of it, 100) is used instead.
+        scale: s = 1/τ, frozen; where the parameters hold "logit_scale", its exp is used, up to the loss's cap.
         l2: δ ≥ 0, per pair.
         prior: θ_prior; its names and shapes are those of the trainable parameters.
         n_pairs: N, the pairs of the whole training set.
@@ -50,6 +50,9 @@ class Objective:
         linear: `embed` is that of two linear heads on fixed features, its parameters `text.weight` (E, Dt) and
             `image.weight` (E, Di), perhaps `text.bias` and `image.bias` (E,): derivatives are then taken in closed
             form, of several batches at once (`heads`).
+        loss: of the logits of a batch.
+        bias: b, added to every similarity, of a loss that has one; frozen, and "logit_bias" among the parameters is
+            used instead.
 
     Raises:
         ValueError: a setting out of its range.
@@ -63,10 +66,14 @@ class Objective:
     partitions: int = 1
     mask_duplicates: bool = True
     linear: bool = False
+    loss: Loss = SOFTMAX
+    bias: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale <= LARGEST_SCALE:
-            raise ValueError(f"scale must lie in (0, {LARGEST_SCALE:g}], got {self.scale}")
+        if not 0 < self.scale <= self.loss.largest_scale or not math.isfinite(self.scale):
+            raise ValueError(f"scale must lie in (0, {self.loss.largest_scale:g}], got {self.scale}")
+        if not math.isfinite(self.bias) or (self.bias and not self.loss.biased):
+            raise ValueError(f"bias must be finite, and 0 in the {self.loss.name} loss; got {self.bias}")
         if not 0 <= self.l2 < float("inf"):
             raise ValueError(f"l2 must be finite and not negative, got {self.l2}")
         if self.n_pairs < 1 or self.partitions < 1:
@@ -81,29 +88,35 @@ class Objective:
     def scale_of(self, params: Params) -> Tensor | float:
         """s at these parameters."""
         if LOGIT_SCALE in params:
-            return params[LOGIT_SCALE].exp().clamp(max=LARGEST_SCALE)
+            return params[LOGIT_SCALE].exp().clamp(max=self.loss.largest_scale)
         return self.scale
+
+    def bias_of(self, params: Params) -> Tensor | float:
+        """b at these parameters."""
+        return params.get(LOGIT_BIAS, self.bias)
 
     def ridge(self, damping: float = 0.0) -> float:
         """N·(δ + λ), what the regulariser and the damping λ (per pair) add to every eigenvalue."""
         return self.n_pairs * (self.l2 + damping)
 
     def similarity(self, params: Params, batch: Batch) -> Tensor:
-        """S (B, B), false negatives excluded."""
+        """S (B, B), the logits, false negatives excluded."""
         text, image = self.embed(params, batch.images, batch.texts)
         S = similarity_matrix(text, image, self.scale_of(params))
+        if self.loss.biased:
+            S = S + self.bias_of(params)
         if self.mask_duplicates:
             S = exclude(S, false_negatives(batch.caption_group, batch.image_group))
         return S
 
     def batch_loss(self, params: Params, batch: Batch) -> Tensor:
         """L_batch, a scalar: the sum over the pairs, no regulariser."""
-        return positive(self.similarity(params, batch)).sum()
+        return self.loss.pair_loss(self.similarity(params, batch)).sum()
 
     def batch_value_and_gradient(self, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
         """(L_batch scalar, its gradient (P,)), both detached, in the parameters' dtype."""
         if self.closed_form(params):
-            return _at(heads.AtParams.of(self, params, batch))
+            return self._at(heads.AtParams.of(self, params, batch))
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
         loss = self.batch_loss(leaves, batch)
         gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
@@ -133,7 +146,7 @@ class Objective:
         loss, gradient = 0.0, torch.zeros_like(flatten(params), dtype=torch.float64)
         if self.closed_form(params):
             for stack in heads.stacked(batches):
-                value, partial = _at(heads.AtParams.of(self, params, stack))
+                value, partial = self._at(heads.AtParams.of(self, params, stack))
                 loss += float(value)
                 gradient += partial
             return loss, gradient
@@ -143,10 +156,9 @@ class Objective:
             gradient += partial
         return loss, gradient
 
-
-def _at(at: heads.AtParams) -> tuple[Tensor, Tensor]:
-    """The loss of all batches of a stack, and its gradient (P,)."""
-    return positive(at.S).sum(), at.pull(heads.loss_cotangent(at.S)[None])[0]
+    def _at(self, at: heads.AtParams) -> tuple[Tensor, Tensor]:
+        """The loss of all batches of a stack, and its gradient (P,)."""
+        return self.loss.pair_loss(at.S).sum(), at.pull(self.loss.gradient(at.S)[None])[0]
 
 
 def in_bfloat16(embed: Embed) -> Embed:

@@ -3,11 +3,11 @@
 With g_n = ∇(Pos_n + Neg_n) and H⁻¹ ≈ Σ_r G_r ⊗ A_r for each head (`curvature.kronecker`), of every pair of a batch:
 
     self-influence     g_nᵀ H⁻¹ g_n
-    leave-one-out      Pos_n where S is moved along J·H⁻¹g_n, to first order the weights without pair n
+    leave-one-out      the pair's loss where S is moved along J·H⁻¹g_n, to first order the weights without pair n
 
-The gradient of Pos_n + Neg_n in S is Σ_k W[k,n] e_k (e_n − p_k)ᵀ + Σ_k X[n,k] (e_n − q_k) e_kᵀ, with p_k and q_k row k
-and column k of the two softmaxes, W and X the weights of the terms of the removed roles, and −1 on their diagonals for
-the pair's own term. At the un-normalised text k it is s/‖t_k‖ times z_n[k], the part across u_k of
+Of the softmax loss, the gradient of Pos_n + Neg_n in S is Σ_k W[k,n] e_k (e_n − p_k)ᵀ + Σ_k X[n,k] (e_n − q_k) e_kᵀ,
+with p_k and q_k row k and column k of the two softmaxes, W and X the weights of the terms of the removed roles, and −1
+on their diagonals for the pair's own term. At the un-normalised text k it is s/‖t_k‖ times z_n[k], the part across u_k
 
     W[k,n] (v_n − m_k) + [k = n] y_n − Σ_j q[k,j] X[n,j] v_j,      m_k = Σ_j p[k,j] v_j,   y_n = Σ_j X[n,j] v_j,
 
@@ -16,7 +16,7 @@ the batch (v_n, y_n) or through a number. So with K = s² x A xᵀ / (‖t_k‖ 
 are products of (B, B) matrices, about as dear as S itself, and no gradient of a pair is ever formed.
 
 The one negative of each row whose p may round to 1 has p (e_n − p̃_k) in place of p/(1 − p) (e_n − p_k), p̃ being the
-softmax without it (`roles`): every row has two softmaxes, hence two m.
+softmax without it (`roles`): every row has two softmaxes, hence two m. The sigmoid loss has the weights alone.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from ecif.curvature.base import Curvature
 from ecif.curvature.kronecker import Terms
 from ecif.heads import AtParams, Side
 from ecif.linearise import push
+from ecif.losses import Loss
+from ecif.losses.base import RemovedTerms
 from ecif.objective import Objective
 from ecif.parameters import Params, row_dot
-from ecif.roles import Negative, check_mode, hardest_negatives, own_loss, own_terms
+from ecif.roles import Negative, check_mode
 from ecif.self_influence import pair_gradients
-from ecif.similarity import EXCLUDED
 
 
 @dataclass(frozen=True)
@@ -49,29 +50,23 @@ class WithoutEach:
 
 
 @torch.no_grad()
-def without_each(at: AtParams, terms: dict[str, Terms], mode: Negative = "exact") -> WithoutEach:
+def without_each(at: AtParams, terms: dict[str, Terms], loss: Loss, mode: Negative = "exact") -> WithoutEach:
     """Of all pairs of some batches, (G, B); the block of H between the heads is left out.
 
-    terms: of `text` and of `image`.
+    terms: of `text` and of `image`. loss: of the logits at.S.
 
     Raises:
         ValueError: an unknown form of the negative role.
     """
     check_mode(mode)
     cosine = at.text.unit @ at.image.unit.mT
-    rows, columns = _Roles.of(at.S, mode), _Roles.of(at.S.mT, mode)
+    rows, columns = loss.removed_terms(at.S, mode), loss.removed_terms(at.S.mT, mode)
     text = _head(at.text, at.image.unit, cosine, rows, columns, at.scale, terms["text"])
     image = _head(at.image, at.text.unit, cosine.mT, columns, rows, at.scale, terms["image"])
     row, column = text.own + image.others.mT, text.others + image.own.mT
     if at.excluded is not None:
         row, column = row.masked_fill(at.excluded, 0.0), column.masked_fill(at.excluded, 0.0)
-    return WithoutEach((text.squared + image.squared).clamp(min=0.0), moved_loss(at.S, row, column))
-
-
-def moved_loss(S: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Pos_n where S moves as each pair has it, (..., B): row[n] is how row n of S moves for pair n, column[:, n] how
-    column n does. All (..., B, B)."""
-    return own_loss(S + row) + own_loss((S + column).mT)
+    return WithoutEach((text.squared + image.squared).clamp(min=0.0), loss.moved_pair_loss(at.S, row, column))
 
 
 def without_each_exactly(
@@ -82,30 +77,7 @@ def without_each_exactly(
     moves = curvature.solve(gradients.double()).x
     S, dS = push(objective, params, batch, moves.to(gradients))
     row, column = dS.diagonal(dim1=0, dim2=1).mT, dS.diagonal(dim1=0, dim2=2)
-    return WithoutEach(row_dot(gradients, moves), moved_loss(S, row, column))
-
-
-class _Roles(NamedTuple):
-    """The terms of pair n in the rows k of S: Σ over both of weights[·, k, n] (e_n − softmax[·, k, :]).
-
-    softmax, weights: (G, 2, B, B), of every row as it is, and of the row without its hardest negative.
-    """
-
-    softmax: Tensor
-    weights: Tensor
-
-    @classmethod
-    def of(cls, S: Tensor, mode: Negative) -> _Roles:
-        own, hardest = own_terms(S), hardest_negatives(S)
-        p, rest = S.softmax(-1), S.masked_fill(hardest, EXCLUDED)
-        both = torch.stack([p, rest.softmax(-1)], -3)
-        if S.shape[-1] == 1:  # a lone pair pulls nothing
-            return cls(both, torch.zeros_like(both))
-        easy = p.masked_fill(own | hardest, 0.0)
-        easy = easy / (1 - easy) if mode == "exact" else easy
-        logit = torch.where(hardest, S, 0.0).sum(-1) - rest.logsumexp(-1)
-        hard = torch.sigmoid(logit) if mode == "exact" else torch.sigmoid(logit) * torch.sigmoid(-logit)
-        return cls(both, torch.stack([easy - own.to(S.dtype), torch.where(hardest, hard[..., None], 0.0)], -3))
+    return WithoutEach(row_dot(gradients, moves), objective.loss.moved_pair_loss(S, row, column))
 
 
 class _Moved(NamedTuple):
@@ -117,7 +89,9 @@ class _Moved(NamedTuple):
     others: Tensor
 
 
-def _head(side: Side, v: Tensor, cosine: Tensor, rows: _Roles, columns: _Roles, scale: float, terms: Terms) -> _Moved:
+def _head(
+    side: Side, v: Tensor, cosine: Tensor, rows: RemovedTerms, columns: RemovedTerms, scale: float, terms: Terms
+) -> _Moved:
     """Rows are of `side`, columns of the other tower, whose unit embeddings are v (G, B, E).
 
     z_n[k] = W[k,n] v_n + [k = n] y_n + Σ_f coefficients[f, n] f − Σ_j q[k,j] X[n,j] v_j, where for every k the f are

@@ -5,7 +5,7 @@ With ``w = H⁻¹∇L_val``, ``IS_n = w·∇Pos_n + w·∇Neg_n ≈ L_val(after 
 negative = removing the pair lowers the validation loss = harmful; positive = valuable.
 
 The terms of pairs that share a batch and leave together do not add, so a removed set R has its own form,
-`roles.removal_loss`, whose gradient and predicted effect are taken batch by batch:
+`Loss.removal`, whose gradient and predicted effect are taken batch by batch:
 
     θ̂_{−R} ≈ θ̂ + H⁻¹ ∇( Σ_{n∈R} Pos_n + Neg_R ),      L_val(after) − L_val(before) ≈ w·∇(…),  w = H⁻¹∇L_val.
 
@@ -25,8 +25,7 @@ from ecif.batches import Batch
 from ecif.linearise import forward_mode, pull, push
 from ecif.objective import Objective
 from ecif.parameters import Params
-from ecif.roles import Negative, negative_derivative, positive_derivative, removal_loss
-from ecif.roles import positive as positive_role
+from ecif.roles import Negative
 
 
 @dataclass(frozen=True)
@@ -36,23 +35,30 @@ class BatchScores:
     Attributes:
         positive: (k, B), w·∇Pos_n, in units of the loss for w = H⁻¹∇L_val.
         negative: (k, B), w·∇Neg_n.
-        pair_loss: (B,), Pos_n: the pair's own loss in this batch.
+        pair: (k, B), the same of `pair_loss`, of methods that take it for a function of its pair.
+        pair_loss: (B,), the pair's own loss in this batch.
         clip_score: (B,), the cosine of the pair's two embeddings, in [−1, 1].
     """
 
     positive: Tensor
     negative: Tensor
+    pair: Tensor
     pair_loss: Tensor
     clip_score: Tensor
 
     @classmethod
-    def of(cls, S: Tensor, dS: Tensor, scale: Tensor | float, negative: Negative) -> BatchScores:
+    def of(cls, objective: Objective, params: Params, S: Tensor, dS: Tensor, negative: Negative) -> BatchScores:
         """From S (B, B) and its changes dS (k, B, B)."""
+        loss, cosine = objective.loss, S.diagonal()
+        positive_role, negative_role = loss.positive_derivative(S, dS), loss.negative_derivative(S, dS, negative)
+        if loss.biased:
+            cosine = cosine - objective.bias_of(params)
         return cls(
-            positive=positive_derivative(S, dS),
-            negative=negative_derivative(S, dS, negative),
-            pair_loss=positive_role(S),
-            clip_score=(S.diagonal() / scale).detach(),
+            positive=positive_role,
+            negative=negative_role,
+            pair=positive_role + loss.shared * negative_role if loss.shared else positive_role,
+            pair_loss=loss.pair_loss(S),
+            clip_score=(cosine / objective.scale_of(params)).detach(),
         )
 
     @property
@@ -71,14 +77,14 @@ def score_batch(
     """
     if directions.ndim != 2:
         raise ValueError(f"directions must be (k, P), got shape {tuple(directions.shape)}")
-    return BatchScores.of(*push(objective, params, batch, directions), objective.scale_of(params), negative)
+    return BatchScores.of(objective, params, *push(objective, params, batch, directions), negative)
 
 
 def removal_gradient(objective: Objective, params: Params, batch: Batch, removed: Tensor) -> Tensor:
     """∇( L(batch) − L(batch without the removed) ), (P,), for removed (B,) bool."""
     S, back = pull(objective, params, batch)
     with torch.no_grad():
-        cotangent: Tensor = grad(partial(removal_loss, removed=removed))(S)
+        cotangent: Tensor = grad(partial(objective.loss.removal, removed=removed))(S)
     return back(cotangent[None])[0]
 
 
@@ -87,7 +93,7 @@ def score_removals(objective: Objective, params: Params, batch: Batch, direction
     S, dS = push(objective, params, batch, directions)
 
     def along(direction: Tensor, mask: Tensor) -> Tensor:
-        moved: Tensor = jvp(partial(removal_loss, removed=mask), (S,), (direction,))[1]
+        moved: Tensor = jvp(partial(objective.loss.removal, removed=mask), (S,), (direction,))[1]
         return moved
 
     with forward_mode(), torch.no_grad():

@@ -21,11 +21,10 @@ from torch.func import jacrev
 from ecif.at_once import DIRECTIONS
 from ecif.batches import Batch, generator
 from ecif.curvature.base import Curvature
-from ecif.curvature.gauss_newton import sample_root
 from ecif.linearise import forward_mode, pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, row_dot, size
-from ecif.roles import Negative, negative, positive
+from ecif.roles import Negative
 from ecif.scoring import BatchScores
 
 
@@ -42,15 +41,15 @@ def pair_gradients(
 ) -> Tensor:
     """g_n = ∇(Pos_n + Neg_n) of every pair, (B, P), or of those that `of` (m,) names, (m, P). As many backward passes:
     for small P only."""
-    some = slice(None) if of is None else of
+    some, loss = slice(None) if of is None else of, objective.loss
     if objective.closed_form(params):
         S, back = pull(objective, params, batch)
         with forward_mode(), torch.no_grad():
-            return back(jacrev(lambda moved: (positive(moved) + negative(moved, mode))[some])(S))
+            return back(jacrev(lambda moved: (loss.positive(moved) + loss.negative(moved, mode))[some])(S))
 
     def role_sum(p: Params) -> Tensor:
         S = objective.similarity(p, batch)
-        return (positive(S) + negative(S, mode))[some]
+        return (loss.positive(S) + loss.negative(S, mode))[some]
 
     with forward_mode(), torch.no_grad():
         gradients: Params = DIRECTIONS.fitting(DIRECTIONS.most, lambda size: jacrev(role_sum, chunk_size=size)(params))
@@ -79,7 +78,7 @@ def probe_rhs(objective: Objective, params: Params, batches: Batches, k: int, se
     total = torch.zeros_like(noise)
     for place, batch in enumerate(batches()):
         S, back = pull(objective, params, batch)
-        total += back(sample_root(S, k, generator(seed, place)))
+        total += back(objective.loss.sample_root(S, k, generator(seed, place)))
     # Partitions are averaged in H, so each contributes 1/R of its variance, 1/√R of its draw.
     return total / math.sqrt(objective.partitions) + math.sqrt(objective.ridge(damping)) * noise
 

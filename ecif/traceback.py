@@ -25,7 +25,7 @@ from ecif.batches import Batch
 from ecif.linearise import forward_mode
 from ecif.objective import Objective
 from ecif.parameters import Params, flatten, size
-from ecif.roles import Negative, negative, positive
+from ecif.roles import Negative
 from ecif.similarity import similarity_matrix
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def role_gradients(
 
     def roles(p: Params) -> Tensor:
         S = objective.similarity(p, batch)
-        return torch.stack([positive(S), negative(S, mode)], 1)[slice(None) if of is None else of]
+        both = torch.stack([objective.loss.positive(S), objective.loss.negative(S, mode)], 1)
+        return both[slice(None) if of is None else of]
 
     with forward_mode(), torch.no_grad():
         gradients: Params = DIRECTIONS.fitting(DIRECTIONS.most, lambda size: jacrev(roles, chunk_size=size)(params))

@@ -22,7 +22,6 @@ from itertools import islice
 import torch
 
 from ecif.batches import generator
-from ecif.curvature.gauss_newton import sample_root
 from ecif.linearise import pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, row_dot, size
@@ -58,7 +57,7 @@ def spectrum(objective: Objective, params: Params, batches: Batches, *, probes: 
     for place, batch in enumerate(islice(batches(), _SAMPLE)):
         pairs += batch.size
         S, back = pull(objective, params, batch)
-        roots = back(sample_root(S, probes, generator(seed, place)))
+        roots = back(objective.loss.sample_root(S, probes, generator(seed, place)))
         trace += float(row_dot(roots, roots).mean())
         drawn += roots
     largest = float(torch.linalg.eigvalsh(drawn @ drawn.mT)[-1]) / probes

@@ -1,8 +1,8 @@
 """The diagonal of the Gauss-Newton matrix: the cheapest stand-in that still knows each weight's own scale.
 
 Where one solve a probe costs too much (every weight of a model is trained), self-influence is estimated through it:
-diag(G) = E[r²] for draws r of covariance G, which `sample_root` gives in one pass (Hutchinson's idea, on the square
-root, so no entry is ever negative).
+diag(G) = E[r²] for draws r of covariance G, which `Loss.sample_root` gives in one pass (Hutchinson's idea, on the
+square root, so no entry is ever negative).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ecif.batches import generator
-from ecif.curvature.gauss_newton import sample_root
 from ecif.linearise import pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten
@@ -41,7 +40,7 @@ class Diagonal:
         total = torch.zeros_like(flatten(params), dtype=torch.float64)
         for place, batch in enumerate(batches()):
             S, back = pull(objective, params, batch)
-            for root in sample_root(S, probes, generator(seed, place)):
+            for root in objective.loss.sample_root(S, probes, generator(seed, place)):
                 total += back(root[None])[0].double().square()
         return cls(total / (probes * objective.partitions) + ridge)
 

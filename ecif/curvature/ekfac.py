@@ -28,7 +28,6 @@ import torch
 from torch import Tensor
 
 from ecif.batches import Batch, generator
-from ecif.curvature.gauss_newton import sample_root
 from ecif.linearise import directions_at_once, pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, size, unflatten
@@ -172,6 +171,6 @@ def _pseudo_gradients(
     """Those of all draws, as many at a time as memory allows."""
     S, back = pull(objective, params, batch)
     like = {name: tensor.double() for name, tensor in params.items()}
-    roots = sample_root(S, draws, generator(seed, place))
+    roots = objective.loss.sample_root(S, draws, generator(seed, place))
     for some in torch.split(roots, directions_at_once(size(params), draws)):
         yield unflatten(back(some).double(), like)

@@ -1,7 +1,7 @@
 """The Gauss-Newton matrix of two linear heads by Kronecker factors: an inverse that costs a few passes.
 
 For the head W (E × D) of either tower, with features x and pseudo-gradients Σ_k t̄_k x_kᵀ, t̄ = Jᵀξ at the un-normalised
-embeddings for labels ξ sampled from the model (`gauss_newton.sample_root`),
+embeddings for labels ξ sampled from the model (`Loss.sample_root`),
 
     H ≈ (Q_E ⊗ Q_D) diag(Λ) (Q_E ⊗ Q_D)ᵀ + N(δ + λ) I,      Λ[a, b] = E[(Q_Eᵀ (Σ_k t̄_k x_kᵀ) Q_D)[a, b]²],
 
@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from ecif.batches import generator
-from ecif.curvature.gauss_newton import sample_root
 from ecif.heads import TOWERS, AtParams, stacked
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, unflatten
@@ -163,4 +162,4 @@ def _labelled(objective: Objective, params: Params, batches: Batches, seed: int)
     draws = -(-SAMPLE // min(SAMPLE, count))
     for place, stack in enumerate(stacked(islice(batches(), SAMPLE), draws)):
         at = AtParams.of(objective, params, stack)
-        yield at, sample_root(at.S, draws, generator(seed, place))
+        yield at, objective.loss.sample_root(at.S, draws, generator(seed, place))

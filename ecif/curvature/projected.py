@@ -17,12 +17,11 @@ from torch import Tensor
 
 from ecif.batches import Batch
 from ecif.curvature.dense import cholesky
-from ecif.curvature.gauss_newton import loss_curvature
 from ecif.curvature.projection import Projection
 from ecif.linearise import pull, push
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params
-from ecif.roles import Negative, negative_derivative, positive_derivative
+from ecif.roles import Negative
 from ecif.solve.solution import OnState, Solution, State
 from ecif.traceback import relative_influence
 
@@ -39,12 +38,12 @@ def project_batch(
     objective: Objective, params: Params, batch: Batch, projection: Projection, mode: Negative = "exact"
 ) -> ProjectedBatch:
     """Everything that one batch contributes, from a push and a pull along K directions, some at a time."""
-    rows, M = [], []
+    rows, M, loss = [], [], objective.loss
     S, back = pull(objective, params, batch)
     for directions in projection.row_chunks():
         _, dS = push(objective, params, batch, directions.to(S.dtype))
-        rows.append(torch.stack([positive_derivative(S, dS), negative_derivative(S, dS, mode)]))  # (2, k, B)
-        M.append(projection.down(back(loss_curvature(S, dS))))
+        rows.append(torch.stack([loss.positive_derivative(S, dS), loss.negative_derivative(S, dS, mode)]))  # (2, k, B)
+        M.append(projection.down(back(loss.curvature(S, dS))))
     part = torch.cat(M)
     return ProjectedBatch(torch.cat(rows, 1).permute(2, 0, 1).double(), (part + part.mT) / 2)
 

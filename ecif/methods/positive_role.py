@@ -33,9 +33,7 @@ from ecif.curvature.projection import Projection
 from ecif.linearise import directions_at_once, pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, size
-from ecif.roles import own_terms
 from ecif.scoring import score_batch
-from ecif.similarity import EXCLUDED
 
 
 def tracin(
@@ -56,13 +54,13 @@ def tracin(
     """
     total = torch.zeros(batch.size, dtype=torch.float64, device=batch.texts.device)
     for params, rate, gradient in zip(checkpoints, learning_rates, gradients, strict=True):
-        total += rate * score_batch(objective, params, batch, gradient[None]).positive[0].double()
+        total += rate * score_batch(objective, params, batch, gradient[None]).pair[0].double()
     return total
 
 
 def ekfac_influence(objective: Objective, params: Params, batch: Batch, curvature: Ekfac, gradient: Tensor) -> Tensor:
     """(B,) for one batch; gradient is ∇L_val (P,). For many batches solve once and use `score_batch`."""
-    return score_batch(objective, params, batch, curvature.solve(gradient[None]).x).positive[0]
+    return score_batch(objective, params, batch, curvature.solve(gradient[None]).x).pair[0]
 
 
 def trak_kernel(
@@ -73,18 +71,16 @@ def trak_kernel(
     total = torch.zeros(projection.size, projection.size, dtype=torch.float64, device=projection.rest.device)
     for place, batch in enumerate(batches()):
         S, back = pull(objective, params, batch)
-        rows, columns = _weighted_margins(S), _weighted_margins(S.mT)
-        mixing = _mixing(2 * batch.size, draws, generator(seed, place)).to(S)
+        mixing = _mixing(objective.loss.outputs(batch.size), draws, generator(seed, place)).to(S)
         at_once = min(directions_at_once(size(params)), directions_at_once(batch.size**2))
         for some in torch.split(mixing, at_once):
-            of_rows, of_columns = some[:, : batch.size, None], some[:, batch.size :, None]
-            features = projection.down(back(of_rows * rows + (of_columns * columns).mT))
+            features = projection.down(back(objective.loss.mixed_outputs(S, some)))
             total += features.mT @ features
     return total / objective.partitions
 
 
 def trak_direction(projection: Projection, kernel: Tensor, gradient: Tensor, ridge: float) -> Tensor:
-    """w (k, P) float64 for gradients ∇L_val (k, P), to be scored along by `score_batch(…).positive`.
+    """w (k, P) float64 for gradients ∇L_val (k, P), to be scored along by `score_batch(…).pair`.
 
     Args:
         ridge: N(δ + λ) > 0, `Objective.ridge`.
@@ -105,13 +101,3 @@ def _mixing(margins: int, draws: int, g: torch.Generator) -> Tensor:
     if margins <= draws:
         return torch.eye(margins)
     return (2 * torch.randint(2, (draws, margins), generator=g) - 1) / math.sqrt(draws)
-
-
-def _weighted_margins(S: Tensor) -> Tensor:
-    """√(p(1 − p))·∂f_n/∂S[n, :] in row n, (B, B), with f_n = S[n,n] − logsumexp_{j≠n} S[n,j]; 0 where a pair has no
-    negatives, and where an entry is excluded."""
-    own = own_terms(S)
-    rest = S.masked_fill(own, EXCLUDED)
-    margin = S.diagonal() - rest.logsumexp(-1)
-    weight = (torch.sigmoid(margin) * torch.sigmoid(-margin)).sqrt()
-    return weight[:, None] * (own.to(S) - rest.softmax(-1).masked_fill(own, 0.0))

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from store import datasets, jobs, models
-from store.catalogue import HubRules, check_model, check_size
+from store.catalogue import HUB_PREFIX, HubRules, check_model, check_size
 from store.errors import InvalidError, NotFoundError
 from store.nouns import new_id
 from store.settings import CODE_VERSION, Settings
-from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, ValidationDataset, fill_for_kind
+from store.specification import NEED_VALIDATION, JobSpec, Model, RemoveFlagged, ValidationDataset, fill_for_kind
 from store.states import JobStatus
 from store.tables import Dataset, Job
 
@@ -41,6 +41,24 @@ def _check_leave_one_out(spec: JobSpec) -> None:
             f"not with {', '.join(named)}",
             "methods",
         )
+
+
+def _check_kept_models(session: Session, model: Model) -> None:
+    """The models that were brought, the job's own and its checkpoints. What only a worker can tell of their
+    architectures, its plan does (`worker/analysis/checkpoints.py`)."""
+    architecture = model.architecture
+    if model.id is not None:
+        architecture = models.usable(session, model.id, "model.id").architecture
+    for checkpoint_id in model.checkpoints or ():
+        other = models.usable(session, checkpoint_id, "model.checkpoints").architecture
+        # A name and a configuration may describe the same, and so may a repository.
+        by_name = isinstance(architecture, str) and isinstance(other, str) and not architecture.startswith(HUB_PREFIX)
+        if by_name and architecture != other:
+            raise InvalidError(
+                "other_architecture",
+                f"checkpoint {checkpoint_id} is a {other}, and the model a {architecture}: they must be alike",
+                "model.checkpoints",
+            )
 
 
 @dataclass(frozen=True)
@@ -104,8 +122,8 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
         check_model(spec.model.architecture, spec.model.pretrained)
         check_size(spec.model.architecture, settings.ecif_max_model_bytes)
         HubRules.of(session, settings).check(spec.model.architecture, "model.architecture")
-    if spec.model is not None and spec.model.id is not None:
-        models.usable(session, spec.model.id, "model.id")
+    if spec.model is not None:
+        _check_kept_models(session, spec.model)
     return Checked(fill_for_kind(spec, dataset, validation), dataset, validation, queries)
 
 
@@ -124,5 +142,6 @@ def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:
         queries_dataset_id=queries.id if queries else None,
         dataset_digest=dataset.digest,
         model_id=spec.model.id if spec.model is not None else None,
+        checkpoint_ids=spec.model.checkpoints if spec.model is not None else None,
         deadline=spec.deadline,
     )

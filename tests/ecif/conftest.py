@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ecif import Batch, Objective, Params, cut_batches, forward_mode, plan_batches
+from ecif.losses import SOFTMAX, Loss
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,6 +47,7 @@ class World:
     dtype: torch.dtype = torch.float64
     seed: int = 0
     duplicates: bool = True
+    loss: Loss = SOFTMAX
     params: Params = field(init=False)
     data: Batch = field(init=False)
     objective: Objective = field(init=False)
@@ -72,7 +74,16 @@ class World:
             "hidden": 0.3 * draw(10, 10),
             "text": torch.linalg.pinv(to_text.double()).mT.to(self.dtype) + 0.1 * draw(6, 10),
         }
-        self.objective = Objective(embed, self.scale, self.l2, dict(self.params), self.n, self.partitions)
+        self.objective = Objective(
+            embed,
+            self.scale,
+            self.l2,
+            dict(self.params),
+            self.n,
+            self.partitions,
+            loss=self.loss,
+            bias=-2.0 if self.loss.biased else 0.0,
+        )
         self.plan = plan_batches(self.n, self.batch_size, self.partitions, self.seed)
 
     def take(self, pairs: Tensor) -> Batch:
@@ -110,6 +121,8 @@ class HeadsWorld:
     common: float = 0.0  # what all embeddings share, as real ones do
     n_validation: int = 128
     dtype: torch.dtype = torch.float64
+    loss: Loss = SOFTMAX
+    bias: float = 0.0
 
     def __post_init__(self) -> None:
         g = torch.Generator().manual_seed(1000 + self.seed)
@@ -128,7 +141,9 @@ class HeadsWorld:
         self.images = torch.nn.functional.normalize(images, dim=1).to(self.dtype)
         self.texts = torch.nn.functional.normalize(texts, dim=1).to(self.dtype)
         self.params = {f"{tower}.weight": torch.eye(E, dtype=self.dtype) for tower in ("image", "text")}
-        self.objective = Objective(apply_heads, self.scale, self.l2, dict(self.params), self.n)
+        self.objective = Objective(
+            apply_heads, self.scale, self.l2, dict(self.params), self.n, loss=self.loss, bias=self.bias
+        )
         self.plan = cut_batches(plan_batches(self.n, self.batch_size, 1, self.seed)[0], self.batch_size)
         order = plan_batches(self.n_validation, self.batch_size, 1, self.seed)[0] + self.n
         self.validation_plan = cut_batches(order, self.batch_size)

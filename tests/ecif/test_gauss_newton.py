@@ -5,7 +5,7 @@ import torch
 
 from ecif import Dense, GaussNewton, Hessian, NegativeCurvature, dense_matrix
 from ecif.batches import generator
-from ecif.curvature.gauss_newton import loss_curvature, sample_root
+from ecif.losses import SIGMOID, SOFTMAX, Loss
 from tests.ecif.conftest import MakeWorld
 
 
@@ -26,11 +26,12 @@ def test_gauss_newton_is_positive_semi_definite_where_the_hessian_is_not(make_wo
     assert float(torch.linalg.eigvalsh(dense_matrix(matrix))[0]) > -1e-9
 
 
-def test_sampled_labels_have_the_covariance_of_the_loss(make_world: MakeWorld) -> None:
-    world = make_world()
+@pytest.mark.parametrize("loss", [SOFTMAX, SIGMOID], ids=lambda loss: loss.name)
+def test_draws_have_the_covariance_of_the_loss(make_world: MakeWorld, loss: Loss) -> None:
+    world = make_world(loss=loss)
     S = world.objective.similarity(world.params, world.batches()[0]).detach()[:4, :4]
-    draws = sample_root(S, 40_000, generator(0, 0)).flatten(1)
+    draws = loss.sample_root(S, 40_000, generator(0, 0)).flatten(1)
     basis = torch.eye(16, dtype=S.dtype).reshape(16, 4, 4)
-    truth = loss_curvature(S, basis).flatten(1)
+    truth = loss.curvature(S, basis).flatten(1)
     torch.testing.assert_close(draws.T @ draws / len(draws), truth, rtol=0.05, atol=0.01)
     torch.testing.assert_close(draws.mean(0), torch.zeros_like(draws[0]), rtol=0, atol=0.02)

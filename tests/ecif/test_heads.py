@@ -9,8 +9,9 @@ from torch import Tensor
 from ecif import Batch, Dense, GaussNewton, Objective, Params, cut_batches
 from ecif.curvature.choice import from_products
 from ecif.curvature.dense import dense_matrix
-from ecif.heads import MOST_STACKED, AtParams, loss_cotangent, stacked
+from ecif.heads import MOST_STACKED, AtParams, stacked
 from ecif.linearise import pull, push
+from ecif.losses import SIGMOID, SOFTMAX, Loss
 from ecif.roles import positive
 from ecif.scoring import score_batch
 from ecif.self_influence import pair_gradients
@@ -27,7 +28,9 @@ def embed(params: Params, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor
 class Heads:
     """27 pairs in batches of 4, the last of 3; widths 5 and 7 into 3; equal captions, equal images, rows of zeros."""
 
-    def __init__(self, *, bias: bool, dtype: torch.dtype = torch.float64, scale: float = 20.0) -> None:
+    def __init__(
+        self, *, bias: bool, dtype: torch.dtype = torch.float64, scale: float = 20.0, loss: Loss = SOFTMAX
+    ) -> None:
         g = torch.Generator().manual_seed(1)
 
         def draw(*shape: int) -> Tensor:
@@ -41,7 +44,8 @@ class Heads:
         x, y = draw(27, 7), draw(27, 5)
         x[9], y[10] = 0, 0
         self.data = Batch(x, y, captions, images)
-        self.objective = Objective(embed, scale, 0.1, dict(self.params), 27, linear=True)
+        of_logits = -3.0 if loss.biased else 0.0
+        self.objective = Objective(embed, scale, 0.1, dict(self.params), 27, linear=True, loss=loss, bias=of_logits)
         self.directions = torch.stack([torch.cat([draw(t.numel()) for t in self.params.values()]) for _ in range(5)])
 
     @property
@@ -54,9 +58,10 @@ class Heads:
         return [Batch(d.images[c], d.texts[c], d.caption_group[c], d.image_group[c]) for c in cuts]
 
 
-@pytest.fixture(params=[False, True], ids=["no bias", "bias"])
+@pytest.fixture(params=[(False, SOFTMAX), (True, SOFTMAX), (True, SIGMOID)], ids=["no bias", "bias", "bias, sigmoid"])
 def heads(request: pytest.FixtureRequest) -> Heads:
-    return Heads(bias=request.param)
+    bias, loss = request.param
+    return Heads(bias=bias, loss=loss)
 
 
 @pytest.mark.parametrize("size", [4, 26, 27])  # 26 leaves a last batch of one pair
@@ -102,7 +107,7 @@ def test_scores_and_per_pair_gradients(heads: Heads, mode: str) -> None:
     for batch in heads.batches():
         ours = score_batch(heads.objective, heads.params, batch, heads.directions, mode)  # type: ignore[arg-type]
         plain = score_batch(heads.plain, heads.params, batch, heads.directions, mode)  # type: ignore[arg-type]
-        for name in ("positive", "negative", "pair_loss", "clip_score"):
+        for name in ("positive", "negative", "pair", "pair_loss", "clip_score"):
             torch.testing.assert_close(getattr(ours, name), getattr(plain, name))
         torch.testing.assert_close(
             pair_gradients(heads.objective, heads.params, batch, mode),  # type: ignore[arg-type]
@@ -125,7 +130,7 @@ def test_a_sure_pair_keeps_its_digits_in_single_precision() -> None:
     exact = AtParams.of(double.objective, double.params, wide).S + 30 * torch.eye(4)
     expected = torch.func.grad(lambda s: positive(s).sum())(exact)
     assert float(expected.abs().min()) < 1e-12
-    torch.testing.assert_close(loss_cotangent(S).double(), expected, rtol=1e-3, atol=1e-30)
+    torch.testing.assert_close(SOFTMAX.gradient(S).double(), expected, rtol=1e-3, atol=1e-30)
 
 
 def test_neighbours_of_equal_size_are_stacked_in_their_order() -> None:

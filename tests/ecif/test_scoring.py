@@ -11,12 +11,11 @@ from ecif import (
     Params,
     flatten,
     forward_mode,
-    negative,
     pair_gradients,
-    positive,
     score_batch,
     unflatten,
 )
+from ecif.losses import SIGMOID, SOFTMAX, Loss
 from ecif.roles import Negative
 from tests.ecif.conftest import MakeWorld
 
@@ -24,10 +23,11 @@ from tests.ecif.conftest import MakeWorld
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("mode", ["exact", "taylor"])
 @pytest.mark.parametrize("k", [1, 3, 40])
+@pytest.mark.parametrize("loss", [SOFTMAX, SIGMOID], ids=lambda loss: loss.name)
 def test_scores_are_inner_products_with_per_pair_gradients(
-    make_world: MakeWorld, mode: Negative, dtype: torch.dtype, k: int
+    make_world: MakeWorld, loss: Loss, mode: Negative, dtype: torch.dtype, k: int
 ) -> None:
-    world = make_world(dtype=dtype)
+    world = make_world(dtype=dtype, loss=loss)
     batch, params = world.batches()[0], world.params
     w = torch.randn(k, 220, generator=torch.Generator().manual_seed(1), dtype=dtype)
     scores = score_batch(world.objective, params, batch, w, mode)
@@ -37,8 +37,9 @@ def test_scores_are_inner_products_with_per_pair_gradients(
         return w @ flatten(gradient, leading=1).mT
 
     tolerance: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
-    torch.testing.assert_close(scores.positive, role(positive), **tolerance)
-    torch.testing.assert_close(scores.negative, role(lambda S: negative(S, mode)), **tolerance)
+    torch.testing.assert_close(scores.positive, role(loss.positive), **tolerance)
+    torch.testing.assert_close(scores.negative, role(lambda S: loss.negative(S, mode)), **tolerance)
+    torch.testing.assert_close(scores.pair, role(loss.pair_loss), **tolerance)
     both = w @ pair_gradients(world.objective, params, batch, mode).mT
     torch.testing.assert_close(scores.total, both, **tolerance)
     torch.testing.assert_close(scores.pair_loss.sum(), world.objective.batch_loss(params, batch))

@@ -11,7 +11,13 @@ from store.specification import SPECIFICATION_VERSION, JobSpec, version_of
 
 # Each version with the digest of its fields. A changed digest is a changed specification: raise the version, so that
 # workers of the release before leave such jobs to newer ones, and add a line.
-_FIELDS = {2: "50461e503afa4d7a", 3: "68f1859f285e1aa9", 4: "b87058558f869b1a"}
+_FIELDS = {
+    2: "50461e503afa4d7a",
+    3: "68f1859f285e1aa9",
+    4: "b87058558f869b1a",
+    5: "f568f4f913feb769",
+    6: "71ea7319877e2a9e",
+}
 
 
 def _described(schema: Any) -> Any:
@@ -27,6 +33,8 @@ def test_a_job_is_of_the_newest_version_that_it_uses() -> None:
     assert version_of({"methods": ["ecif"]}) == 1
     assert version_of({"methods": ["ecif"], "ttl": 5}) == 2
     assert version_of({"methods": ["ecif", "leave_one_out"], "ttl": 5}) == 3
+    assert version_of({"methods": ["tracin"], "model": {"id": "model_1", "checkpoints": ["model_2", "model_3"]}}) == 5
+    assert version_of({"methods": ["tracin"], "model": {"id": "model_1"}}) == 1
     assert version_of({"methods": ["ecif", "margin"]}) == version_of({"methods": ["contrast_loss"]}) == 4
 
 
@@ -42,6 +50,13 @@ def test_a_confidence_as_by_default_is_nothing_that_an_older_worker_would_have_t
     for wrong in (0, 1):
         with pytest.raises(ValidationError, match="confidence"):
             JobSpec.model_validate({**spec, "flag": {"confidence": wrong}})
+
+
+def test_a_job_whose_clean_pairs_calibrate_within_groups_is_for_workers_that_know_of_it() -> None:
+    spec = {"task": "misalignment", "dataset": "ds_1", "validation": {"dataset": "ds_2"}}
+    assert version_of(JobSpec.model_validate(spec).model_dump(mode="json")) == 1
+    grouped = JobSpec.model_validate({**spec, "flag": {"by": "label"}}).model_dump(mode="json")
+    assert (grouped["flag"], version_of(grouped)) == ({"false_discovery_rate": 0.05, "by": "label"}, 6)
 
 
 def test_the_version_belongs_to_the_fields() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from torch import Tensor
 
 from ecif import Batch, FitSettings, fit, flatten, unflatten
-from ecif.objective import LARGEST_SCALE, LOGIT_SCALE
+from ecif.objective import LOGIT_SCALE
 from ecif.parameters import Params
 from encoders import ModelRefused
 from store import jobs
@@ -111,7 +111,7 @@ def _checkpoint(problem: Problem, edited: Params) -> str:
     model = job_model(task, spec, problem.device)
     tensors: dict[str, Tensor] = dict(edited)
     if LOGIT_SCALE in tensors:  # open_clip caps it in training only
-        tensors[LOGIT_SCALE] = tensors[LOGIT_SCALE].clamp(max=math.log(LARGEST_SCALE))
+        tensors[LOGIT_SCALE] = tensors[LOGIT_SCALE].clamp(max=math.log(problem.objective.loss.largest_scale))
     metadata = None
     if model is not None:
         try:

@@ -2,7 +2,7 @@
 over the training pairs are cut into shards."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ from ecif.at_once import DIRECTIONS
 from ecif.batches import pairs_before
 from ecif.objective import LOGIT_SCALE, starting_logit_scale
 from ecif.parameters import Params
+from encoders import Embedder
 from store.job_phases import PAIRS_A_SHARD as _PAIRS_A_SHARD
 from store.job_phases import batches_a_shard
 from store.shards import Planned
+from store.specification import JobSpec
 from worker.analysis.job_view import DatasetView, JobView
 from worker.analysis.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model, starts_from_nothing
 from worker.analysis.records import PartBlob, RecordTable
@@ -131,11 +133,7 @@ def open_problem(task: Task) -> Iterator[Problem]:
     embedder = job_embedder(view.spec, model, view.dataset.width, device)
     roster = Roster.load(task.blobs, view.plan.roster)
     wanted = view.spec.objective
-    temperature = wanted.temperature or max(embedder.temperature, SMALLEST_TEMPERATURE)
-    scale = min(1 / temperature, 1 / SMALLEST_TEMPERATURE)
-    initial = dict(embedder.parameters)
-    if wanted.train_temperature:
-        initial[LOGIT_SCALE] = torch.tensor(starting_logit_scale(scale), device=device)
+    initial, scale = starting_weights(view.spec, embedder, device)
     objective = Objective(
         embed=embedder,
         scale=scale,
@@ -151,17 +149,19 @@ def open_problem(task: Task) -> Iterator[Problem]:
     if fitted is not None:
         stored = get_tensors(task.blobs, fitted.params)
         params = {name: stored[name].to(device) for name in initial}
-    tables = (
-        _table(task, view, view.dataset, model is not None),
-        _table(task, view, view.validation, model is not None) if view.validation else None,
-        _table(task, view, view.queries, model is not None) if view.queries else None,
-    )
-    try:
+    with ExitStack() as files:
+        tables = record_tables(task, view, files)
         yield Problem(view, roster, objective, initial, params, device, tables, task)
-    finally:
-        for table in tables:
-            if table is not None:
-                table.close()
+
+
+def starting_weights(spec: JobSpec, embedder: Embedder, device: torch.device) -> tuple[Params, float]:
+    """The weights that a job starts from at a model, and the scale s there."""
+    temperature = spec.objective.temperature or max(embedder.temperature, SMALLEST_TEMPERATURE)
+    scale = min(1 / temperature, 1 / SMALLEST_TEMPERATURE)
+    weights = dict(embedder.parameters)
+    if spec.objective.train_temperature:
+        weights[LOGIT_SCALE] = torch.tensor(starting_logit_scale(scale), device=device)
+    return weights, scale
 
 
 def set_gradient(problem: Problem) -> Tensor:
@@ -177,12 +177,25 @@ def set_gradient(problem: Problem) -> Tensor:
     return total / len(problem.roster.partitions)
 
 
-def _table(task: Task, view: JobView, dataset: DatasetView, encoded: bool) -> RecordTable:
-    parts: Iterable[PartBlob] = dataset.parts
-    if encoded:
-        mine = [output for output in view.outputs(EncodeOutput) if output.dataset == dataset.id]
-        parts = [PartBlob(output.blob, output.first_row, output.count) for output in mine]
-    return RecordTable(task.blobs, sorted(parts, key=lambda part: part.first_row))
+def record_tables(
+    task: Task, view: JobView, files: ExitStack, checkpoint: str | None = None
+) -> tuple[RecordTable | None, ...]:
+    """Those of the dataset, the validation set and the queries, as far as there are any; their files close with
+    `files`. checkpoint: that encoded them, in place of the job's own model."""
+
+    def table(dataset: DatasetView | None) -> RecordTable | None:
+        if dataset is None:
+            return None
+        parts: Iterable[PartBlob] = dataset.parts
+        if view.spec.model is not None:
+            encoded = view.outputs(EncodeOutput)
+            mine = [out for out in encoded if out.dataset == dataset.id and out.checkpoint == checkpoint]
+            parts = [PartBlob(output.blob, output.first_row, output.count) for output in mine]
+        records = RecordTable(task.blobs, sorted(parts, key=lambda part: part.first_row))
+        files.callback(records.close)
+        return records
+
+    return tuple(table(dataset) for dataset in (view.dataset, view.validation, view.queries))
 
 
 def batch_ranges(planning: Planning) -> list[Planned]:

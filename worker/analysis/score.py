@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ecif import Batch, Projected, flatten, normalise, positive
+from ecif import Batch, Projected, flatten, normalise
 from ecif.directions import Directions
 from ecif.over_partitions import self_influence_of
 from ecif.parameters import size
@@ -39,6 +39,7 @@ def run(task: Task) -> Done[ScoreOutput]:
             for name, values in scored.items():
                 columns.setdefault(name, []).append(values.double().cpu())
         tensors = {name: torch.cat(values) for name, values in columns.items()}
+        tensors |= baselines.on_checkpoints(places_of(problem))
         tensors["places"] = torch.cat(places_of(problem))
         if along is not None:
             tensors |= _apart(problem, along)
@@ -72,7 +73,8 @@ def _directions(problem: Problem) -> Directions | None:
 def _score(problem: Problem, along: Directions | None, batch: Batch) -> dict[str, Tensor]:
     if along is None:
         with torch.no_grad():
-            columns = {"pair_loss": positive(problem.objective.similarity(problem.params, batch))}
+            S = problem.objective.similarity(problem.params, batch)
+            columns = {"pair_loss": problem.objective.loss.pair_loss(S)}
     else:
         columns = along.score(problem.objective, problem.params, batch, problem.view.spec.influence.negative)
     return columns
