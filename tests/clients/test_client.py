@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from ecif_client import (
     ApiError,
@@ -21,7 +22,15 @@ from ecif_client import (
     UnreachableError,
     UsageError,
     WaitedTooLongError,
+    answers,
 )
+from service.datasets.schemas import DatasetOut, PairOut
+from service.deliveries import AttemptOut, DeliveryOut, WebhookSecretOut
+from service.events import EventOut
+from service.jobs.estimates import EstimateOut, PhaseEstimateOut
+from service.jobs.schemas import JobOut
+from service.models import ModelOut
+from service.results import ResultOut
 from tests.clients.answering import Answers, answering, as_json
 from tests.clients.cutting import Cutting
 from tests.service.exporting import World
@@ -219,3 +228,24 @@ def test_waiting_ends() -> None:
         pytest.raises(WaitedTooLongError, match="still running"),
     ):
         other.wait("job_1", seconds=0.5)
+
+
+@pytest.mark.parametrize(
+    ("typed", "answered"),
+    [
+        (answers.Job, JobOut),
+        (answers.Event, EventOut),
+        (answers.Dataset, DatasetOut),
+        (answers.Pair, PairOut),
+        (answers.Result, ResultOut),
+        (answers.Model, ModelOut),
+        (answers.Delivery, DeliveryOut),
+        (answers.Attempt, AttemptOut),
+        (answers.WebhookSecret, WebhookSecretOut),
+        (answers.Estimate, EstimateOut),
+        (answers.PhaseEstimate, PhaseEstimateOut),
+    ],
+)
+def test_types_name_the_fields_that_are_answered(typed: Any, answered: type[BaseModel]) -> None:
+    """A field that the service gets is a line in `ecif_client/answers.py`."""
+    assert set(typed.__annotations__) == set(answered.model_fields)

@@ -140,7 +140,7 @@ class Shown:
 
     @contextmanager
     def transferring(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Show how many bytes have gone or come."""
+        """Show how many bytes have gone or come, of what can go on where it stopped."""
         before = self.when_stopped
         self.when_stopped = "stopped; the same command goes on from here"
         if self._form == "json" or not self._err.is_terminal:

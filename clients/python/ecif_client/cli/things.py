@@ -48,8 +48,8 @@ def models(
         if "://" in add:
             made = client.refer_model(uri=add, **about)
         elif Path(add).exists():
-            with shown.transferring(f"uploading {add}"):
-                made = client.bring_model(add, **about)
+            shown.say(f"uploading {add}")
+            made = client.bring_model(add, **about)
         elif add.startswith("job_"):
             made = client.refer_model(job=add, **about)
         else:
