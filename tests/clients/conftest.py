@@ -1,6 +1,7 @@
 """A service for all tests of the client: a real server over a real PostgreSQL, whose worker is called by hand."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -50,7 +51,7 @@ def cutting(server: str) -> Iterator[Callable[..., Cutting]]:
     """A way to the service that breaks."""
     made: list[Cutting] = []
 
-    def make(**after: int) -> Cutting:
+    def make(**after: Any) -> Cutting:
         made.append(Cutting(server, **after))
         return made[-1]
 

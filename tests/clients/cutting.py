@@ -3,15 +3,20 @@
 import contextlib
 import socket
 import threading
+import time
 from urllib.parse import urlsplit
 
 _NEVER = 1 << 60
 
 
 class Cutting:
-    """Passes on what comes. Of the first `connections` each is broken when so many bytes went `up` or came `down`."""
+    """Passes on what comes, 16 KiB at a time with a `pause` before each. Of the first `connections` each is broken when
+    so many bytes went `up` or came `down`."""
 
-    def __init__(self, server: str, up: int = _NEVER, down: int = _NEVER, connections: int = 1) -> None:
+    def __init__(
+        self, server: str, up: int = _NEVER, down: int = _NEVER, connections: int = 1, pause: float = 0
+    ) -> None:
+        self._pause = pause
         self._to = (urlsplit(server).hostname, urlsplit(server).port)
         self._limits = {"up": up, "down": down}
         self._to_break = connections
@@ -47,6 +52,7 @@ class Cutting:
     def _pass(self, way: str, source: socket.socket, target: socket.socket, rest: int) -> None:
         with contextlib.suppress(OSError):
             while rest > 0 and (chunk := source.recv(min(rest, 1 << 14))):
+                time.sleep(self._pause)
                 target.sendall(chunk)
                 self.passed[way] += len(chunk)
                 rest -= len(chunk)

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 
 from ecif_client.cli import main
 from tests.clients.answering import answering
+from tests.clients.cutting import Cutting
 from tests.clients.test_client import HTML
-from tests.clients.test_uploads import unpack
+from tests.clients.test_uploads import arrived, unpack
 from tests.service.exporting import World
 from tests.service_fixtures import EmbeddingZip, ImageZip
 
@@ -65,6 +68,26 @@ def test_a_folder_is_submitted_and_sent_once(
     assert ecif(*keyed)[1] == ecif(*keyed)[1]
     code, _, err = ecif(*keyed, "--task", "traceback", "--queries", first["spec"]["dataset"])
     assert (code, err.splitlines()[-1]) == (2, "ecif: this Idempotency-Key was used for another request")
+
+
+def test_a_command_that_is_killed_and_called_again_makes_one_job(
+    ecif: Ecif, tmp_path: Path, embedding_zip: EmbeddingZip, cutting: Callable[..., Cutting], world: World
+) -> None:
+    file = tmp_path / "train.zip"
+    file.write_bytes(embedding_zip(1601, width=64, seed=77))
+    way = cutting(pause=0.02)
+    command = ("submit", file, "--idempotency-key", f"step {tmp_path}", "--url", way.url)
+    killed = subprocess.Popen([sys.executable, "-m", "ecif_client.cli", *map(str, command)])
+    try:
+        arrived(world, file, 200_000)
+    finally:
+        killed.kill()
+        killed.wait()
+    jobs = ecif("list", "--limit", 0)[1]
+    code, first, _ = ecif(*command)
+    assert (code, first) == ecif(*command)[:2]
+    assert ecif("list", "--limit", 0)[1].splitlines()[1:] == jobs.splitlines()
+    assert way.passed["up"] < 1.5 * file.stat().st_size
 
 
 def test_every_task_can_be_submitted(

@@ -44,13 +44,13 @@ def test_an_upload_that_is_cut_goes_on_where_it_stopped(train: Path, cutting: Ca
     assert places != sorted(places)  # it was cut
 
 
-def arrived(world: World) -> None:
-    """Wait until the server has taken in some of the newest upload."""
-    deadline = time.monotonic() + 30
-    newest = select(Upload.received).order_by(Upload.expires_at.desc()).limit(1)
+def arrived(world: World, file: Path, some: int = 1) -> None:
+    """Wait until the server has taken in some bytes of a file that no other upload is as long as."""
+    deadline = time.monotonic() + 60
+    received = select(func.max(Upload.received)).where(Upload.length == file.stat().st_size, Upload.used_at.is_(None))
     while time.monotonic() < deadline:
         with world.database.transaction() as session:
-            if session.scalar(newest):
+            if (session.scalar(received) or 0) >= some:
                 return
         time.sleep(0.05)
     raise AssertionError("nothing came")
@@ -65,7 +65,7 @@ def test_a_process_that_was_killed_is_followed_by_another(
 
     with Client(server) as killed, pytest.raises(KeyboardInterrupt):
         killed.upload(train, seen=stop)
-    arrived(world)
+    arrived(world, train)
     places: list[int] = []
     dataset = client.upload(train, seen=lambda done, total: places.append(done))
     assert places[0] > 0  # some of it was there

@@ -1,5 +1,6 @@
 """What can go wrong, and the exit code that the command ends with."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -129,7 +130,8 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except httpx.TransportError as error:
-        unreachable = UnreachableError(f"{url} does not answer: {error or type(error).__name__}")
+        why = re.sub(r"^\[Errno -?[0-9]+\] ", "", str(error)) or type(error).__name__
+        unreachable = UnreachableError(f"{url} does not answer: {why}")
         unreachable.again = True
         raise unreachable from None
     except (httpx.RequestError, httpx.InvalidURL) as error:

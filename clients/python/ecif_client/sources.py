@@ -60,11 +60,12 @@ class Source:
             if not path.is_file():
                 raise UsageError(f"{path}: no such file")
             size = path.stat().st_size
-            header = tarfile.TarInfo(member)
-            header.size = size
-            segments += [_Segment(header.tobuf(tarfile.PAX_FORMAT), len(header.tobuf(tarfile.PAX_FORMAT)))]
-            segments += [_Segment(path, size), _Segment(bytes(padding := -size % tarfile.BLOCKSIZE), padding)]
-        return cls(name, [*segments, _Segment(end := bytes(2 * tarfile.BLOCKSIZE), len(end))])
+            described = tarfile.TarInfo(member)
+            described.size = size
+            header, padding = described.tobuf(tarfile.PAX_FORMAT), bytes(-size % tarfile.BLOCKSIZE)
+            segments += [_Segment(header, len(header)), _Segment(path, size), _Segment(padding, len(padding))]
+        end = bytes(2 * tarfile.BLOCKSIZE)
+        return cls(name, [*segments, _Segment(end, len(end))])
 
     def chunks(self, start: int, stop: int) -> Iterator[bytes]:
         """The bytes from `start` to before `stop`, some at a time.
