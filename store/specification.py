@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from store.errors import InvalidError
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 6
+SPECIFICATION_VERSION = 7
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
 _SINCE = {"deadline": 2, "ttl": 2}
 """The fields of a job that came after the first version. Null, they are left out of what is kept and echoed."""
 
-_METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4}
+_METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4, "neighbour_influence": 7}
 """The methods that came after it."""
 
 _FLAG_SINCE = {"confidence": 4, "by": 6}
@@ -214,12 +214,22 @@ class Notify(_Strict):
 
 
 Method = Literal[
-    "ecif", "clip_score", "pair_loss", "leave_one_out", "contrast_loss", "margin", "tracin", "trak", "ekfac_if", "lemon"
+    "ecif",
+    "neighbour_influence",
+    "clip_score",
+    "pair_loss",
+    "leave_one_out",
+    "contrast_loss",
+    "margin",
+    "tracin",
+    "trak",
+    "ekfac_if",
+    "lemon",
 ]
 ON_CHECKPOINTS = ("tracin", "margin")
 """The methods that are sums or means over points of a training."""
 
-NEED_VALIDATION: frozenset[str] = frozenset({"tracin", "trak", "ekfac_if"})
+NEED_VALIDATION: frozenset[str] = frozenset({"neighbour_influence", "tracin", "trak", "ekfac_if"})
 
 
 class JobSettings(_Strict):

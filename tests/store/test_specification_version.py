@@ -17,6 +17,7 @@ _FIELDS = {
     4: "b87058558f869b1a",
     5: "f568f4f913feb769",
     6: "71ea7319877e2a9e",
+    7: "d27b332f5244ad2b",
 }
 
 
@@ -35,6 +36,7 @@ def test_a_job_is_of_the_newest_version_that_it_uses() -> None:
     assert version_of({"methods": ["ecif", "leave_one_out"], "ttl": 5}) == 3
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1", "checkpoints": ["model_2", "model_3"]}}) == 5
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1"}}) == 1
+    assert version_of({"methods": ["neighbour_influence"]}) == 7
     assert version_of({"methods": ["ecif", "margin"]}) == version_of({"methods": ["contrast_loss"]}) == 4
 
 
