@@ -105,6 +105,7 @@ class Result(TypedDict):
     tracin: float | None
     trak: float | None
     ekfac_if: float | None
+    neighbour_influence: float | None
     lemon: float | None
     contrast_loss: float | None
     margin: float | None
