@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -16,6 +17,7 @@ from typing import Any, Final, cast
 import torch
 from open_clip import download_pretrained, get_pretrained_cfg, load_checkpoint
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from encoders.architectures import Architecture, resolve_architecture
@@ -62,6 +64,15 @@ def fill(model: nn.Module, path: Path, name: str) -> None:
         ) from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise ModelRefused("weights_mismatch", f"{name} holds values that are not finite", "pretrained")
+
+
+def _names_in(path: Path) -> set[str]:
+    """The names of the tensors of a `.safetensors`, of which nothing else is read; none where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except (OSError, SafetensorError):  # another kind of file, or a broken one: `fill` says which
+        return set()
 
 
 def _download(tag: dict[str, Any], name: str) -> Path:
@@ -116,13 +127,15 @@ def _load(
     if weights and weights.quick_gelu:
         # Such weights were trained with that activation; open_clip only warns, and embeds wrongly.
         config = {**config, "quick_gelu": True}
-    model = build(config, spec.seed, max_parameters)
+    with checkpoint.local_path() if checkpoint else nullcontext() as path:
+        if path and config.get("init_logit_bias") is None and "logit_bias" in _names_in(path):
+            config = {**config, "init_logit_bias": 0.0}  # trained with the sigmoid loss; the checkpoint says with which
+        model = build(config, spec.seed, max_parameters)
+        if path:
+            fill(model, path, "the checkpoint")
+    if weights:
+        fill(model, weights.path, weights.name)
     preprocess = merge_preprocess_dict(asdict(PreprocessCfg()), weights.preprocess if weights else {})
     preprocess = merge_preprocess_dict(preprocess, architecture.preprocess)
     preprocess["size"] = cast("Any", model).visual.image_size
-    if weights:
-        fill(model, weights.path, weights.name)
-    elif checkpoint:
-        with checkpoint.local_path() as path:
-            fill(model, path, "the checkpoint")
     return LoadedModel(model.to(device), config, preprocess, build_tokenizer(config))

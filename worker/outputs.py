@@ -209,7 +209,8 @@ class Encoded:
 @dataclass(frozen=True)
 class EncodeOutput(Output):
     """Where the records of a part are: `count` rows from `first_row` in `blob`. truncated: captions that were cut.
-    encoder: versions of what encoded them, as `encoders.encoder_versions`."""
+    encoder: versions of what encoded them, as `encoders.encoder_versions`. logit_bias: of a model trained with the
+    sigmoid loss."""
 
     dataset: str
     part: int
@@ -220,6 +221,7 @@ class EncodeOutput(Output):
     truncated: int
     encoded: Encoded
     encoder: dict[str, str] = field(default_factory=dict)
+    logit_bias: float | None = None
 
 
 @dataclass(frozen=True)

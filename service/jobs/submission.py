@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from store import datasets, jobs, models
-from store.catalogue import HubRules, check_model, check_size
+from store.catalogue import HubRules, check_model, check_size, loss_of
 from store.errors import InvalidError, NotFoundError
 from store.nouns import new_id
 from store.settings import CODE_VERSION, Settings
-from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, ValidationDataset, fill_for_kind
+from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, ValidationDataset, fill_for_kind, with_loss
 from store.states import JobStatus
 from store.tables import Dataset, Job
 
@@ -104,9 +104,15 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
         check_model(spec.model.architecture, spec.model.pretrained)
         check_size(spec.model.architecture, settings.ecif_max_model_bytes)
         HubRules.of(session, settings).check(spec.model.architecture, "model.architecture")
+    spec = fill_for_kind(spec, dataset, validation)
     if spec.model is not None and spec.model.id is not None:
-        models.usable(session, spec.model.id, "model.id")
-    return Checked(fill_for_kind(spec, dataset, validation), dataset, validation, queries)
+        architecture = models.usable(session, spec.model.id, "model.id").architecture
+        loss = loss_of(architecture) if architecture is not None else None
+        # Its checkpoint may bring a bias that the architecture has none of.
+        spec = with_loss(spec, loss if loss == "sigmoid" else None)
+    elif spec.model is not None and spec.model.architecture is not None:
+        spec = with_loss(spec, loss_of(spec.model.architecture))
+    return Checked(spec, dataset, validation, queries)
 
 
 def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:

@@ -85,10 +85,30 @@ def test_an_unreachable_hub_is_said_plainly(monkeypatch: pytest.MonkeyPatch, err
     assert "network" in refused.message
 
 
-def test_other_losses_are_refused_with_their_reason() -> None:
-    assert "sigmoid" in refusal(ModelSpec("ViT-B-16-SigLIP")).message
+def test_a_bias_says_that_a_model_was_trained_with_the_sigmoid_loss() -> None:
+    assert load_model(ModelSpec("tiny")).logit_bias is None
+    model = load_model(ModelSpec(changed(init_logit_bias=-10.0)))
+    assert model.logit_bias == -10.0
+    for embedder in (model.heads(), model.full(), model.lora()):
+        assert embedder.logit_bias == -10.0
+        assert "logit_bias" not in embedder.parameters
+    trained = {"logit_scale": torch.tensor(3.0), "logit_bias": torch.tensor(-7.0)}
+    state = model.state_dict_with(model.heads().parameters | trained, "heads")
+    assert (state["logit_scale"], state["logit_bias"]) == (3.0, -7.0)
+
+
+@pytest.mark.parametrize("config", ["tiny", changed(init_logit_bias=-10.0)])
+def test_a_checkpoint_brings_its_bias_whatever_its_architecture_says(config: Any, tmp_path: Path) -> None:
+    state = {**load_model(ModelSpec("tiny", seed=3)).state_dict_with({}, "all"), "logit_bias": torch.tensor([-4.0])}
+    save_file(state, tmp_path / "mine.safetensors")
+    checkpoint = Checkpoint(str(config), lambda: nullcontext(tmp_path / "mine.safetensors"))
+    model = load_model(ModelSpec(config), checkpoint=checkpoint)
+    assert model.logit_bias == -4.0
+    assert "init_logit_bias" in model.config
+
+
+def test_another_loss_is_refused_with_its_reason() -> None:
     assert "captioning" in refusal(ModelSpec("coca_ViT-B-32")).message
-    assert refusal(ModelSpec(changed(init_logit_bias=-10.0))).code == "unsupported_model"
     assert refusal(ModelSpec(changed(multimodal_cfg={}))).code == "unsupported_model"
 
 

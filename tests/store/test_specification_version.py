@@ -11,7 +11,7 @@ from store.specification import SPECIFICATION_VERSION, JobSpec, version_of
 
 # Each version with the digest of its fields. A changed digest is a changed specification: raise the version, so that
 # workers of the release before leave such jobs to newer ones, and add a line.
-_FIELDS = {2: "50461e503afa4d7a", 3: "68f1859f285e1aa9", 4: "b87058558f869b1a"}
+_FIELDS = {2: "50461e503afa4d7a", 3: "68f1859f285e1aa9", 4: "b87058558f869b1a", 5: "cb0429801f23694a"}
 
 
 def _described(schema: Any) -> Any:
@@ -42,6 +42,16 @@ def test_a_confidence_as_by_default_is_nothing_that_an_older_worker_would_have_t
     for wrong in (0, 1):
         with pytest.raises(ValidationError, match="confidence"):
             JobSpec.model_validate({**spec, "flag": {"confidence": wrong}})
+
+
+def test_a_loss_that_is_the_models_own_is_nothing_that_an_older_worker_would_have_to_know() -> None:
+    spec = {"task": "misalignment", "dataset": "ds_1"}
+    kept = JobSpec.model_validate({**spec, "objective": {"loss": None, "logit_bias": None}}).model_dump(mode="json")
+    assert (kept["objective"].keys() & {"loss", "logit_bias"}, version_of(kept)) == (set(), 1)
+    sigmoid = {"loss": "sigmoid", "temperature": 0.0085, "logit_bias": -12.9}
+    kept = JobSpec.model_validate({**spec, "objective": sigmoid}).model_dump(mode="json")
+    assert (sigmoid.items() <= kept["objective"].items(), version_of(kept)) == (True, 5)
+    assert JobSpec.model_validate(kept).objective.logit_bias == -12.9
 
 
 def test_the_version_belongs_to_the_fields() -> None:

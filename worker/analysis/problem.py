@@ -14,13 +14,16 @@ from torch import Tensor
 from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
 from ecif.at_once import DIRECTIONS
 from ecif.batches import pairs_before
-from ecif.objective import LOGIT_SCALE, starting_logit_scale
+from ecif.losses import SIGMOID, SOFTMAX, Loss
+from ecif.objective import LOGIT_BIAS, LOGIT_SCALE, starting_logit_scale
 from ecif.parameters import Params
+from encoders import Embedder
 from store.job_phases import PAIRS_A_SHARD as _PAIRS_A_SHARD
 from store.job_phases import batches_a_shard
 from store.shards import Planned
+from store.specification import JobSpec, bias_missing
 from worker.analysis.job_view import DatasetView, JobView
-from worker.analysis.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model, starts_from_nothing
+from worker.analysis.models import device_of, job_embedder, job_model, starts_from_nothing
 from worker.analysis.records import PartBlob, RecordTable
 from worker.analysis.roster import QUERIES, Roster, get_removed
 from worker.analysis.tensors import get_tensors
@@ -131,11 +134,14 @@ def open_problem(task: Task) -> Iterator[Problem]:
     embedder = job_embedder(view.spec, model, view.dataset.width, device)
     roster = Roster.load(task.blobs, view.plan.roster)
     wanted = view.spec.objective
-    temperature = wanted.temperature or max(embedder.temperature, SMALLEST_TEMPERATURE)
-    scale = min(1 / temperature, 1 / SMALLEST_TEMPERATURE)
+    loss, bias = _loss_of(view.spec, embedder)
+    temperature = wanted.temperature or max(embedder.temperature, 1 / loss.largest_scale)
+    scale = min(1 / temperature, loss.largest_scale)
     initial = dict(embedder.parameters)
     if wanted.train_temperature:
-        initial[LOGIT_SCALE] = torch.tensor(starting_logit_scale(scale), device=device)
+        initial[LOGIT_SCALE] = torch.tensor(starting_logit_scale(scale, loss), device=device)
+        if loss.biased:  # the two balance each other
+            initial[LOGIT_BIAS] = torch.tensor(bias, device=device)
     objective = Objective(
         embed=embedder,
         scale=scale,
@@ -145,6 +151,8 @@ def open_problem(task: Task) -> Iterator[Problem]:
         partitions=wanted.partitions,
         mask_duplicates=wanted.mask_duplicates,
         linear=wanted.scope == "heads",
+        loss=loss,
+        bias=bias,
     )
     fitted = view.output(FitOutput) if FitOutput in view.read else None
     params = initial
@@ -162,6 +170,21 @@ def open_problem(task: Task) -> Iterator[Problem]:
         for table in tables:
             if table is not None:
                 table.close()
+
+
+def _loss_of(spec: JobSpec, embedder: Embedder) -> tuple[Loss, float]:
+    """The loss and the bias of its logits: those that a job asks for, or else those that its model was trained with.
+
+    Raises:
+        InvalidError: the sigmoid loss of a model that has no bias, and none is given.
+    """
+    wanted, of_model = spec.objective, embedder.logit_bias
+    if wanted.loss == "softmax" or (wanted.loss is None and of_model is None):
+        return SOFTMAX, 0.0
+    bias = of_model if wanted.logit_bias is None else wanted.logit_bias
+    if bias is None:
+        raise bias_missing()
+    return SIGMOID, bias
 
 
 def set_gradient(problem: Problem) -> Tensor:
