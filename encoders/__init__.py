@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from encoders.digest import encoder_versions
     from encoders.embedder import Embedder, square_heads
     from encoders.loaded_model import LoadedModel
-    from encoders.loading import load_model
+    from encoders.loading import Description, describe, load_model
     from encoders.model_spec import Checkpoint, ModelRefused, ModelSpec
 
 __all__ = [
     "Checkpoint",
+    "Description",
     "Embedder",
     "LoadedModel",
     "ModelRefused",
     "ModelSpec",
+    "describe",
     "encoder_versions",
     "load_model",
     "square_heads",
@@ -27,10 +29,12 @@ __all__ = [
 
 _MODULES = {
     "Checkpoint": "model_spec",
+    "Description": "loading",
     "Embedder": "embedder",
     "LoadedModel": "loaded_model",
     "ModelRefused": "model_spec",
     "ModelSpec": "model_spec",
+    "describe": "loading",
     "encoder_versions": "digest",
     "load_model": "loading",
     "square_heads": "embedder",

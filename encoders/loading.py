@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -28,23 +28,33 @@ from encoders.tokenising import build_tokenizer
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A published checkpoint on this disk, and what it asks of the model around it."""
+class Description:
+    """A model without its weights. config: open_clip's own. preprocess: all of it but the size, which the model has.
+    tag: what open_clip says of the pretrained weights; empty where there are none."""
 
-    name: str
-    path: Path
-    preprocess: dict[str, Any] = field(default_factory=dict)
-    quick_gelu: bool = False
+    config: dict[str, Any]
+    preprocess: dict[str, Any]
+    tag: dict[str, Any]
 
 
-def find_weights(architecture: Architecture, name: str) -> Weights:
-    """Download a tag's weights, or take them from the hub's cache.
+def describe(spec: ModelSpec) -> Description:
+    """What a specification names; nothing is downloaded or built.
 
-    Raises ModelRefused (unknown_pretrained, weights_unavailable).
+    Raises ModelRefused (unknown_architecture, unknown_pretrained, invalid_model_config, unsupported_model).
     """
-    tag = get_pretrained_cfg(architecture.name, name)
+    architecture = resolve_architecture(spec.architecture)
+    config, tag = architecture.config, _tag(architecture, spec.pretrained) if spec.pretrained else {}
+    if tag.get("quick_gelu"):
+        # Such weights were trained with that activation; open_clip only warns, and embeds wrongly.
+        config = {**config, "quick_gelu": True}
+    preprocess = merge_preprocess_dict(asdict(PreprocessCfg()), tag)
+    return Description(config, merge_preprocess_dict(preprocess, architecture.preprocess), tag)
+
+
+def _tag(architecture: Architecture, name: str) -> dict[str, Any]:
+    tag: dict[str, Any] = get_pretrained_cfg(architecture.name, name)
     if tag:
-        return Weights(name, _download(tag, name), tag, bool(tag.get("quick_gelu", False)))
+        return tag
     known = ", ".join(architecture.pretrained) or "none: leave `pretrained` null to start at random"
     raise ModelRefused(
         "unknown_pretrained",
@@ -121,21 +131,14 @@ def load_model(
 def _load(
     spec: ModelSpec, device: str | torch.device, checkpoint: Checkpoint | None, max_parameters: int
 ) -> LoadedModel:
-    architecture = resolve_architecture(spec.architecture)
-    weights = find_weights(architecture, spec.pretrained) if spec.pretrained else None
-    config = architecture.config
-    if weights and weights.quick_gelu:
-        # Such weights were trained with that activation; open_clip only warns, and embeds wrongly.
-        config = {**config, "quick_gelu": True}
-    with checkpoint.local_path() if checkpoint else nullcontext() as path:
-        if path and config.get("init_logit_bias") is None and "logit_bias" in _names_in(path):
+    described = describe(spec)
+    downloaded = _download(described.tag, spec.pretrained) if spec.pretrained else None
+    config = described.config
+    with checkpoint.local_path() if checkpoint and not downloaded else nullcontext(downloaded) as path:
+        if checkpoint and path and config.get("init_logit_bias") is None and "logit_bias" in _names_in(path):
             config = {**config, "init_logit_bias": 0.0}  # trained with the sigmoid loss; the checkpoint says with which
         model = build(config, spec.seed, max_parameters)
         if path:
-            fill(model, path, "the checkpoint")
-    if weights:
-        fill(model, weights.path, weights.name)
-    preprocess = merge_preprocess_dict(asdict(PreprocessCfg()), weights.preprocess if weights else {})
-    preprocess = merge_preprocess_dict(preprocess, architecture.preprocess)
-    preprocess["size"] = cast("Any", model).visual.image_size
+            fill(model, path, spec.pretrained or "the checkpoint")
+    preprocess = {**described.preprocess, "size": cast("Any", model).visual.image_size}
     return LoadedModel(model.to(device), config, preprocess, build_tokenizer(config))

@@ -78,7 +78,8 @@ def estimate(session: Session, spec: JobSpec, named: Sequence[Dataset], extent: 
         reason = f"{waiting}: its pairs are counted when it is ready"
         return [PhaseEstimate(phase, None, None, None, None, None, reason) for phase in phases]
     earlier = jobs.finished(session, _LATEST)
-    parts = sum(datasets.count_parts(session, dataset.id) for dataset in named)
+    encoders = 1 + _encoding_checkpoints(spec.model_dump(mode="json"))
+    parts = encoders * sum(datasets.count_parts(session, dataset.id) for dataset in named)
     return [_phase(phase, spec, extent, earlier, parts) for phase in phases]
 
 
@@ -106,10 +107,12 @@ def _phase(phase: Phase, spec: JobSpec, extent: Extent, earlier: Sequence[Finish
 
 
 def _extent_of(job: Finished, had: Json) -> Extent:
-    """That of a job that has been; of the phase, how many pairs it really went over where nothing else says so."""
+    """That of a job that has been; of the phase, how many pairs each of its models really went over where nothing else
+    says so."""
     counts = job.counts
     trained = counts["scored"] + counts["calibration"]
-    return Extent(had["pairs"], trained, job.result_count, counts.get("queries") or 0, job.width or 1)
+    encoded = had["pairs"] // (1 + _encoding_checkpoints(job.spec))
+    return Extent(encoded, trained, job.result_count, counts.get("queries") or 0, job.width or 1)
 
 
 def _mostly_reused(job: Finished) -> bool:
@@ -125,6 +128,15 @@ def _passes(spec: Json, extent: Extent) -> float:
     return float(extent.trained * spec["objective"]["partitions"] * extent.width)
 
 
+def _checkpoints(spec: Json) -> int:
+    return len((spec["model"] or {}).get("checkpoints") or ())
+
+
+def _encoding_checkpoints(spec: Json) -> int:
+    """The checkpoints that encode all pairs beside the model: where whole towers are trained they share its inputs."""
+    return _checkpoints(spec) if spec["objective"]["scope"] == "heads" else 0
+
+
 def _epochs(spec: Json, extent: Extent) -> float:
     epochs: int = (spec["fit"] or {}).get("epochs", 1)
     return _passes(spec, extent) * epochs
@@ -132,7 +144,7 @@ def _epochs(spec: Json, extent: Extent) -> float:
 
 _SIZE: dict[Phase, Callable[[Json, Extent], float]] = {
     Phase.PLAN: lambda _, extent: extent.trained,
-    Phase.ENCODE: lambda _, extent: extent.pairs,
+    Phase.ENCODE: lambda spec, extent: extent.pairs * (1 + _encoding_checkpoints(spec)),
     Phase.FIT: _epochs,
     Phase.FACTORS: _passes,
     Phase.BASES: lambda _, extent: extent.width,
@@ -149,10 +161,15 @@ _SIZE: dict[Phase, Callable[[Json, Extent], float]] = {
 }
 
 
+def _named_model(spec: Json) -> Any:
+    """Without its checkpoints, each of which takes what it takes."""
+    return {name: value for name, value in (spec["model"] or {}).items() if name != "checkpoints"}
+
+
 def _model(spec: Json) -> Any:
     """What decides how fast its pairs go through a model: which, what of it is trained, and in which batches."""
     objective = spec["objective"]
-    return spec["model"], objective["scope"], objective.get("lora"), objective["batch_size"]
+    return _named_model(spec), objective["scope"], objective.get("lora"), objective["batch_size"]
 
 
 def _inverse(spec: Json) -> Any:
@@ -160,12 +177,13 @@ def _inverse(spec: Json) -> Any:
 
 
 def _methods(spec: Json) -> Any:
-    return _model(spec), baselines(JobSpec.model_construct(methods=tuple(spec["methods"]), task=spec["task"]))
+    named = baselines(JobSpec.model_construct(methods=tuple(spec["methods"]), task=spec["task"]))
+    return _model(spec), named, _checkpoints(spec)
 
 
 _ALIKE: dict[Phase, Callable[[Json], Any]] = {
-    Phase.PLAN: lambda spec: spec["model"],  # which it may load, to see whether its curvature fits
-    Phase.ENCODE: lambda spec: (spec["model"], spec["objective"]["scope"] == "heads"),
+    Phase.PLAN: _named_model,  # which it may load, to see whether its curvature fits
+    Phase.ENCODE: lambda spec: (_named_model(spec), spec["objective"]["scope"] == "heads"),
     Phase.FIT: _model,
     Phase.FACTORS: _model,
     Phase.BASES: _model,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, any_, func, literal, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -38,10 +38,11 @@ def create(
     queries_dataset_id: str | None = None,
     dataset_digest: str | None,
     model_id: str | None = None,
+    checkpoint_ids: Sequence[str] | None = None,
     deadline: float | None = None,
 ) -> Job:
     """Promise a job, to end within `deadline` seconds if that is given. Its first phase opens at once, or when the
-    datasets and the model that it names are ready. The caller holds their rows."""
+    datasets and the models that it names are ready. The caller holds their rows."""
     job = Job(
         id=job_id,
         tenant=tenant_of(session),
@@ -56,6 +57,7 @@ def create(
         queries_dataset_id=queries_dataset_id,
         dataset_digest=dataset_digest,
         model_id=model_id,
+        checkpoint_ids=None if checkpoint_ids is None else list(checkpoint_ids),
     )
     session.add(job)
     session.flush()
@@ -146,7 +148,7 @@ def works_on(dataset_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
 def unfinished_with(session: Session, model_id: str) -> Sequence[str]:
     """The jobs that still use a model, oldest first."""
     return session.scalars(
-        select(Job.id).where(Job.model_id == model_id, Job.status.in_(_UNFINISHED)).order_by(Job.created_at, Job.id)
+        select(Job.id).where(_works_with(model_id), Job.status.in_(_UNFINISHED)).order_by(Job.created_at, Job.id)
     ).all()
 
 
@@ -159,10 +161,11 @@ def not_begun(
     if dataset_id is not None:
         waiting = waiting.where(_uses(dataset_id))
     if model_id is not None:
-        waiting = waiting.where(Job.model_id == model_id)
+        waiting = waiting.where(_works_with(model_id))
     named = Dataset.id.in_([Job.dataset_id, Job.validation_dataset_id, Job.queries_dataset_id])
     ingesting = select(Dataset.id).where(named, Dataset.status == DatasetStatus.INGESTING).exists()
-    checking = select(Model.id).where(Model.id == Job.model_id, Model.status == ModelStatus.CHECKING).exists()
+    of_job = or_(Model.id == Job.model_id, Model.id == any_(Job.checkpoint_ids))
+    checking = select(Model.id).where(of_job, Model.status == ModelStatus.CHECKING).exists()
     return session.scalars(waiting.where(~ingesting, ~checking).order_by(Job.created_at, Job.id).limit(most)).all()
 
 
@@ -322,23 +325,29 @@ def _uses(dataset_id: str | InstrumentedAttribute[str]) -> Any:
     )
 
 
+def _works_with(model_id: str) -> ColumnElement[bool]:
+    return or_(Job.model_id == model_id, literal(model_id) == any_(Job.checkpoint_ids))
+
+
 def _begin(session: Session, job: Job) -> None:
     needed = set(job.named_datasets())
     # A row that is being changed by another shows what it was: whoever changes it looks for the job afterwards.
     of_now = select(Dataset).where(Dataset.id.in_(needed)).order_by(Dataset.id)
     named = session.scalars(of_now.execution_options(populate_existing=True)).all()
-    model = session.get(Model, job.model_id) if job.model_id is not None else None
-    if model is not None and model.status == ModelStatus.FAILED:
-        # The fields of the model's own error are not the job's.
-        fail(session, job, _because(f"model {model.id}", model.error, "model.id"))
-        return
+    models = [model for model in (session.get(Model, id_) for id_ in job.named_models()) if model is not None]
+    for model in models:
+        if model.status == ModelStatus.FAILED:
+            # The fields of the model's own error are not the job's.
+            param = "model.id" if model.id == job.model_id else "model.checkpoints"
+            fail(session, job, _because(f"model {model.id}", model.error, param))
+            return
     for dataset in named:
         if dataset.status == DatasetStatus.FAILED:
             param = "dataset" if dataset.id == job.dataset_id else "validation.dataset"
             error = dataset.error or {}
             fail(session, job, _because(f"dataset {dataset.id}", error, error.get("param") or param))
             return
-    if model is not None and model.status != ModelStatus.READY:
+    if any(model.status != ModelStatus.READY for model in models):
         return
     if len(named) == len(needed) and all(dataset.status == DatasetStatus.READY for dataset in named):
         job.dataset_digest = session.scalar(select(Dataset.digest).where(Dataset.id == job.dataset_id))

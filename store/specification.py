@@ -18,7 +18,7 @@ from pydantic import (
 from store.errors import InvalidError
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 5
+SPECIFICATION_VERSION = 6
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
@@ -31,8 +31,12 @@ _METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4}
 _FLAG_SINCE = {"confidence": 4}
 """The fields of `flag` that came after it. As by default, they are left out of what is kept, yet echoed."""
 
-_OBJECTIVE_SINCE = {"loss": 5, "logit_bias": 5}
+_OBJECTIVE_SINCE = {"loss": 6, "logit_bias": 6}
 """The fields of `objective` that came after it. Null, they are left out of what is kept, yet echoed."""
+
+
+_CHECKPOINTS_SINCE = 5
+"""`model.checkpoints`, which is left out where there are none."""
 
 
 def version_of(spec: dict[str, Any]) -> int:
@@ -40,6 +44,7 @@ def version_of(spec: dict[str, Any]) -> int:
     fields = [since for field, since in _SINCE.items() if spec.get(field) is not None]
     fields += [since for field, since in _FLAG_SINCE.items() if field in (spec.get("flag") or {})]
     fields += [since for field, since in _OBJECTIVE_SINCE.items() if field in (spec.get("objective") or {})]
+    fields += [_CHECKPOINTS_SINCE] if (spec.get("model") or {}).get("checkpoints") else []
     return max([1, *fields, *(_METHODS_SINCE.get(method, 1) for method in spec.get("methods", ()))])
 
 
@@ -52,6 +57,9 @@ SMALLEST_TEMPERATURE = 0.01
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400, allow_inf_nan=False)]
+
+
+ModelId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class _Strict(BaseModel):
@@ -100,9 +108,7 @@ class Model(_Strict):
     """An open_clip model by name, or one of `/models` by its id. `tiny` is a small architecture for trials on 32-pixel
     images."""
 
-    id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
-        default=None, description="of a model of `/models`, in place of the other fields"
-    )
+    id: ModelId | None = Field(default=None, description="of a model of `/models`, in place of the other fields")
     architecture: Annotated[str, Field(min_length=1, max_length=200)] | dict[str, Any] | None = Field(
         default=None,
         description="a name that open_clip knows, `tiny`, `hf-hub:organisation/repository` (with its own weights), or "
@@ -111,6 +117,11 @@ class Model(_Strict):
     pretrained: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None, description="an open_clip tag; null starts from random weights drawn from `objective.seed`"
     )
+    checkpoints: Annotated[tuple[ModelId, ...], Field(min_length=2, max_length=10, fail_fast=True)] | None = Field(
+        default=None,
+        description="ids of models of `/models`: this model along its own training, for the methods `tracin` and "
+        "`margin`, which are then of these and not of the fit",
+    )
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Self:
@@ -118,15 +129,19 @@ class Model(_Strict):
             raise ValueError("a model is named either by `architecture` or by `id`")
         if self.id is not None and self.pretrained is not None:
             raise ValueError("a model named by `id` brings its own weights: leave `pretrained` out")
+        seen: set[str] = set()
+        for checkpoint in self.checkpoints or ():
+            if checkpoint in seen:
+                raise ValueError(f"`checkpoints` names {checkpoint} twice")
+            seen.add(checkpoint)
         return self
 
     @model_serializer(mode="wrap")
     def _as_named(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        named = fields(self)
-        if self.id is not None:
-            return {"id": self.id}
-        named.pop("id", None)
-        return dict(named)
+        absent = {"architecture", "pretrained"} if self.id is not None else {"id"}
+        if self.checkpoints is None:
+            absent.add("checkpoints")
+        return {name: value for name, value in fields(self).items() if name not in absent}
 
 
 class Lora(_Strict):
@@ -247,6 +262,9 @@ class Notify(_Strict):
 Method = Literal[
     "ecif", "clip_score", "pair_loss", "leave_one_out", "contrast_loss", "margin", "tracin", "trak", "ekfac_if", "lemon"
 ]
+ON_CHECKPOINTS = ("tracin", "margin")
+"""The methods that are sums or means over points of a training."""
+
 NEED_VALIDATION: frozenset[str] = frozenset({"tracin", "trak", "ekfac_if"})
 
 
@@ -289,6 +307,10 @@ class JobSettings(_Strict):
         if self.fit is not None and self.fit.epochs is None:
             fit = self.fit.model_copy(update={"epochs": DEFAULT_EPOCHS[self.objective.scope]})
             object.__setattr__(self, "fit", fit)
+        used = self.task != "traceback" and bool(set(ON_CHECKPOINTS) & set(self.methods))
+        if self.model is not None and self.model.checkpoints is not None and not used:
+            methods = " and ".join(ON_CHECKPOINTS)
+            raise ValueError(f"model.checkpoints are for the methods {methods}: name one of them, or no checkpoints")
         if self.objective.lora is not None and self.objective.scope != "lora":
             raise ValueError("objective.lora is for objective.scope lora")
         if self.task == "valuation" and "ecif" not in self.methods:

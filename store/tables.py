@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -256,6 +257,7 @@ class Job(Base):
     validation_dataset_id: Mapped[str | None]
     queries_dataset_id: Mapped[str | None]
     model_id: Mapped[str | None]  # of a model that a user brought
+    checkpoint_ids: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # of models: that model along its training
     dataset_digest: Mapped[str | None]  # null until the dataset is ready
     result_count: Mapped[int] = mapped_column(server_default=text("0"))
     results_apart: Mapped[int] = mapped_column(server_default=text("0"))  # the partition of its results; 0 is shared
@@ -276,6 +278,10 @@ class Job(Base):
     def named_datasets(self) -> list[str]:
         """The datasets that the job works on, its own first."""
         return [id_ for id_ in (self.dataset_id, self.validation_dataset_id, self.queries_dataset_id) if id_]
+
+    def named_models(self) -> list[str]:
+        """The models of users that the job works with, its own first, each once."""
+        return list(dict.fromkeys(id_ for id_ in (self.model_id, *(self.checkpoint_ids or ())) if id_))
 
 
 class Shard(Base):

@@ -188,7 +188,8 @@ class PlanOutput(Output):
 
 @dataclass(frozen=True)
 class PartToEncode(Payload):
-    """Part `part` of dataset `dataset`, whose number is `number`: `count` rows from `first_row`, images in `blob`."""
+    """Part `part` of dataset `dataset`, whose number is `number`: `count` rows from `first_row`, images in `blob`.
+    checkpoint: the model that encodes it, of those that the job names beside its own; `None` is its own."""
 
     dataset: str
     number: int
@@ -196,6 +197,7 @@ class PartToEncode(Payload):
     blob: str
     first_row: int
     count: int
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -209,8 +211,8 @@ class Encoded:
 @dataclass(frozen=True)
 class EncodeOutput(Output):
     """Where the records of a part are: `count` rows from `first_row` in `blob`. truncated: captions that were cut.
-    encoder: versions of what encoded them, as `encoders.encoder_versions`. logit_bias: of a model trained with the
-    sigmoid loss."""
+    encoder: versions of what encoded them, as `encoders.encoder_versions`. checkpoint: as in `PartToEncode`.
+    logit_bias: of a model trained with the sigmoid loss."""
 
     dataset: str
     part: int
@@ -221,6 +223,7 @@ class EncodeOutput(Output):
     truncated: int
     encoded: Encoded
     encoder: dict[str, str] = field(default_factory=dict)
+    checkpoint: str | None = None
     logit_bias: float | None = None
 
 
@@ -328,10 +331,12 @@ class MethodsToPrepare(Payload):
 
 @dataclass(frozen=True)
 class BaselinesOutput(Output):
-    """prepared: a blob of what each of `methods` needs for scoring."""
+    """prepared: a blob of what each of `methods` needs for scoring. checkpoints: the digest of each model that the job
+    names beside its own, by its id."""
 
     prepared: str
     methods: list[str]
+    checkpoints: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,19 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from store import datasets, jobs, models
-from store.catalogue import HubRules, check_model, check_size, loss_of
+from store.catalogue import HUB_PREFIX, HubRules, check_model, check_size, loss_of
 from store.errors import InvalidError, NotFoundError
 from store.nouns import new_id
 from store.settings import CODE_VERSION, Settings
-from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, ValidationDataset, fill_for_kind, with_loss
+from store.specification import (
+    NEED_VALIDATION,
+    JobSpec,
+    Model,
+    RemoveFlagged,
+    ValidationDataset,
+    fill_for_kind,
+    with_loss,
+)
 from store.states import JobStatus
 from store.tables import Dataset, Job
 
@@ -41,6 +49,33 @@ def _check_leave_one_out(spec: JobSpec) -> None:
             f"not with {', '.join(named)}",
             "methods",
         )
+
+
+def _check_kept_models(session: Session, model: Model) -> None:
+    """The models that were brought, the job's own and its checkpoints. What only a worker can tell of their
+    architectures, its plan does (`worker/analysis/checkpoints.py`)."""
+    architecture = model.architecture
+    if model.id is not None:
+        architecture = models.usable(session, model.id, "model.id").architecture
+    for checkpoint_id in model.checkpoints or ():
+        other = models.usable(session, checkpoint_id, "model.checkpoints").architecture
+        # A name and a configuration may describe the same, and so may a repository.
+        by_name = isinstance(architecture, str) and isinstance(other, str) and not architecture.startswith(HUB_PREFIX)
+        if by_name and architecture != other:
+            raise InvalidError(
+                "other_architecture",
+                f"checkpoint {checkpoint_id} is a {other}, and the model a {architecture}: they must be alike",
+                "model.checkpoints",
+            )
+
+
+def _loss_of(session: Session, model: Model | None) -> str | None:
+    """What the model of a job was trained with, as far as is known before it is loaded."""
+    if model is None or model.id is None:
+        return loss_of(model.architecture) if model is not None and model.architecture is not None else None
+    architecture = models.usable(session, model.id, "model.id").architecture
+    # Its checkpoint may bring a bias that the architecture has none of.
+    return "sigmoid" if architecture is not None and loss_of(architecture) == "sigmoid" else None
 
 
 @dataclass(frozen=True)
@@ -104,15 +139,10 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
         check_model(spec.model.architecture, spec.model.pretrained)
         check_size(spec.model.architecture, settings.ecif_max_model_bytes)
         HubRules.of(session, settings).check(spec.model.architecture, "model.architecture")
+    if spec.model is not None:
+        _check_kept_models(session, spec.model)
     spec = fill_for_kind(spec, dataset, validation)
-    if spec.model is not None and spec.model.id is not None:
-        architecture = models.usable(session, spec.model.id, "model.id").architecture
-        loss = loss_of(architecture) if architecture is not None else None
-        # Its checkpoint may bring a bias that the architecture has none of.
-        spec = with_loss(spec, loss if loss == "sigmoid" else None)
-    elif spec.model is not None and spec.model.architecture is not None:
-        spec = with_loss(spec, loss_of(spec.model.architecture))
-    return Checked(spec, dataset, validation, queries)
+    return Checked(with_loss(spec, _loss_of(session, spec.model)), dataset, validation, queries)
 
 
 def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:
@@ -130,5 +160,6 @@ def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:
         queries_dataset_id=queries.id if queries else None,
         dataset_digest=dataset.digest,
         model_id=spec.model.id if spec.model is not None else None,
+        checkpoint_ids=spec.model.checkpoints if spec.model is not None else None,
         deadline=spec.deadline,
     )

@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from safetensors.torch import save
 
+from encoders import ModelSpec, load_model
 from standalone.stack import Stack
 from tests.service_fixtures import EmbeddingZip, ImageZip
 
@@ -139,3 +141,28 @@ def test_ready_says_what_it_depends_on(stack: Stack, http: httpx.Client) -> None
     document = http.get("/openapi.json").json()
     assert {"/jobs", "/datasets", "/jobs/{job_id}/results"} <= set(document["paths"])
     assert {"JobSpec", "JobSettings", "Problem"} <= set(document["components"]["schemas"])
+
+
+def test_a_job_over_checkpoints_that_were_sent(http: httpx.Client, image_zip: ImageZip) -> None:
+    sent = []
+    for seed in range(2):
+        model = load_model(ModelSpec("tiny", seed=seed))
+        content = save(model.state_dict_with(model.full().parameters, "all"))
+        answer = http.post("/models", files={"file": ("mine.safetensors", content)}, data={"architecture": "tiny"})
+        assert answer.status_code == 201, answer.text
+        sent.append(answer.json()["id"])
+    spec = {**TINY, "model": {"id": sent[1], "checkpoints": sent}, "methods": ["margin", "tracin"], "fit": None}
+    files: dict[str, Any] = {
+        "dataset": ("train.zip", image_zip(24)),
+        "spec": (None, json.dumps({**spec, "validation": {"fraction": 0.25}})),
+    }
+    answer = http.post("/jobs", files=files)
+    assert answer.status_code == 202, answer.text
+    job = ended(http, answer.json()["id"])
+    assert job["status"] == "succeeded", job["error"]
+    assert [one["id"] for one in job["summary"]["checkpoints"]] == sent
+    rows = scores(http, job["id"]).values()
+    assert len(rows) == 18
+    for name in ("margin", "tracin"):
+        assert len({row[name] for row in rows}) == 18
+    assert [http.delete(f"/models/{model}").status_code for model in sent] == [204, 204]

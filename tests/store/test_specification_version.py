@@ -11,7 +11,13 @@ from store.specification import SPECIFICATION_VERSION, JobSpec, version_of
 
 # Each version with the digest of its fields. A changed digest is a changed specification: raise the version, so that
 # workers of the release before leave such jobs to newer ones, and add a line.
-_FIELDS = {2: "50461e503afa4d7a", 3: "68f1859f285e1aa9", 4: "b87058558f869b1a", 5: "cb0429801f23694a"}
+_FIELDS = {
+    2: "50461e503afa4d7a",
+    3: "68f1859f285e1aa9",
+    4: "b87058558f869b1a",
+    5: "f568f4f913feb769",
+    6: "5351c7d17d21acb6",
+}
 
 
 def _described(schema: Any) -> Any:
@@ -27,6 +33,8 @@ def test_a_job_is_of_the_newest_version_that_it_uses() -> None:
     assert version_of({"methods": ["ecif"]}) == 1
     assert version_of({"methods": ["ecif"], "ttl": 5}) == 2
     assert version_of({"methods": ["ecif", "leave_one_out"], "ttl": 5}) == 3
+    assert version_of({"methods": ["tracin"], "model": {"id": "model_1", "checkpoints": ["model_2", "model_3"]}}) == 5
+    assert version_of({"methods": ["tracin"], "model": {"id": "model_1"}}) == 1
     assert version_of({"methods": ["ecif", "margin"]}) == version_of({"methods": ["contrast_loss"]}) == 4
 
 
@@ -50,7 +58,7 @@ def test_a_loss_that_is_the_models_own_is_nothing_that_an_older_worker_would_hav
     assert (kept["objective"].keys() & {"loss", "logit_bias"}, version_of(kept)) == (set(), 1)
     sigmoid = {"loss": "sigmoid", "temperature": 0.0085, "logit_bias": -12.9}
     kept = JobSpec.model_validate({**spec, "objective": sigmoid}).model_dump(mode="json")
-    assert (sigmoid.items() <= kept["objective"].items(), version_of(kept)) == (True, 5)
+    assert (sigmoid.items() <= kept["objective"].items(), version_of(kept)) == (True, 6)
     assert JobSpec.model_validate(kept).objective.logit_bias == -12.9
 
 

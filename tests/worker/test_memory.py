@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from safetensors.torch import save
 
+from encoders import ModelSpec, load_model
 from tests.service_fixtures import ImageZip, Upload, Work
 from worker.analysis import memory
 
@@ -61,3 +63,20 @@ def test_what_cannot_fit_fails_in_plan(
     named = curvature if field == "influence.curvature" else methods[-1]
     assert job["error"]["message"].startswith(f"{named} of 3,3")
     assert "objective.scope heads" in job["error"]["message"]
+
+
+def test_checkpoints_of_whole_towers_that_cannot_fit_fail_in_plan(
+    client: TestClient, work: Work, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(ModelSpec("tiny"))
+    weights = save(model.state_dict_with(model.full().parameters, "all"))
+    posted = [client.post("/models", files={"file": weights}, data={"architecture": "tiny"}).json() for _ in range(4)]
+    work()
+    named = [model["id"] for model in posted]
+    spec = {**TINY, "methods": ["tracin"], "model": {"architecture": "tiny", "checkpoints": named}}
+    monkeypatch.setattr(memory, "memory_of", lambda _: 100 * 2**20)
+    job = done(client, work, task="misalignment", dataset=dataset, **spec)
+    assert (job["status"], job["phase"], job["error"]["code"]) == ("failed", "plan", "too_large_for_memory")
+    assert job["error"]["param"] == "model.checkpoints"
+    assert job["error"]["message"].startswith("tracin over 4 checkpoints of 3,3")
+    assert "name fewer, or take objective.scope heads" in job["error"]["message"]

@@ -14,6 +14,8 @@ from ecif.parameters import Params, unflatten
 from ecif.similarity import normalise
 from store.job_phases import baselines
 from store.shards import Planned
+from store.specification import ON_CHECKPOINTS
+from worker.analysis.checkpoints import Point, at_checkpoint, checkpoint_model, named_checkpoints
 from worker.analysis.curvatures import damping_of, ekfac, projection_of, refused_curvature
 from worker.analysis.problem import Problem, open_problem
 from worker.analysis.tensors import get_tensors, put_tensors
@@ -37,16 +39,43 @@ def run(task: Task) -> Done[BaselinesOutput]:
     """Prepare every baseline that was asked for."""
     tensors: dict[str, Tensor] = {}
     methods = MethodsToPrepare.from_json(task.claim.payload).methods
+    digests: dict[str, str] = {}
     with open_problem(task) as problem:
-        for done, method in enumerate(methods):
+        sent = named_checkpoints(problem.view.spec)
+        apart = [method for method in methods if sent and method in ON_CHECKPOINTS]
+        for done, method in enumerate(method for method in methods if method not in apart):
             task.lease.progress(done)
             tensors |= _PREPARE[method](problem)
+        if apart:
+            task.lease.progress(len(methods) - len(apart))
+            tensors |= _on_checkpoints(problem, apart, digests)
         blob = put_tensors(task.blobs, task.blob_name("baselines.safetensors"), tensors)
-    return Done(BaselinesOutput(blob, methods), len(methods))
+    return Done(BaselinesOutput(blob, methods, digests), len(methods))
+
+
+def _on_checkpoints(problem: Problem, methods: list[str], digests: dict[str, str]) -> dict[str, Tensor]:
+    """TracIn and the margin of the checkpoints that were sent, each loaded once; notes their digests."""
+    sent = named_checkpoints(problem.view.spec)
+    tensors: dict[str, Tensor] = {}
+    groups = _groups(problem)
+    for place, checkpoint_id in enumerate(sent):
+        model = checkpoint_model(problem.task, checkpoint_id, problem.device)
+        digests[checkpoint_id] = model.digest
+        with at_checkpoint(problem, checkpoint_id) as at:
+            if "tracin" in methods:
+                # A tensor for each: of whole towers they are as large as a model.
+                tensors[f"tracin.{place}"] = _validation_gradient(at, at.params).float().cpu()
+                if problem.view.spec.objective.scope == "heads":
+                    tensors |= Point(at.params, at.objective.scale, at.objective.bias).tensors(place)
+            if "margin" in methods:
+                margin = _against_all(at, at.params, *groups).margin.double().cpu() / len(sent)
+                tensors["margin"] = tensors["margin"] + margin if "margin" in tensors else margin
+    return tensors
 
 
 def checkpoints(problem: Problem) -> list[Params]:
-    """The weights along the fit that TracIn sums over; where nothing was fitted, those of the model."""
+    """The weights along the fit that TracIn sums over; where nothing was fitted, those of the model. Not for jobs that
+    name checkpoints."""
     fitted = problem.view.output(FitOutput)
     if fitted is None:
         return [problem.params]
@@ -155,8 +184,24 @@ class Baselines:
         output = problem.view.output(BaselinesOutput)
         content = get_tensors(problem.task.blobs, output.prepared) if output is not None else {}
         self._problem = problem
-        self._prepared = {name: tensor.to(problem.device) for name, tensor in content.items()}
+        # What belongs to a checkpoint that was sent is looked at with it: of whole towers it is as large as a model.
+        self._sent = {name: tensor for name, tensor in content.items() if name.startswith(("tracin.", "checkpoint."))}
+        self._prepared = {name: content[name].to(problem.device) for name in content.keys() - self._sent.keys()}
         self._checkpoints = checkpoints(problem) if "tracin" in content else []
+
+    def on_checkpoints(self, batches: list[Tensor]) -> dict[str, Tensor]:
+        """TracIn over the checkpoints that were sent, (n,) float64 of the pairs of these batches, which are places in
+        the roster, in their order; nothing where none were sent for it."""
+        sent = named_checkpoints(self._problem.view.spec) if self._sent else ()
+        sums = [torch.zeros(len(places), dtype=torch.float64) for places in batches]
+        for place, checkpoint_id in enumerate(sent):
+            gradient = self._sent[f"tracin.{place}"].to(self._problem.device)
+            with at_checkpoint(self._problem, checkpoint_id, Point.among(self._sent, place)) as at:
+                for places, sum_ in zip(batches, sums, strict=True):
+                    self._problem.task.lease.check()
+                    # Each weighs the same: how fast the training was there is not known here.
+                    sum_ += tracin(at.objective, [at.params], [1 / len(sent)], [gradient], at.batch(places)).cpu()
+        return {"tracin": torch.cat(sums)} if sent else {}
 
     def score(self, batch: Batch) -> dict[str, Tensor]:
         """(B,) each; without those that hold a pair against all others."""

@@ -7,6 +7,7 @@ dataset finds the features of the images and captions that it shares with this o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from encoders import encoder_versions
 from readers.sandbox.image_decoding import decode_image
 from store import datasets, features, pairs
 from store.shards import Planned
+from worker.analysis.checkpoints import checkpoint_model, named_checkpoints
 from worker.analysis.features import AT_ONCE, PartFeatures, features_of
 from worker.analysis.job_view import JobView
 from worker.analysis.models import device_of, job_model
@@ -27,24 +29,36 @@ from worker.pipeline import Planning
 
 
 def cut(planning: Planning) -> list[Planned]:
-    """One shard a part of images; none for embeddings, whose records ingest has written."""
+    """One shard a part of images, for the model and for each checkpoint that has features of its own; none for
+    embeddings, whose records ingest has written."""
     if planning.spec.model is None:
         return []
-    planned = []
+    session, parts = planning.session, list[PartToEncode]()
     for dataset_id in planning.job.named_datasets():
-        number = datasets.number(planning.session, dataset_id)
-        for part in datasets.parts(planning.session, dataset_id):
-            payload = PartToEncode(dataset_id, number, part.part, part.blob, part.first_row, part.count)
-            planned.append(Planned(payload.as_json(), part.count))
-    return planned
+        number = datasets.number(session, dataset_id)
+        parts += [
+            PartToEncode(dataset_id, number, part.part, part.blob, part.first_row, part.count)
+            for part in datasets.parts(session, dataset_id)
+        ]
+    # One model after the other: a process keeps the two used last. What whole towers take is the same for all.
+    checkpoints = named_checkpoints(planning.spec) if planning.spec.objective.scope == "heads" else ()
+    encoders = (None, *checkpoints)
+    return [
+        Planned(replace(part, checkpoint=checkpoint).as_json(), part.count) for checkpoint in encoders for part in parts
+    ]
 
 
 def run(task: Task) -> Done[EncodeOutput]:
     """Encode one part, or what of it was not encoded before."""
     mine = PartToEncode.from_json(task.claim.payload)
     view = JobView.of(task)
-    model = job_model(task, view.spec, device_of(task.settings))
-    assert model is not None  # noqa: S101  planned for images only
+    device = device_of(task.settings)
+    if mine.checkpoint is not None:
+        model = checkpoint_model(task, mine.checkpoint, device)
+    else:
+        own = job_model(task, view.spec, device)
+        assert own is not None  # noqa: S101  planned for images only
+        model = own
     heads = view.spec.objective.scope == "heads"
     made_by = f"{model.encoding_digest}-{'features' if heads else 'inputs'}"
     name = f"datasets/{mine.dataset}/encoded/{made_by}/{mine.part:06d}"
@@ -65,6 +79,7 @@ def run(task: Task) -> Done[EncodeOutput]:
             encoded=Encoded(images, captions),
             encoder=encoder_versions(),
             logit_bias=model.logit_bias,
+            checkpoint=mine.checkpoint,
         )
 
     with task.database.transaction() as session:

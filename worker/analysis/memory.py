@@ -11,6 +11,7 @@ from store.errors import InvalidError
 from store.job_phases import baselines, inverts_curvature
 from store.settings import GiB
 from store.specification import JobSpec
+from worker.analysis.checkpoints import FIELD, named_checkpoints
 from worker.analysis.job_view import JobView
 from worker.analysis.models import device_of, job_embedder, job_model, memory_of
 from worker.attempts.task import Task
@@ -35,6 +36,8 @@ def check_memory(task: Task, view: JobView, spec: JobSpec) -> None:
     curvature = [spec.influence.curvature] if inverts_curvature(spec) else []
     parts = [("influence.curvature", str(name), *_OF_CURVATURE[name]) for name in curvature if name in _OF_CURVATURE]
     parts += [("methods", str(name), *_OF_METHOD[name]) for name in baselines(spec) if name in _OF_METHOD]
+    if checkpoints := _of_checkpoints(spec):
+        parts.append(checkpoints)
     if not parts:
         return  # what gauss_newton and hessian write out is bounded as it is, and no model is loaded here
     shapes = _shapes(task, view, spec)
@@ -48,6 +51,20 @@ def check_memory(task: Task, view: JobView, spec: JobSpec) -> None:
                 f"{room / GiB:,.1f} GiB: {instead}",
                 field,
             )
+
+
+def _of_checkpoints(spec: JobSpec) -> tuple[str, str, Callable[[Shapes], int], str] | None:
+    """TracIn over checkpoints of whole towers: a gradient of each; and of the job's own model and of one checkpoint the
+    weights twice, as they are loaded and as they are differentiated by. Heads are small."""
+    named = named_checkpoints(spec)
+    if not named or spec.objective.scope == "heads" or "tracin" not in spec.methods:
+        return None
+
+    def needed(shapes: Shapes) -> int:
+        return 4 * (len(named) + 4) * sum(torch.Size(shape).numel() for shape in shapes.values())
+
+    name = f"tracin over {len(named)} checkpoints"
+    return FIELD, name, needed, "name fewer, or take objective.scope heads"
 
 
 def _shapes(task: Task, view: JobView, spec: JobSpec) -> Shapes:

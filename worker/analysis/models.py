@@ -71,6 +71,10 @@ def adam_precision(device: torch.device, scope: str) -> Literal["bfloat16", "flo
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
+Source = tuple[ModelSpec, Checkpoint | None]
+"""What `encoders.load_model` takes: a specification, and the weights where they are kept elsewhere."""
+
+
 def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | None:
     """The model of a job; `None` for a dataset of embeddings.
 
@@ -80,30 +84,50 @@ def job_model(task: Task, spec: JobSpec, device: torch.device) -> LoadedModel | 
     if spec.model is None:
         return None
     if spec.model.id is not None:
-        with task.database.transaction() as session:
-            model = models.get(session, spec.model.id)
-        return kept_model(task, model, device)
-    architecture, pretrained = spec.model.architecture, spec.model.pretrained
-    assert architecture is not None  # noqa: S101  a model is named one way or the other
-    from encoders import hub, load_model  # not before the first job that needs it
+        return kept_model(task, row_of(task, spec.model.id), device)
+    from encoders import load_model  # not before the first job that needs it
 
-    rules = _hub_rules(task)
+    named, checkpoint = named_source(task, spec)
     try:
-        checkpoint = None
-        if isinstance(architecture, str) and architecture.startswith(HUB_PREFIX):
-            repository = architecture.removeprefix(HUB_PREFIX)
-            rules.check(architecture, "model.architecture")
-            limits = hub.HubLimits(task.settings.ecif_hub_model_bytes, task.settings.ecif_hub_cache_bytes)
-            architecture, checkpoint = hub.from_hub(repository, limits)
-        if isinstance(architecture, dict):
-            check_architecture(architecture)  # a repository's is a stranger's, and the row may be older than a rule
-            check_size(architecture, task.settings.ecif_max_model_bytes)
-            rules.check(architecture, "model.architecture")
-        # The seed draws weights where none are given: elsewhere it would only load the same model anew.
-        seed = spec.objective.seed if starts_from_nothing(spec) else 0
-        return load_model(ModelSpec(architecture, pretrained, seed), device, checkpoint=checkpoint)
+        return load_model(named, device, checkpoint=checkpoint)
     except ModelRefused as refused:
         raise _invalid(refused) from refused
+
+
+def named_source(task: Task, spec: JobSpec) -> Source:
+    """Of the model that a job names by its architecture.
+
+    Raises:
+        InvalidError: it may not be had, or cannot be reached; `param` names the field.
+    """
+    assert spec.model is not None  # noqa: S101  a job on images has one
+    architecture, pretrained = spec.model.architecture, spec.model.pretrained
+    assert architecture is not None  # noqa: S101  a model is named one way or the other
+    from encoders import hub
+
+    rules = _hub_rules(task)
+    checkpoint = None
+    if isinstance(architecture, str) and architecture.startswith(HUB_PREFIX):
+        repository = architecture.removeprefix(HUB_PREFIX)
+        rules.check(architecture, "model.architecture")
+        limits = hub.HubLimits(task.settings.ecif_hub_model_bytes, task.settings.ecif_hub_cache_bytes)
+        try:
+            architecture, checkpoint = hub.from_hub(repository, limits)
+        except ModelRefused as refused:
+            raise _invalid(refused) from refused
+    if isinstance(architecture, dict):
+        check_architecture(architecture)  # a repository's is a stranger's, and the row may be older than a rule
+        check_size(architecture, task.settings.ecif_max_model_bytes)
+        rules.check(architecture, "model.architecture")
+    # The seed draws weights where none are given: elsewhere it would only load the same model anew.
+    seed = spec.objective.seed if starts_from_nothing(spec) else 0
+    return ModelSpec(architecture, pretrained, seed), checkpoint
+
+
+def row_of(task: Task, model_id: str) -> Model:
+    """The row of a model that a job names, which nobody deletes as long as the job works."""
+    with task.database.transaction() as session:
+        return models.get(session, model_id)
 
 
 def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
@@ -111,6 +135,22 @@ def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
 
     Raises:
         InvalidError: its checkpoint does not fit its architecture; `param` names the field of `POST /models`.
+    """
+    named, checkpoint = kept_source(task, model)
+    from encoders import load_model
+
+    try:
+        return load_model(named, device, checkpoint=checkpoint)
+    except ModelRefused as refused:
+        param = "file" if refused.code == "weights_mismatch" else "architecture"
+        raise InvalidError(refused.code, refused.message, param) from refused
+
+
+def kept_source(task: Task, model: Model) -> Source:
+    """Of a model that a user brought.
+
+    Raises:
+        InvalidError: its architecture may not be had any more; `param` names the field of `POST /models`.
     """
     architecture = model.architecture
     assert architecture is not None  # noqa: S101  known once the file is there
@@ -120,13 +160,7 @@ def kept_model(task: Task, model: Model, device: torch.device) -> LoadedModel:
     if isinstance(architecture, dict):
         rules.check(architecture, "architecture")
     checkpoint = Checkpoint(model.digest or "", partial(task.blobs.local_path, models.blob_of(model)))
-    from encoders import load_model
-
-    try:
-        return load_model(ModelSpec(architecture), device, checkpoint=checkpoint)
-    except ModelRefused as refused:
-        param = "file" if refused.code == "weights_mismatch" else "architecture"
-        raise InvalidError(refused.code, refused.message, param) from refused
+    return ModelSpec(architecture), checkpoint
 
 
 def _invalid(refused: ModelRefused) -> InvalidError:

@@ -7,6 +7,7 @@ from ecif.batches import validation_order
 from store import datasets, jobs
 from store.errors import InvalidError
 from store.specification import JobSpec, fill_for_kind
+from worker.analysis.checkpoints import check_alike
 from worker.analysis.job_view import JobView
 from worker.analysis.memory import check_memory
 from worker.analysis.roster import DATASET, VALIDATION, Roster, put_removed, resolve
@@ -18,12 +19,13 @@ def run(task: Task) -> Done[PlanOutput]:
     """Draw the roster of a job.
 
     Raises:
-        InvalidError: the datasets do not fit the specification, or leave nothing to work on, or a curvature does not
-            fit into the memory of this worker.
+        InvalidError: the datasets do not fit the specification, or leave nothing to work on, or a checkpoint is of
+            another architecture, or a curvature does not fit into the memory of this worker.
     """
     view = JobView.of(task)
     spec = _settled(task, view)
     roster = draw(view, spec)
+    check_alike(task, spec)
     check_memory(task, view, spec)
     removed = resolve(task, view, spec, roster) if spec.task == "removal" else None
     output = PlanOutput(

@@ -2,9 +2,9 @@
 over the training pairs are cut into shards."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -134,50 +134,58 @@ def open_problem(task: Task) -> Iterator[Problem]:
     embedder = job_embedder(view.spec, model, view.dataset.width, device)
     roster = Roster.load(task.blobs, view.plan.roster)
     wanted = view.spec.objective
-    loss, bias = _loss_of(view.spec, embedder)
-    temperature = wanted.temperature or max(embedder.temperature, 1 / loss.largest_scale)
-    scale = min(1 / temperature, loss.largest_scale)
-    initial = dict(embedder.parameters)
-    if wanted.train_temperature:
-        initial[LOGIT_SCALE] = torch.tensor(starting_logit_scale(scale, loss), device=device)
-        if loss.biased:  # the two balance each other
-            initial[LOGIT_BIAS] = torch.tensor(bias, device=device)
+    start = Start.of(view.spec, embedder, device)
+    initial = start.weights
     objective = Objective(
         embed=embedder,
-        scale=scale,
+        scale=start.scale,
         l2=wanted.l2,
         prior=initial,
         n_pairs=roster.n_pairs,
         partitions=wanted.partitions,
         mask_duplicates=wanted.mask_duplicates,
         linear=wanted.scope == "heads",
-        loss=loss,
-        bias=bias,
+        loss=start.loss,
+        bias=start.bias,
     )
     fitted = view.output(FitOutput) if FitOutput in view.read else None
     params = initial
     if fitted is not None:
         stored = get_tensors(task.blobs, fitted.params)
         params = {name: stored[name].to(device) for name in initial}
-    tables = (
-        _table(task, view, view.dataset, model is not None),
-        _table(task, view, view.validation, model is not None) if view.validation else None,
-        _table(task, view, view.queries, model is not None) if view.queries else None,
-    )
-    try:
+    with ExitStack() as files:
+        tables = record_tables(task, view, files)
         yield Problem(view, roster, objective, initial, params, device, tables, task)
-    finally:
-        for table in tables:
-            if table is not None:
-                table.close()
+
+
+class Start(NamedTuple):
+    """Where a job starts from at a model: the weights, the scale s there, the loss, and the bias b of its logits."""
+
+    weights: Params
+    scale: float
+    loss: Loss
+    bias: float
+
+    @classmethod
+    def of(cls, spec: JobSpec, embedder: Embedder, device: torch.device) -> Self:
+        """What the job asks for, or else what the model was trained with.
+
+        Raises:
+            InvalidError: the sigmoid loss of a model that has no bias, and none is given.
+        """
+        wanted = spec.objective
+        loss, bias = _loss_of(spec, embedder)
+        temperature = wanted.temperature or max(embedder.temperature, 1 / loss.largest_scale)
+        scale = min(1 / temperature, loss.largest_scale)
+        weights = dict(embedder.parameters)
+        if wanted.train_temperature:
+            weights[LOGIT_SCALE] = torch.tensor(starting_logit_scale(scale, loss), device=device)
+            if loss.biased:  # the two balance each other
+                weights[LOGIT_BIAS] = torch.tensor(bias, device=device)
+        return cls(weights, scale, loss, bias)
 
 
 def _loss_of(spec: JobSpec, embedder: Embedder) -> tuple[Loss, float]:
-    """The loss and the bias of its logits: those that a job asks for, or else those that its model was trained with.
-
-    Raises:
-        InvalidError: the sigmoid loss of a model that has no bias, and none is given.
-    """
     wanted, of_model = spec.objective, embedder.logit_bias
     if wanted.loss == "softmax" or (wanted.loss is None and of_model is None):
         return SOFTMAX, 0.0
@@ -200,12 +208,25 @@ def set_gradient(problem: Problem) -> Tensor:
     return total / len(problem.roster.partitions)
 
 
-def _table(task: Task, view: JobView, dataset: DatasetView, encoded: bool) -> RecordTable:
-    parts: Iterable[PartBlob] = dataset.parts
-    if encoded:
-        mine = [output for output in view.outputs(EncodeOutput) if output.dataset == dataset.id]
-        parts = [PartBlob(output.blob, output.first_row, output.count) for output in mine]
-    return RecordTable(task.blobs, sorted(parts, key=lambda part: part.first_row))
+def record_tables(
+    task: Task, view: JobView, files: ExitStack, checkpoint: str | None = None
+) -> tuple[RecordTable | None, ...]:
+    """Those of the dataset, the validation set and the queries, as far as there are any; their files close with
+    `files`. checkpoint: that encoded them, in place of the job's own model."""
+
+    def table(dataset: DatasetView | None) -> RecordTable | None:
+        if dataset is None:
+            return None
+        parts: Iterable[PartBlob] = dataset.parts
+        if view.spec.model is not None:
+            encoded = view.outputs(EncodeOutput)
+            mine = [out for out in encoded if out.dataset == dataset.id and out.checkpoint == checkpoint]
+            parts = [PartBlob(output.blob, output.first_row, output.count) for output in mine]
+        records = RecordTable(task.blobs, sorted(parts, key=lambda part: part.first_row))
+        files.callback(records.close)
+        return records
+
+    return tuple(table(dataset) for dataset in (view.dataset, view.validation, view.queries))
 
 
 def batch_ranges(planning: Planning) -> list[Planned]:

@@ -39,6 +39,7 @@ def run(task: Task) -> Done[ScoreOutput]:
             for name, values in scored.items():
                 columns.setdefault(name, []).append(values.double().cpu())
         tensors = {name: torch.cat(values) for name, values in columns.items()}
+        tensors |= baselines.on_checkpoints(places_of(problem))
         tensors["places"] = torch.cat(places_of(problem))
         if along is not None:
             tensors |= _apart(problem, along)

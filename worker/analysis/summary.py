@@ -10,9 +10,10 @@ from ecif.self_influence import probed_relative_standard_error
 from ecif.traceback import span_relative_standard_error
 from store.phases import Phase
 from store.shards import PhaseReport
+from worker.analysis.checkpoints import named_checkpoints
 from worker.analysis.job_view import JobView
 from worker.analysis.models import starts_from_nothing
-from worker.outputs import CurvatureOutput, EditOutput, EncodeOutput, FitOutput, Json, TraceOutput
+from worker.outputs import BaselinesOutput, CurvatureOutput, EditOutput, EncodeOutput, FitOutput, Json, TraceOutput
 
 _NOT_STATIONARY = 1e-2  # Newton decrement in units of the summed loss: a hundredth of what one pair weighs
 
@@ -37,7 +38,7 @@ def truncated_captions(view: JobView) -> int | None:
     """Captions whose end the model does not read, over all datasets of the job; `None` without a model."""
     if view.spec.model is None:
         return None
-    return sum(output.truncated for output in view.outputs(EncodeOutput))
+    return sum(output.truncated for output in _encoded(view))
 
 
 def methods(view: JobView) -> Json:
@@ -45,10 +46,12 @@ def methods(view: JobView) -> Json:
     # A dataset of embeddings was made by a model that nobody named here: its digest is null.
     report: Json = {"model": {"digest": None}, "encoding": None, "fit": None, "curvature": None, "self_influence": None}
     report["loss"] = loss(view)
-    encoded = view.outputs(EncodeOutput)
+    encoded = _encoded(view)
     if encoded:
         report["model"] = {"digest": encoded[0].model_digest, "encoder": encoded[0].encoder}
-        report["encoding"] = _encoding(encoded)
+        report["encoding"] = _encoding(view.outputs(EncodeOutput))
+    if sent := named_checkpoints(view.spec):
+        report["checkpoints"] = [_checkpoint(view, checkpoint_id) for checkpoint_id in sent]
     fitted = view.output(FitOutput)
     if fitted is not None:
         report["fit"] = _without(fitted.as_json(), "params", "checkpoints")
@@ -62,14 +65,29 @@ def methods(view: JobView) -> Json:
 def loss(view: JobView) -> Json:
     """Which loss the job had, and the bias of its logits to begin with."""
     wanted = view.spec.objective
-    of_model = next((output.logit_bias for output in view.outputs(EncodeOutput)), None)
+    of_model = next((output.logit_bias for output in _encoded(view)), None)
     if wanted.loss == "softmax" or (wanted.loss is None and of_model is None):
         return {"name": "softmax", "logit_bias": None}
     return {"name": "sigmoid", "logit_bias": of_model if wanted.logit_bias is None else wanted.logit_bias}
 
 
+def _encoded(view: JobView, checkpoint: str | None = None) -> list[EncodeOutput]:
+    """What the job's own model encoded, or one of its checkpoints."""
+    return [output for output in view.outputs(EncodeOutput) if output.checkpoint == checkpoint]
+
+
+def _checkpoint(view: JobView, checkpoint_id: str) -> Json:
+    """What one of the checkpoints was; whole towers have no features, so none were encoded."""
+    prepared, encoded = view.output(BaselinesOutput), _encoded(view, checkpoint_id)
+    return {
+        "id": checkpoint_id,
+        "digest": prepared.checkpoints[checkpoint_id] if prepared is not None else None,
+        "encoding": _encoding(encoded) if encoded else None,
+    }
+
+
 def _encoding(encoded: list[EncodeOutput]) -> Json:
-    """How many images and captions, over all datasets of the job, went through the model; the rest of the pairs' were
+    """How many images and captions, over all datasets of the job, went through a model; the rest of the pairs' were
     there already, from earlier jobs or from an equal one."""
     pairs = sum(output.count for output in encoded)
     through = {
