@@ -94,7 +94,7 @@ def test_a_bias_says_that_a_model_was_trained_with_the_sigmoid_loss() -> None:
         assert "logit_bias" not in embedder.parameters
     trained = {"logit_scale": torch.tensor(3.0), "logit_bias": torch.tensor(-7.0)}
     state = model.state_dict_with(model.heads().parameters | trained, "heads")
-    assert (state["logit_scale"], state["logit_bias"]) == (3.0, -7.0)
+    assert (float(state["logit_scale"]), float(state["logit_bias"])) == (3.0, -7.0)
 
 
 @pytest.mark.parametrize("config", ["tiny", changed(init_logit_bias=-10.0)])
