@@ -199,3 +199,27 @@ def test_a_published_siglip_may_be_named(client: TestClient, images: str) -> Non
     answer = client.post("/jobs", json={"task": "misalignment", "dataset": images, "model": model})
     assert answer.status_code == 202, answer.text
     assert answer.json()["spec"]["objective"]["loss"] == "sigmoid"
+
+
+def test_checkpoints_have_biases_of_their_own_and_one_loss(client: TestClient, work: Work, images: str) -> None:
+    def post(seed: int, **logits: float) -> str:
+        state = load_model(ModelSpec("tiny", seed=seed)).state_dict_with({}, "all")
+        content = save({**state, **{name: torch.tensor(number) for name, number in logits.items()}})
+        posted = client.post("/models", files={"file": ("m.safetensors", content)}, data={"architecture": "tiny"})
+        return str(posted.json()["id"])
+
+    ids = [post(1, logit_bias=-10.0), post(2, logit_bias=-4.0, logit_scale=3.0)]
+    spec = {"task": "misalignment", "dataset": images, "validation": {"fraction": 0.3}, "fit": None}
+    spec |= {"objective": {"batch_size": 4}}
+    job = ended(client, work, **spec, model={"id": ids[0], "checkpoints": ids}, methods=["tracin"])
+    plain = {"influence": {"curvature": "identity", "damping": 0}, "methods": ["ecif"]}
+    alone = [rows_of(client, ended(client, work, **spec, **plain, model={"id": id_})) for id_ in ids]
+    # A pair's own loss is its own cell and half of the others of its row and column.
+    each = [{row["key"]: row["positive_influence"] + 0.5 * row["negative_influence"] for row in rows} for rows in alone]
+    for row in rows_of(client, job):
+        assert row["tracin"] == pytest.approx((each[0][row["key"]] + each[1][row["key"]]) / 2, rel=2e-3, abs=1e-6)
+    mixed = {"id": ids[0], "checkpoints": [ids[0], post(3)]}
+    other = client.post("/jobs", json={**spec, "model": mixed, "methods": ["tracin"]}).json()
+    work()
+    error = client.get(f"/jobs/{other['id']}").json()["error"]
+    assert (error["code"], error["param"]) == ("other_loss", "model.checkpoints")
