@@ -1,6 +1,6 @@
 """Pairs of a dataset, which is named by its number: all SQL over them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +143,21 @@ def accepted_captions(session: Session, dataset: int) -> list[str | None]:
     mine = (Pair.dataset == dataset, Pair.error.is_(None))
     query = select(Pair.caption).where(*mine).order_by(Pair.position).execution_options(yield_per=10_000)
     return list(session.scalars(query))
+
+
+def have(session: Session, dataset: int, column: str) -> bool:
+    """Whether any accepted pair has a caption, or that other column."""
+    value = Pair.caption if column == "caption" else Pair.extra[column]
+    there = select(Pair.position).where(Pair.dataset == dataset, Pair.error.is_(None), value.is_not(None))
+    return bool(session.scalar(select(there.exists())))
+
+
+def accepted_columns(session: Session, dataset: int, columns: Sequence[str]) -> Iterator[Row[*tuple[Any, ...]]]:
+    """The caption of each accepted row, and these other columns, in order."""
+    mine = (Pair.dataset == dataset, Pair.error.is_(None))
+    wanted = (Pair.caption, *(Pair.extra[column] for column in columns))
+    query = select(*wanted).where(*mine).order_by(Pair.position).execution_options(yield_per=10_000)
+    return iter(session.execute(query))
 
 
 def accepted_positions(session: Session, dataset: int) -> list[int]:

@@ -18,7 +18,7 @@ from pydantic import (
 from store.errors import InvalidError
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 6
+SPECIFICATION_VERSION = 7
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
@@ -28,10 +28,10 @@ _SINCE = {"deadline": 2, "ttl": 2}
 _METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4}
 """The methods that came after it."""
 
-_FLAG_SINCE = {"confidence": 4}
+_FLAG_SINCE = {"confidence": 4, "by": 6}
 """The fields of `flag` that came after it. As by default, they are left out of what is kept, yet echoed."""
 
-_OBJECTIVE_SINCE = {"loss": 6, "logit_bias": 6}
+_OBJECTIVE_SINCE = {"loss": 7, "logit_bias": 7}
 """The fields of `objective` that came after it. Null, they are left out of what is kept, yet echoed."""
 
 
@@ -225,6 +225,9 @@ class Influence(_Strict):
     curvature: Literal["gauss_newton", "hessian", "ekfac", "projected", "identity"] = "gauss_newton"
 
 
+Grouping = Literal["label", "length", "language", "script"]
+
+
 class Flag(_Strict):
     """Which pairs to drop."""
 
@@ -233,6 +236,11 @@ class Flag(_Strict):
     )
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.9, description="how surely the false discovery rate holds for the run at hand, given its clean pairs"
+    )
+    by: Grouping | None = Field(
+        default=None,
+        description="clean pairs calibrate for those of their own group, in which the rate then holds too: of equal "
+        "`label` or `language` (columns of the data), of one script, or of captions about as long",
     )
 
     @model_serializer(mode="wrap")
@@ -321,6 +329,9 @@ class JobSettings(_Strict):
             raise ValueError("objective.l2 and influence.damping are both 0: the curvature is singular; raise one")
         if (self.task == "traceback") != (self.queries is not None):
             raise ValueError("task traceback needs `queries`, and no other task takes them")
+        calibrates = self.task == "misalignment" and isinstance(self.validation, ValidationDataset)
+        if self.flag.by is not None and not calibrates:
+            raise ValueError("flag.by is for task misalignment with a validation dataset: its clean pairs calibrate")
         if self.task == "removal" and self.remove is None:
             raise ValueError("task removal needs `remove`: keys, or the flagged pairs of a job")
         if self.task != "removal" and (self.remove is not None or self.verify):

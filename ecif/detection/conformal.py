@@ -16,6 +16,7 @@ Dvoretzky, Kiefer and Wolfowitz's type, which is loose where it counts, among th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -24,6 +25,8 @@ from torch import Tensor
 from ecif.batches import generator
 
 _DRAWS: Final = 5_000  # of the joint law: its 10 % quantile is then known to half a percent
+_BEYOND: Final = 20  # draws beyond the quantile, at least: as many more are made for a confidence that is nearer to 1
+_MOST_DRAWS: Final = 50_000
 _ROUNDS: Final = 8  # of adapting n₀; it settles in two or three
 _DEEPEST: Final = 4096  # calibration pairs above a threshold; whatever is flagged there is far beyond any useful rate
 
@@ -66,7 +69,7 @@ def discoveries(scores: Tensor, calibration: Tensor, confidence: float) -> Disco
         if fewer >= right:
             break
         right = fewer
-    proportion = torch.where(above > 0, bound / above.clamp(min=1), 1.0).clamp(max=1.0)
+    proportion = torch.where(above > 0, bound.double() / above.clamp(min=1), 1.0).clamp(max=1.0)
     # A pair that is above a threshold is above all lower ones: the best of those counts.
     least = proportion.flip(0).cummin(0).values.flip(0)
     place = torch.searchsorted(-thresholds, -scores.double().contiguous(), right=True)  # the first below the score
@@ -77,18 +80,19 @@ def discoveries(scores: Tensor, calibration: Tensor, confidence: float) -> Disco
 def bounds(n: int, m: int, confidence: float, ranks: Tensor) -> Tensor:
     """b_k (k,) int64 for each k of `ranks`, ascending, below m: together right with that confidence, n exchangeable
     pairs beside m."""
-    drawn = _joint_draws(n, m, ranks)
+    draws = min(max(_DRAWS, round(_BEYOND / (1 - confidence))), _MOST_DRAWS)
+    drawn = _joint_draws(n, m, ranks, draws)
     ordered = drawn.sort(0).values
     # How many draws reach as far, in each column; the least share over the columns says how extreme a draw is.
     reach = torch.stack(
-        [_DRAWS - torch.searchsorted(ordered[:, k].contiguous(), drawn[:, k].contiguous()) for k in range(len(ranks))],
+        [draws - torch.searchsorted(ordered[:, k].contiguous(), drawn[:, k].contiguous()) for k in range(len(ranks))],
         1,
     )
     # The first threshold may miss more often than those below: at low rates nothing else is of use.
     weight = (torch.arange(1, len(ranks) + 1, dtype=torch.float64)).square().reciprocal()
-    level = float((reach / weight).amin(1).sort().values[int((1 - confidence) * _DRAWS)])
-    beyond = (level * weight).ceil().long().clamp(1, _DRAWS) - 1  # draws of a column that go beyond its bound, at most
-    return ordered.gather(0, (_DRAWS - 1 - beyond)[None])[0]
+    level = float((reach / weight).amin(1).sort().values[int((1 - confidence) * draws)])
+    beyond = (level * weight).ceil().long().clamp(1, draws) - 1  # draws of a column that go beyond its bound, at most
+    return ordered.gather(0, (draws - 1 - beyond)[None])[0]
 
 
 def clean_pairs_needed(scores: Tensor, calibration: Tensor, rate: float, confidence: float) -> int | None:
@@ -123,19 +127,30 @@ def _grid(m: int) -> Tensor:
     return torch.tensor(ranks)
 
 
-def _joint_draws(n: int, m: int, ranks: Tensor) -> Tensor:
+def _joint_draws(n: int, m: int, ranks: Tensor, draws: int) -> Tensor:
     """V_k in draws of the joint law, (draws, k) int64: of uniform scores, from the top down."""
     random = generator(n, m)
-    passed, columns, before = torch.zeros(_DRAWS, dtype=torch.float64), [], -1
-    for rank in ranks.tolist():
-        # Spacings of uniform order statistics (Rényi): what is left below one after the other, as a share.
-        remain = torch.arange(m - before - 1, m - rank - 1, -1, dtype=torch.float64)
-        spacing = torch.rand(_DRAWS, len(remain), dtype=torch.float64, generator=random).log_() / remain
-        share = -torch.expm1(spacing.sum(1))
+    passed, columns = torch.zeros(draws, dtype=torch.float64), []
+    for share in _shares(m, tuple(ranks.tolist()), draws):
         passed = passed + torch.binomial(n - passed, share, generator=random)
         columns.append(passed)
-        before = rank
     return torch.stack(columns, 1).long()
+
+
+@lru_cache(maxsize=8)
+def _shares(m: int, ranks: tuple[int, ...], draws: int) -> list[Tensor]:
+    """For each k of `ranks`, of what is below the threshold before, how much is above this one; (draws,) each."""
+    random, shares, before = generator(m, draws), [], -1
+    for rank in ranks:
+        # Spacings of uniform order statistics (Rényi): what is left below one after the other, as a share.
+        remain = torch.arange(m - before - 1, m - rank - 1, -1, dtype=torch.float64)
+        parts = [
+            (torch.rand(some, len(remain), dtype=torch.float64, generator=random).log_() / remain).sum(1)
+            for some in [_DRAWS] * (draws // _DRAWS) + [draws % _DRAWS]
+        ]
+        shares.append(-torch.expm1(torch.cat(parts)))
+        before = rank
+    return shares
 
 
 def _check(scores: Tensor, calibration: Tensor) -> int:

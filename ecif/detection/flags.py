@@ -51,7 +51,7 @@ def flag_against_clean(
     Raises:
         ValueError: no calibration pair, NaN, or a rate or confidence outside (0, 1).
     """
-    _check_rate(rate)
+    check_rate(rate)
     p = conformal_p_values(suspicion, calibration)
     q = discoveries(suspicion, calibration, confidence).q_value
     flagged, m = q <= rate, calibration.numel()
@@ -68,7 +68,7 @@ def flag_against_clean(
             f"nothing is flagged: {few} cannot show, with a confidence of {confidence:g}, that at most "
             f"{rate:.0%} of any set of the most suspicious pairs is right; {more}"
         )
-    return Flags("conformal", flagged, q, p, m, _noise_rate(suspicion, injected, flagged, rate), warning)
+    return Flags("conformal", flagged, q, p, m, noise_rate_of(suspicion, injected, flagged, rate), warning)
 
 
 def flag_by_estimate(suspicion: Tensor, rate: float, *, injected: Tensor | None = None) -> Flags:
@@ -77,7 +77,7 @@ def flag_by_estimate(suspicion: Tensor, rate: float, *, injected: Tensor | None 
     Raises:
         ValueError: a rate outside (0, 1).
     """
-    _check_rate(rate)
+    check_rate(rate)
     q = mirrored_rates(suspicion)
     flagged = q <= rate
     warning = None
@@ -86,16 +86,22 @@ def flag_by_estimate(suspicion: Tensor, rate: float, *, injected: Tensor | None 
             "nothing is flagged: the most suspicious pairs do not stand out from how right pairs scatter, so that no "
             f"set of them can be said to hold at most {rate:.0%} right ones"
         )
-    return Flags("estimate", flagged, q, noise_rate=_noise_rate(suspicion, injected, flagged, rate), warning=warning)
+    return Flags("estimate", flagged, q, noise_rate=noise_rate_of(suspicion, injected, flagged, rate), warning=warning)
 
 
-def _noise_rate(suspicion: Tensor, injected: Tensor | None, flagged: Tensor, rate: float) -> float | None:
-    """The estimate, and no less than what is flagged."""
+def noise_rate_of(suspicion: Tensor, injected: Tensor | None, flagged: Tensor, rate: float) -> float | None:
+    """The estimate, and no less than what is flagged; None where there is neither."""
     estimate = estimate_noise_rate(suspicion, injected) if injected is not None else None
-    least = float(flagged.double().mean()) * (1 - rate) if len(flagged) else 0.0
+    return no_less_than_flagged(estimate, float(flagged.double().mean()) if len(flagged) else 0.0, rate)
+
+
+def no_less_than_flagged(estimate: float | None, flagged: float, rate: float) -> float | None:
+    """An estimated share of wrong pairs where a share `flagged` is taken to be wrong, but for `rate` of it."""
+    least = flagged * (1 - rate)
     return max(estimate or 0.0, least) if estimate is not None or least > 0 else None
 
 
-def _check_rate(rate: float) -> None:
+def check_rate(rate: float) -> None:
+    """Raises ValueError: it is no share."""
     if not 0 < rate < 1:
         raise ValueError(f"the false discovery rate must lie in (0, 1), got {rate}")

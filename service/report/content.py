@@ -24,6 +24,13 @@ _ON_CARDS = {
     "removal": ("influence", "self_influence", "clip_score"),
     "traceback": ("relative_influence",),
 }
+_GROUPS = 15  # of a table
+_GROUPED_BY = {
+    "label": "label",
+    "length": "words of the caption",
+    "language": "language",
+    "script": "script of the caption",
+}
 _NOT_DRAWN = ("q_value",)  # of no shape that tells anything
 
 
@@ -49,6 +56,27 @@ class Phase:
     share: float
 
 
+@dataclass(frozen=True)
+class GroupRow:
+    """One group; `wrong_share` and `flagged_share` in percent of its pairs, the former None where it is not known."""
+
+    name: str
+    pairs: int
+    flagged: int
+    flagged_share: float
+    wrong: str
+    wrong_share: float | None
+
+
+@dataclass(frozen=True)
+class GroupTable:
+    """The groups of one attribute, the worst first, or in order where they have one."""
+
+    title: str
+    rows: list[GroupRow]
+    left_out: int
+
+
 @dataclass
 class Report:
     """Everything on the page."""
@@ -65,6 +93,7 @@ class Report:
     statement: str = ""
     noise: str = ""
     warnings: list[str] = field(default_factory=list)
+    groups: list[GroupTable] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
     time: str = ""
 
@@ -90,6 +119,7 @@ def gather(job_id: str, database: Database, blobs: Blobs) -> Report:
     flagging = report.summary.get("flagging") or {}
     report.statement, report.warnings = _statement(flagging), _warnings(job)
     report.noise = share(flagging["estimated_noise_rate"]) if flagging.get("estimated_noise_rate") else ""
+    report.groups = group_tables(report.summary)
     report.phases, report.time = _phases(report.summary)
     # The images are read and made small after the connection is given back.
     captions = {position: pair.caption for position, pair in better.items()}
@@ -187,8 +217,13 @@ def _statement(flagging: Json) -> str:
         return f"Of the flagged pairs, at most {rate} are expected to be right, judged by {clean:,} clean ones."
     return (
         f"Of the flagged pairs, at most {rate} are right ones, with a confidence of {share(confidence)}: judged "
-        f"by {clean:,} clean pairs that took part as calibration."
+        f"by {clean:,} clean pairs that took part as calibration{_within(flagging)}."
     )
+
+
+def _within(flagging: Json) -> str:
+    by = flagging.get("by")
+    return f", each group by {by} by its own, so that this holds in each of them" if by else ""
 
 
 def _warnings(job: Job) -> list[str]:
@@ -198,6 +233,35 @@ def _warnings(job: Job) -> list[str]:
     if held_out:
         messages.append(f"{held_out:,} pairs were held out for validation: they have no score, and are in no export")
     return messages
+
+
+def group_tables(summary: Json) -> list[GroupTable]:
+    """What a summary says of groups; a release before said nothing of them."""
+    tables = []
+    groups: Json = summary.get("groups") or {}
+    for name, title in _GROUPED_BY.items():
+        rows = groups.get(name) or []
+        if len(rows) < 2:
+            continue
+        if name != "length":  # which has an order of its own
+            rows = sorted(rows, key=lambda row: -(row["estimated_noise_rate"] or row["flagged_rate"]))
+        shown = [
+            GroupRow(
+                name="the rest" if row["group"] is None else row["group"],
+                pairs=row["pairs"],
+                flagged=row["flagged"],
+                flagged_share=round(100 * row["flagged_rate"], 1),
+                wrong=share(row["estimated_noise_rate"]) if row["estimated_noise_rate"] is not None else "–",
+                wrong_share=_percent(row["estimated_noise_rate"]),
+            )
+            for row in rows[:_GROUPS]
+        ]
+        tables.append(GroupTable(title, shown, len(rows) - len(shown)))
+    return tables
+
+
+def _percent(rate: float | None) -> float | None:
+    return None if rate is None else round(100 * rate, 1)
 
 
 def _phases(summary: Json) -> tuple[list[Phase], str]:

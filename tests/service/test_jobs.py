@@ -48,7 +48,7 @@ def test_the_answer_echoes_the_whole_specification(client: TestClient, ready: st
         "fit": {"epochs": 200, "learning_rate": "auto"},
         "influence": {"negative": "exact", "damping": "auto", "curvature": "gauss_newton"},
         "methods": ["ecif", "clip_score"],
-        "flag": {"false_discovery_rate": 0.05, "confidence": 0.9},
+        "flag": {"false_discovery_rate": 0.05, "confidence": 0.9, "by": None},
         "remove": None,
         "verify": False,
         "queries": None,

@@ -10,10 +10,11 @@ from hashlib import sha256
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from service.report import figures
+from service.report import content, figures
 from tests.service.explaining import explained_job
 from tests.service.exporting import ROWS, World
 from tests.service_fixtures import Answer, EmbeddingZip, ProblemOf, picture
@@ -116,6 +117,21 @@ def test_flags_are_told_with_what_they_are_worth_and_the_command_for_the_clean_p
     assert {"plan", "score", "rank"} <= set(seen.text.split())
 
 
+def grouped_zip(labels: tuple[str, ...], n: int) -> bytes:
+    """Embeddings of n pairs, as many of each label."""
+    generator = np.random.default_rng(0)
+    image = generator.normal(size=(n, 8)).astype(np.float32)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, matrix in (("image.npy", image), ("text.npy", image + generator.normal(size=(n, 8)))):
+            array = io.BytesIO()
+            np.save(array, matrix.astype(np.float32))
+            archive.writestr(name, array.getvalue())
+        rows = [{"key": str(place), "label": labels[place % len(labels)]} for place in range(n)]
+        archive.writestr("metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    return out.getvalue()
+
+
 def test_a_pair_says_why_which_caption_fits_better_and_with_which_it_was_exchanged(
     world: World, page: Callable[..., tuple[Page, Answer]], explained: str
 ) -> None:
@@ -142,6 +158,34 @@ def test_columns_in_words() -> None:
     names = ("lemon, as given", "lemon, turned 0.1", "clip_score", "a_new_one")
     why = [{"column": name, "contribution": None if name == "clip_score" else 1.0} for name in names]
     assert figures.in_words(why) == ["pairs like it say something else", "a new one"]
+
+
+def test_groups_are_told_the_worst_first_and_a_name_is_text(world: World) -> None:
+    """A label is as hostile as a caption."""
+    rows: list[dict[str, Any]] = [
+        {"group": "<b>calm</b>", "pairs": 300, "flagged": 1, "flagged_rate": 1 / 300, "estimated_noise_rate": 0.01},
+        {"group": "bad", "pairs": 200, "flagged": 70, "flagged_rate": 0.35, "estimated_noise_rate": 0.4},
+        {"group": None, "pairs": 5, "flagged": 0, "flagged_rate": 0.0, "estimated_noise_rate": None},
+    ]
+    lengths = [{**row, "group": name} for row, name in zip(rows[:2], ("1 word", "2 to 9 words"), strict=True)]
+    many = [{**rows[0], "group": f"g{n}"} for n in range(40)]
+    summary = {"groups": {"length": lengths, "label": rows, "language": None, "script": many}}
+    label, length, script = content.group_tables(summary)
+    assert [row.name for row in label.rows] == ["bad", "<b>calm</b>", "the rest"]
+    assert (label.rows[0].wrong, label.rows[0].wrong_share, label.rows[0].flagged_share) == ("40%", 40.0, 35.0)
+    assert (label.rows[2].wrong, label.rows[2].wrong_share) == ("–", None)
+    assert [row.name for row in length.rows] == ["1 word", "2 to 9 words"]
+    assert (len(script.rows), script.left_out) == (15, 25)
+    assert content.group_tables({}) == []
+
+
+def test_the_groups_of_a_job_stand_in_its_report(world: World) -> None:
+    dataset = world.upload(grouped_zip(("<i>cat", "dog"), 120))
+    page = Page(world.client.get(f"/jobs/{world.job(dataset=dataset)}/report").text)
+    assert "Where the wrong pairs are" in page.text
+    assert "label pairs flagged estimated to be wrong" in page.text
+    assert "<i>cat 60" in page.text
+    assert "i" not in page.tags
 
 
 def test_every_flagged_pair_is_marked_in_every_chart(world: World, embeddings: str) -> None:

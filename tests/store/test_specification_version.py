@@ -16,7 +16,8 @@ _FIELDS = {
     3: "68f1859f285e1aa9",
     4: "b87058558f869b1a",
     5: "f568f4f913feb769",
-    6: "5351c7d17d21acb6",
+    6: "71ea7319877e2a9e",
+    7: "8623cb61f66cfa88",
 }
 
 
@@ -58,8 +59,15 @@ def test_a_loss_that_is_the_models_own_is_nothing_that_an_older_worker_would_hav
     assert (kept["objective"].keys() & {"loss", "logit_bias"}, version_of(kept)) == (set(), 1)
     sigmoid = {"loss": "sigmoid", "temperature": 0.0085, "logit_bias": -12.9}
     kept = JobSpec.model_validate({**spec, "objective": sigmoid}).model_dump(mode="json")
-    assert (sigmoid.items() <= kept["objective"].items(), version_of(kept)) == (True, 6)
+    assert (sigmoid.items() <= kept["objective"].items(), version_of(kept)) == (True, 7)
     assert JobSpec.model_validate(kept).objective.logit_bias == -12.9
+
+
+def test_a_job_whose_clean_pairs_calibrate_within_groups_is_for_workers_that_know_of_it() -> None:
+    spec = {"task": "misalignment", "dataset": "ds_1", "validation": {"dataset": "ds_2"}}
+    assert version_of(JobSpec.model_validate(spec).model_dump(mode="json")) == 1
+    grouped = JobSpec.model_validate({**spec, "flag": {"by": "label"}}).model_dump(mode="json")
+    assert (grouped["flag"], version_of(grouped)) == ({"false_discovery_rate": 0.05, "by": "label"}, 6)
 
 
 def test_the_version_belongs_to_the_fields() -> None:

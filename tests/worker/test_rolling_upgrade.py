@@ -12,7 +12,7 @@ from store.blobs import Blobs
 from store.database import Database
 from store.phases import PHASE_VERSIONS
 from store.settings import Settings
-from store.specification import SPECIFICATION_VERSION
+from store.specification import version_of
 from tests.service_fixtures import EmbeddingZip, Upload, Work
 from worker.attempts.attempt import Workplace, work_once
 
@@ -43,9 +43,10 @@ def test_a_worker_that_lacks_fields_of_a_specification_leaves_the_job_alone(
 ) -> None:
     spec = client.get(f"/jobs/{job}").json()["spec"]
     assert {"deadline", "ttl"}.isdisjoint(spec)  # unused, they are nothing that a worker would have to know
-    later = client.post("/jobs", json={**spec, "methods": ["margin"]}).json()["id"]
+    spec["methods"] = ["margin"]
+    later = client.post("/jobs", json=spec).json()["id"]
     with monkeypatch.context() as patched:
-        patched.setattr(shards, "SPECIFICATION_VERSION", SPECIFICATION_VERSION - 1)
+        patched.setattr(shards, "SPECIFICATION_VERSION", version_of(spec | {"flag": {}}) - 1)
         work()
         assert client.get(f"/jobs/{job}").json()["status"] == "succeeded"
         waiting = client.get(f"/jobs/{later}").json()

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from ecif import Learned, learn_suspicion
+from ecif.detection.grouping import Grouping
 from ecif.detection.learned import LOOKS
 from ecif.detection.likeness import told_apart
 from store import pairs
 from store.shards import Planned
+from worker.analysis import groups
 from worker.analysis.problem import Problem, open_problem
-from worker.analysis.roster import DATASET, Roster
+from worker.analysis.roster import DATASET
 from worker.analysis.tensors import get_tensors, put_tensors
 from worker.attempts.task import Done, Task
 from worker.outputs import DetectOutput, Json, ScoreOutput
@@ -50,8 +52,7 @@ def run(task: Task) -> Done[DetectOutput]:
             seed=problem.view.spec.objective.seed,
             on_point=look,
         )
-        roster = problem.roster
-        unlike = _unlike(images, texts, roster, problem.view.spec.objective.seed) if problem.view.clean_set else None
+        unlike = _unlike(task, problem, images, texts) if problem.view.clean_set else None
         output = DetectOutput(
             detected=put_tensors(task.blobs, task.blob_name("detected.safetensors"), _tensors(learned)),
             columns=learned.columns,
@@ -93,10 +94,22 @@ def _captions(task: Task, problem: Problem) -> list[str] | None:
     return [caption or "" for caption in of_source] if any(of_source) else None
 
 
-def _unlike(images: Tensor, texts: Tensor, roster: Roster, seed: int) -> float | None:
+def _unlike(task: Task, problem: Problem, images: Tensor, texts: Tensor) -> float | None:
+    view, roster = problem.view, problem.roster
+    if view.spec.flag.by is not None:
+        # Clean pairs calibrate within their group: that there are more of one group than of another does no harm.
+        grouping = groups.groupings(task, view, roster, (view.spec.flag.by,))[view.spec.flag.by]
+        images, texts = (_within(grouping, side) for side in (images, texts))
     clean = torch.arange(roster.n_pairs) >= roster.scored
-    auroc, error = told_apart(images, texts, clean, seed)
+    auroc, error = told_apart(images, texts, clean, view.spec.objective.seed)
     return auroc if auroc > max(_UNLIKE, 0.5 + _SURELY * error) else None
+
+
+def _within(grouping: Grouping, rows: Tensor) -> Tensor:
+    """(N, E) less the mean of the group."""
+    sums = rows.new_zeros(len(grouping.names), rows.shape[1]).index_add_(0, grouping.of, rows)
+    counts = torch.bincount(grouping.of, minlength=len(grouping.names)).clamp(min=1)
+    return rows - (sums / counts[:, None])[grouping.of]
 
 
 def _tensors(learned: Learned) -> dict[str, Tensor]:

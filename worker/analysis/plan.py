@@ -7,6 +7,7 @@ from ecif.batches import validation_order
 from store import datasets, jobs
 from store.errors import InvalidError
 from store.specification import JobSpec, fill_for_kind
+from worker.analysis import groups
 from worker.analysis.checkpoints import check_alike
 from worker.analysis.job_view import JobView
 from worker.analysis.memory import check_memory
@@ -24,6 +25,7 @@ def run(task: Task) -> Done[PlanOutput]:
     """
     view = JobView.of(task)
     spec = _settled(task, view)
+    groups.check(task, view, spec.flag.by)
     roster = draw(view, spec)
     check_alike(task, spec)
     check_memory(task, view, spec)

@@ -1,6 +1,6 @@
 """Rank: gather every shard's scores, decide the order and what to flag, and describe what was found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -8,13 +8,16 @@ from sqlalchemy.orm import Session
 from torch import Tensor
 
 from ecif.detection.flags import Flags, flag_against_clean, flag_by_estimate
+from ecif.detection.flags_by_group import GroupFlags, flag_by_group
+from ecif.detection.grouping import Grouping
 from ecif.detection.suspicion import Ranking, rank_by_influence, rank_by_suspicion, rank_for_removal
 from ecif.self_influence import averaged_self_influence
 from store import jobs, pairs, results
 from store.blobs import Blobs
 from store.job_phases import BASELINES, OF_ALL_PAIRS
 from store.shards import Planned
-from worker.analysis import summary
+from store.specification import Grouping as Grouped
+from worker.analysis import groups, summary
 from worker.analysis.job_view import JobView
 from worker.analysis.models import starts_from_nothing
 from worker.analysis.roster import Roster
@@ -48,7 +51,8 @@ def run(task: Task) -> Done[RankOutput]:
     if view.spec.task == "traceback":
         return _traced(task, view, roster)
     scores = gather(task.blobs, view, roster)
-    decision = decide(task.blobs, view, roster, scores)
+    grouped = groups.groupings(task, view, roster) if view.spec.task == "misalignment" else {}
+    decision = decide(task.blobs, view, roster, scores, grouped)
     position = _positions(task, view)[roster.row[: roster.scored]]
     columns = {name: values[: roster.scored] for name, values in decision.columns.items()}
     sequence = decision.ranking.order(roster.scored)
@@ -70,6 +74,7 @@ def run(task: Task) -> Done[RankOutput]:
             "ranked_by": decision.ranked_by,
             "flagging": decision.flagging,
             **_learned(decision),
+            **({"groups": decision.groups} if decision.groups is not None else {}),
             "scores": {name: describe(values) for name, values in columns.items() if name != "flagged"},
             **summary.methods(view),
             "removal": summary.removal(view),
@@ -156,7 +161,8 @@ _RANKED_BY = {
 
 @dataclass(frozen=True)
 class Decision:
-    """Which pair comes first and which are flagged; `columns` (N,) each are those that results carry."""
+    """Which pair comes first and which are flagged; `columns` (N,) each are those that results carry. groups: in the
+    summary."""
 
     columns: dict[str, Tensor]
     ranking: Ranking
@@ -165,14 +171,17 @@ class Decision:
     warnings: list[str] = field(default_factory=list)
     why: dict[str, Tensor] = field(default_factory=dict)
     detected: DetectOutput | None = None
+    groups: Json | None = None
 
 
-def decide(blobs: Blobs, view: JobView, roster: Roster, scores: dict[str, Tensor]) -> Decision:
+def decide(
+    blobs: Blobs, view: JobView, roster: Roster, scores: dict[str, Tensor], grouped: Mapping[Grouped, Grouping]
+) -> Decision:
     """Order the pairs by what the task asks for, and flag those of `misalignment`."""
     requested = {name for method in view.spec.methods for name in _COLUMNS_OF[method]}
     columns = {name: values for name, values in scores.items() if name in requested}
     if view.spec.task == "misalignment":
-        return _by_suspicion(blobs, view, roster, columns)
+        return _by_suspicion(blobs, view, roster, columns, grouped)
     if view.spec.task == "valuation":
         ranking = rank_by_influence(scores["influence"])
     else:
@@ -182,14 +191,20 @@ def decide(blobs: Blobs, view: JobView, roster: Roster, scores: dict[str, Tensor
     return Decision(columns, ranking, _RANKED_BY[ranking.by])
 
 
-def _by_suspicion(blobs: Blobs, view: JobView, roster: Roster, columns: dict[str, Tensor]) -> Decision:
+def _by_suspicion(
+    blobs: Blobs,
+    view: JobView,
+    roster: Roster,
+    columns: dict[str, Tensor],
+    grouped: Mapping[Grouped, Grouping],
+) -> Decision:
     detected = view.output(DetectOutput)
     assert detected is not None  # noqa: S101  every job of this task has learned it
     learned, n = get_tensors(blobs, detected.detected), roster.scored
     columns["suspicion"] = learned["suspicion"]
     # A model that was trained on these very pairs knows the wrong ones among them, and those that are injected not.
     injected = None if starts_from_nothing(view.spec) else learned["injected"]
-    flags, says = _flag(view, detected, learned["suspicion"][:n], learned["suspicion"][n:], injected)
+    flags, within, says = _flag(view, detected, learned["suspicion"], n, injected, grouped)
     columns |= {"flagged": flags.flagged, "q_value": flags.q_value}
     if flags.p_value is not None:
         columns["p_value"] = flags.p_value
@@ -197,13 +212,18 @@ def _by_suspicion(blobs: Blobs, view: JobView, roster: Roster, columns: dict[str
         "method": flags.method,
         "false_discovery_rate": view.spec.flag.false_discovery_rate,
         "confidence": view.spec.flag.confidence if flags.method == "conformal" else None,
+        "by": within[0] if within is not None else None,
         "calibration_pairs": flags.calibration_pairs,
         "estimated_noise_rate": flags.noise_rate,
     }
     if detected.reason is not None:
         says = [f"suspicion was not learned: {detected.reason}; its columns weigh the same", *says]
     why = _why(roster, learned)
-    return Decision(columns, rank_by_suspicion(learned["suspicion"]), _ranked_by(detected), report, says, why, detected)
+    rates = groups.rates(
+        grouped, flags, learned["suspicion"][:n], injected, view.spec.flag.false_discovery_rate, within
+    )
+    ranking = rank_by_suspicion(learned["suspicion"])
+    return Decision(columns, ranking, _ranked_by(detected), report, says, why, detected, rates)
 
 
 def _ranked_by(detected: DetectOutput) -> str:
@@ -215,15 +235,34 @@ def _ranked_by(detected: DetectOutput) -> str:
 
 
 def _flag(
-    view: JobView, detected: DetectOutput, scored: Tensor, calibration: Tensor, injected: Tensor | None
-) -> tuple[Flags, list[str]]:
-    """Which pairs to drop, and what to be told of it."""
-    flag = view.spec.flag
-    if view.clean_set and len(calibration) and detected.unlike is None:
+    view: JobView,
+    detected: DetectOutput,
+    suspicion: Tensor,
+    n: int,
+    injected: Tensor | None,
+    grouped: Mapping[Grouped, Grouping],
+) -> tuple[Flags, tuple[Grouped, GroupFlags] | None, list[str]]:
+    """Which pairs to drop; within which groups, where it was by group; and what to be told of it."""
+    flag, scored, calibration = view.spec.flag, suspicion[:n], suspicion[n:]
+    calibrates = view.clean_set and len(calibration) > 0 and detected.unlike is None
+    if calibrates and flag.by is not None:
+        grouping = grouped[flag.by]
+        within = flag_by_group(
+            scored,
+            calibration,
+            grouping.of[:n],
+            grouping.of[n:],
+            len(grouping.names),
+            flag.false_discovery_rate,
+            confidence=flag.confidence,
+            injected=injected,
+        )
+        return within.flags, (flag.by, within), groups.warnings(flag.by, grouping, within, n)
+    if calibrates:
         flags = flag_against_clean(
             scored, calibration, flag.false_discovery_rate, confidence=flag.confidence, injected=injected
         )
-        return flags, [flags.warning] if flags.warning else []
+        return flags, None, [flags.warning] if flags.warning else []
     flags = flag_by_estimate(scored, flag.false_discovery_rate, injected=injected)
     if detected.unlike is not None:
         reason = (
@@ -235,7 +274,7 @@ def _flag(
             f"no clean validation set, so flags are an estimate and promise nothing: {flags.count} of {len(scored)} "
             "pairs; name a validation dataset that you trust to have the false discovery rate held"
         )
-    return flags, [reason, *([flags.warning] if flags.warning else [])]
+    return flags, None, [reason, *([flags.warning] if flags.warning else [])]
 
 
 def _why(roster: Roster, learned: dict[str, Tensor]) -> dict[str, Tensor]:
