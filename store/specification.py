@@ -43,7 +43,8 @@ def version_of(spec: dict[str, Any]) -> int:
     """The version that a worker must know to do a job: that of the newest field that the specification uses."""
     fields = [since for field, since in _SINCE.items() if spec.get(field) is not None]
     fields += [since for field, since in _FLAG_SINCE.items() if field in (spec.get("flag") or {})]
-    fields += [since for field, since in _OBJECTIVE_SINCE.items() if field in (spec.get("objective") or {})]
+    objective = spec.get("objective") or {}
+    fields += [since for field, since in _OBJECTIVE_SINCE.items() if objective.get(field) is not None]
     fields += [_CHECKPOINTS_SINCE] if (spec.get("model") or {}).get("checkpoints") else []
     return max([1, *fields, *(_METHODS_SINCE.get(method, 1) for method in spec.get("methods", ()))])
 
@@ -348,36 +349,11 @@ class JobSpec(JobSettings):
 DEFAULT_EMBEDDING_TEMPERATURE = 0.01
 
 
-def bias_missing() -> InvalidError:
-    """Of a job with the sigmoid loss on a model that was trained with another, or on embeddings."""
-    return InvalidError(
-        "missing_field",
-        "objective.loss sigmoid needs the bias of the logits where the model brings none: name that of the model that "
-        "was trained with this loss, with its objective.temperature",
-        "objective.logit_bias",
-    )
-
-
-def with_loss(spec: JobSpec, loss: str | None) -> JobSpec:
-    """The specification of a job whose model is known to be trained with this loss; unchanged where the job names one.
-
-    What is taken to be softmax is not filled in: a checkpoint may yet bring a bias.
-
-    Raises:
-        InvalidError: the sigmoid loss of a model that is known to have no bias; `param` names the field.
-    """
-    if spec.objective.loss == "sigmoid" and spec.objective.logit_bias is None and loss == "softmax":
-        raise bias_missing()
-    if spec.objective.loss is not None or loss != "sigmoid":
-        return spec
-    return spec.model_copy(update={"objective": spec.objective.model_copy(update={"loss": loss})})
-
-
 def fill_for_kind(spec: JobSpec, dataset: Dataset, validation: Dataset | None) -> JobSpec:
     """The specification with these defaults filled in; unchanged while a dataset is not yet ingested.
 
     Raises:
-        InvalidError: the model, the validation dataset or the loss does not fit; `param` names the field.
+        InvalidError: the model or the validation dataset does not fit; `param` names the field.
     """
     kind = dataset.kind
     if validation is not None and kind is not None and validation.kind is not None:
@@ -402,8 +378,6 @@ def fill_for_kind(spec: JobSpec, dataset: Dataset, validation: Dataset | None) -
         if spec.objective.scope == "lora":
             reason = "scope lora adapts the layers of a model, and a dataset of embeddings has none: use heads"
             raise InvalidError("model_not_used", reason, "objective.scope")
-        if spec.objective.loss == "sigmoid" and spec.objective.logit_bias is None:
-            raise bias_missing()
         if spec.objective.temperature is None:
             objective = spec.objective.model_copy(update={"temperature": DEFAULT_EMBEDDING_TEMPERATURE})
             return spec.model_copy(update={"objective": objective})

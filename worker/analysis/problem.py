@@ -20,8 +20,9 @@ from ecif.parameters import Params
 from encoders import Embedder
 from store.job_phases import PAIRS_A_SHARD as _PAIRS_A_SHARD
 from store.job_phases import batches_a_shard
+from store.losses import bias_missing
 from store.shards import Planned
-from store.specification import JobSpec, bias_missing
+from store.specification import JobSpec
 from worker.analysis.job_view import DatasetView, JobView
 from worker.analysis.models import device_of, job_embedder, job_model, starts_from_nothing
 from worker.analysis.records import PartBlob, RecordTable
