@@ -132,6 +132,9 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     snapshot.mkdir(parents=True)
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(commit)
+    absent = folder / ".no_exist" / commit
+    absent.mkdir(parents=True)
+    (absent / "config.json").touch()  # the hub was asked for it once, and had none
     known = {"<pad>": 0, "<unk>": 1, "a": 2, "red": 3, "square": 4}
     tokenizer = Tokenizer(WordLevel(known, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
