@@ -72,3 +72,11 @@ class AtOnce:
 
 DIRECTIONS = AtOnce("directions", 32)
 """That share one evaluation of a model: memory grows with them, the shared evaluation gets cheaper."""
+
+_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 24}
+"""Of a matrix that is worked on at a time: what a processor keeps near, what fills a GPU."""
+
+
+def rows_at_once(device: torch.device, columns: int) -> int:
+    """How many rows of a matrix with so many columns are made, used and dropped at a time."""
+    return max(1, _ELEMENTS.get(device.type, _ELEMENTS["cuda"]) // max(1, columns))

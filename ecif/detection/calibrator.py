@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from ecif.detection.suspicion import fractional_ranks
 
-SHRINKAGE: Final = 1e-2
+SHRINKAGE: Final = 3e-3
 """Of the squared weights, beside the mean logistic loss."""
 
 _STEPS: Final = 200
@@ -67,6 +67,24 @@ def normal_scores(column: Tensor) -> Tensor:
     """(n,) float64: the ranks of (n,) as quantiles of a normal distribution. Equal values share their mean rank."""
     scores: Tensor = torch.special.ndtri(fractional_ranks(column))
     return scores
+
+
+def normal_scores_among(column: Tensor, reference: Tensor) -> Tensor:
+    """(n,) float64: what the normal scores of `reference` (m,) say of other values (n,), linear between and beyond
+    them, so that order is kept."""
+    known, scores = reference.double().sort().values, normal_scores(reference).sort().values
+    known, place = torch.unique_consecutive(known, return_inverse=True)
+    at = torch.zeros_like(known).scatter_reduce(0, place, scores, "mean", include_self=False)
+    if len(known) < 2:
+        return torch.zeros_like(column, dtype=torch.float64)
+    values = column.double()
+    right = torch.searchsorted(known, values).clamp(1, len(known) - 1)
+    slope = (at[right] - at[right - 1]) / (known[right] - known[right - 1])
+    # Beyond what is known at the rate of the whole: the gap between the last two may be any.
+    beyond = (at[-1] - at[0]) / (known[-1] - known[0])
+    inside = at[right - 1] + slope * (values - known[right - 1])
+    lifted = torch.where(values > known[-1], at[-1] + beyond * (values - known[-1]), inside)
+    return torch.where(values < known[0], at[0] + beyond * (values - known[0]), lifted)
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float:

@@ -15,7 +15,7 @@ from elsewhere, or two that were never aligned, little (`docs/decisions/0027-sus
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -31,27 +31,66 @@ SCALE: Final = 30.0
 
 
 @dataclass(frozen=True)
-class Canonical:
-    """images, texts: unit rows (n, E) of the variables at that ridge."""
+class Turned:
+    """The maps at a ridge: centres (E,) and maps (E, E) of images and texts."""
 
     ridge: float
-    images: Tensor
-    texts: Tensor
+    image_centre: Tensor
+    text_centre: Tensor
+    image_map: Tensor
+    text_map: Tensor
+
+    def images(self, rows: Tensor) -> Tensor:
+        """Unit rows (k, E) of the canonical variables of images (k, E)."""
+        return normalise((rows - self.image_centre) @ self.image_map)
+
+    def texts(self, rows: Tensor) -> Tensor:
+        """The same of texts."""
+        return normalise((rows - self.text_centre) @ self.text_map)
 
 
-@torch.no_grad()
-def canonical(images: Tensor, texts: Tensor, ridges: Iterable[float] = RIDGES) -> Iterator[Canonical]:
-    """Of n pairs, unit rows (n, E) of both, one ridge after the other."""
-    n = images.shape[0]
-    x, y = images - images.mean(0), texts - texts.mean(0)
-    # Sums of float32 products over all pairs, in float64 from there on: the small eigenvalues are what whitening meets.
-    xx, yy, xy = ((left.mT @ right).double() / n for left, right in ((x, x), (y, y), (x, y)))
-    spectra = [torch.linalg.eigh(covariance) for covariance in (xx, yy)]
-    for ridge in ridges:
-        white = [_inverse_root(values, vectors, ridge) for values, vectors in spectra]
-        U, sigma, V = torch.linalg.svd(white[0] @ xy @ white[1])
-        turned = ((white[0] @ U * sigma).to(x), (white[1] @ V.mT * sigma).to(y))
-        yield Canonical(ridge, normalise(x @ turned[0]), normalise(y @ turned[1]))
+@dataclass(frozen=True)
+class Covariances:
+    """What the maps are made of: n, the centres (E,), and in float64 the spectra of C_XX and C_YY, and C_XY (E, E)."""
+
+    n: int
+    image_centre: Tensor
+    text_centre: Tensor
+    image_spectrum: tuple[Tensor, Tensor]
+    text_spectrum: tuple[Tensor, Tensor]
+    cross: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, images: Tensor, texts: Tensor) -> Covariances:
+        """Of n pairs, rows (n, E) each."""
+        n = images.shape[0]
+        x, y = images.mean(0), texts.mean(0)
+        xx, yy, xy = (torch.zeros(2 * (images.shape[1],), dtype=torch.float64, device=images.device) for _ in range(3))
+        # Products of float32 blocks, added in float64: the small eigenvalues are what whitening meets.
+        for some in torch.split(torch.arange(n, device=images.device), _ROWS):
+            a, b = images[some] - x, texts[some] - y
+            for total, left, right in ((xx, a, a), (yy, b, b), (xy, a, b)):
+                total += left.mT @ right
+        return cls(n, x, y, torch.linalg.eigh(xx / n), torch.linalg.eigh(yy / n), xy / n)
+
+    def with_exchanged(self, images: Tensor, before: Tensor, after: Tensor) -> Covariances:
+        """Where pairs with these images (k, E) exchanged their texts `before` for `after` (k, E) among themselves: then
+        C_XY alone changes."""
+        change = (images - self.image_centre).mT @ (after - before)
+        return replace(self, cross=self.cross + change.double() / self.n)
+
+    @torch.no_grad()
+    def turned(self, ridges: Iterable[float] = RIDGES) -> Iterator[Turned]:
+        """The maps at one ridge after the other."""
+        for ridge in ridges:
+            white = [_inverse_root(*spectrum, ridge) for spectrum in (self.image_spectrum, self.text_spectrum)]
+            U, sigma, V = torch.linalg.svd(white[0] @ self.cross @ white[1])
+            maps = ((white[0] @ U * sigma), (white[1] @ V.mT * sigma))
+            yield Turned(ridge, self.image_centre, self.text_centre, *(part.to(self.image_centre) for part in maps))
+
+
+_ROWS: Final = 1 << 14
 
 
 def _inverse_root(values: Tensor, vectors: Tensor, ridge: float) -> Tensor:

@@ -20,14 +20,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from ecif.at_once import rows_at_once
 from ecif.batches import generator
 from ecif.detection.groups import Groups
 from ecif.roles import softplus
 
 MOST: Final = 8192
 """Distinct captions, and distinct images, that a pair is held against."""
-
-_ELEMENTS: Final = 1 << 24  # of similarities at a time
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,40 @@ class Contrast:
     better: Tensor
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Others:
+    """Which of n pairs' distinct captions and images all are held against: places (m,) int64 of pairs that have them.
+
+    captions, pictures: which captions and which images of the n pairs are equal.
+    """
+
+    captions: Groups
+    pictures: Groups
+    with_caption: Tensor
+    with_picture: Tensor
+
+    @classmethod
+    def drawn(cls, captions: Groups, pictures: Groups, most: int, seed: int) -> Others:
+        """All of them, or `most` of each drawn from the seed."""
+        return cls(captions, pictures, *(groups.first[_some(groups, most, seed)] for groups in (captions, pictures)))
+
+    @torch.no_grad()
+    def contrast(
+        self, places: Tensor, images: Tensor, texts: Tensor, captions: Tensor, pictures: Tensor, *, scale: float
+    ) -> Contrast:
+        """Of the pairs at `places` (k,), unit rows images and texts (k, E).
+
+        Args:
+            captions: (m, E), those of `with_caption`.
+            pictures: (m, E), those of `with_picture`.
+        """
+        own = torch.linalg.vecdot(images, texts)
+        across = _side(places, images, own, captions, self.captions, self.with_caption, self.pictures, scale)
+        back = _side(places, texts, own, pictures, self.pictures, self.with_picture, self.captions, scale)
+        margin = (across.nearest - own) + (back.nearest - own)
+        return Contrast(across.loss + back.loss, margin, torch.where(across.nearest > own, across.place, -1))
+
+
 def contrast(
     images: Tensor,
     texts: Tensor,
@@ -58,12 +90,15 @@ def contrast(
     """
     if images.shape != texts.shape or captions.of.shape != images.shape[:1] or pictures.of.shape != images.shape[:1]:
         raise ValueError("images and texts must be (n, E) alike, captions and pictures of n items")
-    own = torch.linalg.vecdot(images, texts)
-    across = _side(images, texts, own, captions, pictures, scale, most, seed)
-    back = _side(texts, images, own, pictures, captions, scale, most, seed)
-    best, better = across.nearest, across.place
-    margin = (best - own) + (back.nearest - own)
-    return Contrast(across.loss + back.loss, margin, torch.where(best > own, better, -1))
+    others, places = Others.drawn(captions, pictures, most, seed), torch.arange(len(images), device=images.device)
+    return others.contrast(places, images, texts, texts[others.with_caption], images[others.with_picture], scale=scale)
+
+
+def _some(groups: Groups, most: int, seed: int) -> Tensor:
+    total, device = len(groups), groups.first.device
+    if total <= most:
+        return torch.arange(total, device=device)
+    return torch.randperm(total, generator=generator(seed, -50))[:most].sort().values.to(device)
 
 
 @dataclass(frozen=True)
@@ -74,31 +109,32 @@ class _Side:
 
 
 def _side(
-    here: Tensor, there: Tensor, own: Tensor, targets: Groups, mine: Groups, scale: float, most: int, seed: int
+    places: Tensor,
+    here: Tensor,
+    own: Tensor,
+    candidates: Tensor,
+    targets: Groups,
+    of: Tensor,
+    mine: Groups,
+    scale: float,
 ) -> _Side:
-    """Rows of `here` against the distinct rows of `there`, which `targets` groups; `mine` groups those of `here`."""
-    n, total = here.shape[0], len(targets)
-    chosen = torch.arange(total, device=here.device)
-    if total > most:
-        chosen = torch.randperm(total, generator=generator(seed, -50))[:most].sort().values.to(here.device)
-    position = torch.full((total,), -1, dtype=torch.int64, device=here.device)
-    position[chosen] = torch.arange(len(chosen), device=here.device)
-    candidates = there[targets.first[chosen]]
-    losses, nearest, places = [], [], []
-    for rows in torch.split(torch.arange(n, device=here.device), max(1, _ELEMENTS // max(1, len(chosen)))):
-        cosine = here[rows] @ candidates.mT
-        if len(mine) == n:
-            which, mates = torch.arange(len(rows), device=here.device), rows
-        else:
-            which, mates = mine.mates(rows)
-        column = position[targets.of[mates]]
-        known = column >= 0
-        cosine[which[known], column[known]] = -torch.inf
-        others = (scale * cosine).logsumexp(1)
-        if total > most:
-            others = others + math.log(total / most)
-        losses.append(softplus(others - scale * own[rows]))
+    """Rows of `here`, the pairs at `places`, against `candidates`, which are those of the pairs `of`; `targets` groups
+    what candidates are, `mine` what the rows are."""
+    column = torch.full((len(targets),), -1, dtype=torch.int64, device=here.device)
+    column[targets.of[of]] = torch.arange(len(of), device=here.device)
+    stands_for = math.log(len(targets) / len(of))
+    losses, nearest, whose = [], [], []
+    for some in torch.split(torch.arange(len(places), device=here.device), rows_at_once(here.device, len(of))):
+        cosine = here[some] @ candidates.mT
+        which, mates = mine.mates(places[some])
+        position = column[targets.of[mates]]
+        known = position >= 0
+        cosine[which[known], position[known]] = -torch.inf
         top, index = cosine.max(1)
-        nearest.append(torch.where(top.isfinite(), top, own[rows]))  # with nothing to compare with there is no margin
-        places.append(targets.first[chosen[index]])
-    return _Side(torch.cat(losses), torch.cat(nearest), torch.cat(places))
+        alone = top.isinf()  # with nothing to compare with there is no margin and no loss
+        top = torch.where(alone, own[some], top)
+        total = cosine.sub_(top[:, None]).mul_(scale).exp_().sum(1)
+        losses.append(softplus(scale * (top - own[some]) + total.log() + stands_for))
+        nearest.append(top)
+        whose.append(of[index])
+    return _Side(torch.cat(losses), torch.cat(nearest), torch.cat(whose))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,13 +39,20 @@ class Groups:
 
     def mates(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """All items of the groups of `items` (k,), themselves included: (index into `items`, item), one row each."""
-        order = torch.argsort(self.of, stable=True)
-        counts = torch.bincount(self.of, minlength=len(self))
-        starts = counts.cumsum(0) - counts
+        here = torch.arange(len(items), device=items.device)
+        if len(self) == len(self.of):  # every item is its own group
+            return here, items
+        order, starts, counts = self._by_group
         mine = counts[self.of[items]]
-        which = torch.repeat_interleave(torch.arange(len(items), device=items.device), mine)
+        which = torch.repeat_interleave(here, mine)
         within = torch.arange(len(which), device=items.device) - (mine.cumsum(0) - mine)[which]
         return which, order[starts[self.of[items]][which] + within]
+
+    @cached_property
+    def _by_group(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The items in the order of their groups, where each group starts among them, and how many it has."""
+        counts = torch.bincount(self.of, minlength=len(self))
+        return torch.argsort(self.of, stable=True), counts.cumsum(0) - counts, counts
 
     def members(self) -> list[list[int]]:
         """The items of each group, in order."""

@@ -3,41 +3,60 @@
 In each of a few draws some pairs exchange captions (`injection`). The modalities of all pairs as they then are get
 turned towards each other, ever more freely (`canonical`), columns are computed of all of them alike, and a calibrator
 learns how the columns of the injected pairs differ (`calibrator`). The others are then scored by it; no pair is
-injected twice, so that all are scored in a draw at least, and those that were in several get the mean. Everything is
-symmetric in the pairs: clean ones that calibrate stay exchangeable with those that are scored.
+injected twice, so that all are scored in a draw at least, and those that were in several get the mean. Of many pairs
+this is learned on a sample, and all of them are scored by what was learned. Everything is symmetric in the pairs: clean
+ones that calibrate stay exchangeable with those that are scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from ecif.detection.calibrator import Calibrator, normal_scores
-from ecif.detection.canonical import RIDGES, SCALE, canonical
-from ecif.detection.contrast import contrast
+from ecif.batches import generator
+from ecif.detection.calibrator import Calibrator, normal_scores, normal_scores_among
+from ecif.detection.canonical import RIDGES, SCALE, Covariances, Turned
+from ecif.detection.contrast import Others
 from ecif.detection.groups import Groups
 from ecif.detection.injection import Exchange, exchange
 from ecif.detection.suspicion import fractional_ranks
-from ecif.methods import lemon
+from ecif.methods import Neighbours
 from ecif.similarity import normalise
 
 DRAWS: Final = 2
+MORE_DRAWS: Final = 6
+FEW: Final = 4096
+"""Of so many pairs or fewer there are more draws: the weights are as sure as the injected pairs are many."""
+
 SHARE: Final = 0.1
 """Of the pairs that are injected in a draw."""
 
+SAMPLE: Final = 8192
+"""Pairs that are learned from; all are, where they are no more."""
+
 COMPARED: Final = 2048
-"""Others that a pair is held against, of each modality: a sample above."""
+COMPARED_OF_MANY: Final = 1024
+"""Others that a pair is held against, of each modality: a sample above. Fewer where there are more pairs than `SAMPLE`,
+as they are most of the cost: of 1,200 pairs 512 others instead of all cost 0.001 of AUROC."""
 
 LEAST: Final = 50
 """Pairs below which nothing is learned."""
 
+GAIN: Final = 0.005
+"""AUROC on injected pairs that turning the modalities has to bring, or the model is judged by as it was given: what is
+learned of the pairs is learned of those that are wrong in one and the same way, too."""
+
 AS_GIVEN: Final = "as given"
 
-LOOKS: Final = DRAWS * (1 + len(RIDGES))
+
+def looks(n: int) -> int:
+    """How often n pairs are looked at, at most."""
+    draws = MORE_DRAWS if n <= FEW else DRAWS
+    return (draws + (n > SAMPLE)) * (1 + len(RIDGES))
 
 
 @dataclass(frozen=True)
@@ -87,36 +106,61 @@ def learn_suspicion(
         captions: n texts; None where only `caption_group` (n,) int64, and `image_group` of images, say which are equal:
             then none is injected that differs by one word.
         scale: s = 1/τ of the model.
-        on_point: called after every look at the pairs, of which there are at most `LOOKS`.
+        on_point: called after every look at the pairs, of which there are `looks` at most.
 
     Raises:
         ValueError: shapes that do not agree.
     """
     n = len(images)
-    x, y = normalise(images), normalise(texts)
-    pairs = _Pairs(x, y, Groups.by(caption_group), Groups.by(image_group), scale, seed, on_point)
+    pairs = _Pairs(
+        normalise(images),
+        normalise(texts),
+        Groups.by(caption_group),
+        Groups.by(image_group),
+        scale,
+        seed,
+        COMPARED if n <= SAMPLE else COMPARED_OF_MANY,
+        on_point,
+    )
     reason = pairs.reason_not_to_learn()
     if reason is not None:
         return _unlearned(pairs, reason)
-    taken = torch.zeros(n, dtype=torch.bool)
-    draws: list[_Draw] = []
-    beside, groups = y.cpu(), pairs.captions.to("cpu")
-    for number in range(DRAWS):
-        injected = exchange(beside, captions, groups, SHARE, seed, number, taken)
+    sample = torch.arange(n)
+    if n > SAMPLE:
+        sample = torch.randperm(n, generator=generator(seed, -70))[:SAMPLE].sort().values
+    draws = _draws(pairs, captions, sample)
+    if not draws:
+        return _unlearned(pairs, "no two pairs with different captions could exchange them")
+    return _together(draws, pairs) if len(sample) == n else _of_all(draws, pairs)
+
+
+def _draws(pairs: _Pairs, captions: Sequence[str] | None, sample: Tensor) -> list[_Draw]:
+    """What was learned in each draw from the pairs at `sample` (m,); none where no two could exchange captions."""
+    covariances = Covariances.of(pairs.images, pairs.texts)
+    device, m = pairs.texts.device, len(sample)
+    texts, groups = pairs.texts[sample.to(device)].cpu(), Groups.by(pairs.captions.of.cpu()[sample])
+    said = [captions[place] for place in sample.tolist()] if captions is not None else None
+    taken, draws = torch.zeros(m, dtype=torch.bool), list[_Draw]()
+    for number in range(MORE_DRAWS if m <= FEW else DRAWS):
+        injected = exchange(texts, said, groups, SHARE, pairs.seed, number, taken)
         taken |= injected.injected
         if bool(injected.injected.any()):
-            draws.append(pairs.draw(injected))
-        elif draws:  # nobody is left to exchange with; those that did are to be scored with their own captions
-            draws.append(pairs.draw(injected, draws[0].calibrator))
-        else:
-            return _unlearned(pairs, "no two pairs with different captions could exchange them")
-    return _together(draws, pairs)
+            draws.append(pairs.draw(sample, injected, covariances))
+            continue
+        if len(draws) == 1:  # nobody is left to exchange with; those that did are to be scored with their own captions
+            draws.append(pairs.draw(sample, injected, covariances, draws[0].calibrator))
+        break
+    return draws
 
 
 @dataclass(frozen=True)
 class _Draw:
+    """What a draw learned from m pairs: what each column says of them, (m, columns), its share in their suspicion, and
+    a better caption's place, (m,)."""
+
     exchange: Exchange
     calibrator: Calibrator
+    columns: dict[str, Tensor]
     contributions: Tensor
     better: Tensor
 
@@ -126,8 +170,16 @@ class _Draw:
 
 
 @dataclass(frozen=True)
+class _Look:
+    """The columns of some pairs at one point, by name, high = suspicious; and `Contrast.better`."""
+
+    columns: dict[str, Tensor]
+    better: Tensor
+
+
+@dataclass(frozen=True)
 class _Pairs:
-    """Unit rows images, texts (n, E), and which are equal."""
+    """Unit rows images, texts (n, E), which are equal, and how many others each is compared with."""
 
     images: Tensor
     texts: Tensor
@@ -135,6 +187,7 @@ class _Pairs:
     pictures: Groups
     scale: float
     seed: int
+    compared: int
     on_point: Callable[[], None] | None
 
     def reason_not_to_learn(self) -> str | None:
@@ -144,50 +197,125 @@ class _Pairs:
             return "all captions are equal: there is no mismatch to learn from"
         return None
 
-    def draw(self, injected: Exchange, calibrator: Calibrator | None = None) -> _Draw:
-        """Score all pairs beside those that exchanged captions, by a calibrator that learns from them unless given."""
-        caption_of = injected.caption_of.to(self.texts.device)
-        texts, group = self.texts[caption_of], self.captions.of[caption_of]
-        captions = Groups.by(group)
-        columns, better = self.columns(AS_GIVEN, self.images, texts, captions, self.scale)
-        followed = [better]
-        for turned in canonical(self.images, texts):
-            tag = f"turned {turned.ridge:g}"
-            more, better = self.columns(tag, turned.images, turned.texts, captions, SCALE)
-            columns |= more
-            followed.append(better)
-        calibrator = calibrator or Calibrator.fit(columns, injected.injected.to(self.images.device))
-        contrasts = [calibrator.weights[name] for name in columns if name.startswith("contrast_loss")]
-        followed_best = followed[max(range(len(contrasts)), key=contrasts.__getitem__)]
+    def draw(
+        self, sample: Tensor, injected: Exchange, covariances: Covariances, calibrator: Calibrator | None = None
+    ) -> _Draw:
+        """Score the pairs at `sample` (m,) beside those of them that exchanged captions, by a calibrator that learns
+        from these unless given."""
+        sample = sample.to(self.texts.device)
+        caption_of = sample[injected.caption_of.to(sample.device)]
+        moved = caption_of != sample
+        before, after = self.texts[sample[moved]], self.texts[caption_of[moved]]
+        here = _Pairs(
+            self.images[sample],
+            self.texts[caption_of],
+            Groups.by(self.captions.of[caption_of]),
+            Groups.by(self.pictures.of[sample]),
+            self.scale,
+            self.seed,
+            self.compared,
+            self.on_point,
+        )
+        seen = list(here.looks(covariances.with_exchanged(here.images[moved], before, after)))
+        columns = {name: values for look in seen for name, values in look.columns.items()}
+        calibrator = calibrator or _calibrated(columns, injected.injected.to(sample.device))
+        better = _followed(seen, calibrator.weights)
         # A place names whose caption it is: after the exchange that is another's.
-        better = torch.where(followed_best >= 0, caption_of[followed_best.clamp(min=0)], -1)
-        return _Draw(injected, calibrator, calibrator.contributions(columns).cpu(), better.cpu())
+        better = torch.where(better >= 0, caption_of[better.clamp(min=0)], -1)
+        return _Draw(injected, calibrator, columns, calibrator.contributions(columns).cpu(), better.cpu())
 
-    def columns(
-        self, tag: str, x: Tensor, y: Tensor, captions: Groups, scale: float
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """The columns of a point, by name, high = suspicious; and `Contrast.better`."""
-        against = contrast(x, y, captions, self.pictures, scale=scale, most=COMPARED, seed=self.seed)
+    def looks(self, covariances: Covariances) -> Iterator[_Look]:
+        """As the model was given, then turned ever more freely."""
+        yield self.look(None)
+        for turned in covariances.turned():
+            yield self.look(turned)
+
+    def look(self, turned: Turned | None) -> _Look:
+        """At all pairs, a block of rows at a time. LEMoN is a column where they were turned most freely: elsewhere it
+        follows the others, and is behind them where a model knows much."""
+        n, device = len(self.images), self.images.device
+        freest = turned is not None and turned.ridge == min(RIDGES)
+        tag, scale = (AS_GIVEN, self.scale) if turned is None else (f"turned {turned.ridge:g}", SCALE)
+        x: Callable[[Tensor], Tensor] = (lambda rows: rows) if turned is None else turned.images
+        y: Callable[[Tensor], Tensor] = (lambda rows: rows) if turned is None else turned.texts
+        others = Others.drawn(self.captions, self.pictures, self.compared, self.seed)
+        captions, pictures = y(self.texts[others.with_caption]), x(self.images[others.with_picture])
+        parts: dict[str, list[Tensor]] = {name: [] for name in ("clip_score", "contrast_loss", "lemon")}
+        better = []
+        if freest:
+            among = Neighbours.drawn(n, self.compared, self.seed).to(device)
+            near = Neighbours(x(self.images[among]), y(self.texts[among]), among)
+        for places in torch.split(torch.arange(n, device=device), _ROWS):
+            images, texts = x(self.images[places]), y(self.texts[places])
+            against = others.contrast(places, images, texts, captions, pictures, scale=scale)
+            parts["clip_score"].append(-torch.linalg.vecdot(images, texts))
+            parts["contrast_loss"].append(against.loss)
+            if freest:
+                parts["lemon"].append(near.scores(places, images, texts))
+            better.append(against.better)
         if self.on_point is not None:
             self.on_point()
-        columns = {
-            "clip_score": -torch.linalg.vecdot(x, y),
-            "contrast_loss": against.loss,
-            "lemon": lemon(x, y, most=COMPARED, seed=self.seed),
-        }
-        return {f"{name}, {tag}": values.double() for name, values in columns.items()}, against.better
+        return _Look(
+            {f"{name}, {tag}": torch.cat(values).double() for name, values in parts.items() if values},
+            torch.cat(better),
+        )
+
+
+_ROWS: Final = 1 << 14  # of both modalities that are turned at a time
+
+
+def _calibrated(columns: dict[str, Tensor], injected: Tensor) -> Calibrator:
+    """Of all columns, where those that were turned gain on those as given."""
+    calibrator = Calibrator.fit(columns, injected)
+    given = Calibrator.fit({name: column for name, column in columns.items() if name.endswith(AS_GIVEN)}, injected)
+    if calibrator.auroc - given.auroc >= GAIN:
+        return calibrator
+    return Calibrator(dict.fromkeys(columns, 0.0) | given.weights, given.auroc)
+
+
+def _followed(seen: Sequence[_Look], weights: dict[str, float]) -> Tensor:
+    """A better caption as that look sees it which tells most."""
+
+    def tells(look: _Look) -> float:
+        return sum(weights[name] for name in look.columns if name.startswith("contrast_loss"))
+
+    return max(seen, key=tells).better
+
+
+def _mean_weights(draws: list[_Draw]) -> dict[str, float]:
+    return {name: sum(draw.calibrator.weights[name] for draw in draws) / len(draws) for name in draws[0].columns}
+
+
+def _of_all(draws: list[_Draw], pairs: _Pairs) -> Learned:
+    """All pairs by what draws learned from a sample: their columns as quantiles of those of the first draw's sample,
+    so that they compare with its injected pairs."""
+    weights, first = _mean_weights(draws), draws[0]
+    seen = list(pairs.looks(Covariances.of(pairs.images, pairs.texts)))
+    columns = {name: values for look in seen for name, values in look.columns.items()}
+    parts = [normal_scores_among(values, first.columns[name]) * weights[name] for name, values in columns.items()]
+    mean = Calibrator(weights, first.calibrator.auroc)
+    ofs = [mean.contributions(draw.columns).sum(1).cpu()[draw.exchange.injected] for draw in draws]
+    return _learned(draws, pairs, torch.stack(parts, 1).cpu(), _followed(seen, weights).cpu(), torch.cat(ofs))
 
 
 def _together(draws: list[_Draw], pairs: _Pairs) -> Learned:
-    n, names = len(pairs.images), list(draws[0].calibrator.weights)
-    total, count = torch.zeros(n, len(names), dtype=torch.float64), torch.zeros(n, 1, dtype=torch.float64)
+    """Every pair by the draws in which it kept its caption."""
+    n = len(pairs.images)
+    total = torch.zeros(n, len(draws[0].columns), dtype=torch.float64)
+    count = torch.zeros(n, 1, dtype=torch.float64)
     better = torch.full((n,), -1, dtype=torch.int64)
     for draw in reversed(draws):
         own = ~draw.exchange.injected
         total[own] += draw.contributions[own]
         count[own] += 1
         better[own] = draw.better[own]
-    contributions = total / count.clamp(min=1)
+    injected = torch.cat([draw.suspicion[draw.exchange.injected] for draw in draws])
+    return _learned(draws, pairs, total / count.clamp(min=1), better, injected)
+
+
+def _learned(
+    draws: list[_Draw], pairs: _Pairs, contributions: Tensor, better: Tensor, injected_scores: Tensor
+) -> Learned:
     kinds: dict[str, int] = {}
     for draw in draws:
         for kind, number in draw.exchange.kinds.items():
@@ -196,11 +324,11 @@ def _together(draws: list[_Draw], pairs: _Pairs) -> Learned:
     return Learned(
         suspicion=suspicion,
         contributions=contributions,
-        columns=names,
-        weights={name: sum(draw.calibrator.weights[name] for draw in draws) / len(draws) for name in names},
+        columns=list(draws[0].columns),
+        weights=_mean_weights(draws),
         injected_auroc=sum(draw.calibrator.auroc for draw in draws) / len(draws),
         injected=kinds,
-        injected_scores=torch.cat([draw.suspicion[draw.exchange.injected] for draw in draws]),
+        injected_scores=injected_scores,
         better=better,
         exchanged=_exchanged(better, pairs.captions.to("cpu"), suspicion),
         stability=_agreement(draws),
@@ -209,7 +337,7 @@ def _together(draws: list[_Draw], pairs: _Pairs) -> Learned:
 
 def _agreement(draws: list[_Draw]) -> float | None:
     """Spearman's correlation of the first two draws over the pairs that were injected in neither."""
-    if draws[0].calibrator is draws[1].calibrator:
+    if len(draws) < 2 or draws[0].calibrator is draws[1].calibrator:
         return None
     both = ~(draws[0].exchange.injected | draws[1].exchange.injected)
     ranks = torch.stack([fractional_ranks(draw.suspicion[both]) for draw in draws[:2]])
@@ -233,13 +361,11 @@ def _exchanged(better: Tensor, captions: Groups, suspicion: Tensor) -> Tensor:
 def _unlearned(pairs: _Pairs, reason: str) -> Learned:
     """All columns of the model as given weigh the same."""
     n = len(pairs.images)
-    columns, better = (
-        pairs.columns(AS_GIVEN, pairs.images, pairs.texts, pairs.captions, pairs.scale) if n > 1 else ({}, None)
-    )
-    columns = columns or {f"clip_score, {AS_GIVEN}": -torch.linalg.vecdot(pairs.images, pairs.texts).double()}
+    seen = pairs.look(None) if n > 1 else None
+    columns = seen.columns if seen else {f"clip_score, {AS_GIVEN}": -torch.linalg.vecdot(pairs.images, pairs.texts)}
     weights = dict.fromkeys(columns, 1 / len(columns))
     contributions = torch.stack([normal_scores(column) * weights[name] for name, column in columns.items()], 1).cpu()
-    placed = better.cpu() if better is not None else torch.full((n,), -1, dtype=torch.int64)
+    placed = seen.better.cpu() if seen else torch.full((n,), -1, dtype=torch.int64)
     suspicion = contributions.sum(1)
     return Learned(
         suspicion=suspicion,

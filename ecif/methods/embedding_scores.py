@@ -12,9 +12,12 @@ caption are, the room that is left goes to all of them in equal parts, and not t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from ecif.at_once import rows_at_once
 from ecif.batches import generator
 from ecif.similarity import normalise
 
@@ -46,6 +49,52 @@ def loss_against_all(
     return torch.cat(parts)
 
 
+@dataclass(frozen=True)
+class Neighbours:
+    """Pairs among which neighbours are looked for, unit rows images and texts (m, E); places: (m,) int64 ascending,
+    their own, so that none is its own neighbour."""
+
+    images: Tensor
+    texts: Tensor
+    places: Tensor
+
+    @staticmethod
+    def drawn(n: int, most: int | None, seed: int) -> Tensor:
+        """The places of all n pairs, or of `most` of them drawn from the seed, (m,) int64 ascending."""
+        if most is None or n <= most:
+            return torch.arange(n)
+        return torch.randperm(n, generator=generator(seed, -60))[:most].sort().values
+
+    def scores(
+        self,
+        places: Tensor,
+        images: Tensor,
+        texts: Tensor,
+        *,
+        k: int = 30,
+        beta: float = 5.0,
+        gamma: float = 5.0,
+        tau_1: float = 0.1,
+        tau_2: float = 5.0,
+    ) -> Tensor:
+        """Suspicion (r,) of the pairs at `places` (r,), unit rows (r, E)."""
+        own: Tensor = 1 - torch.linalg.vecdot(images, texts)
+        k = min(k, len(self.places) - 1)
+        trusted = torch.exp(-tau_2 * (1 - torch.linalg.vecdot(self.images, self.texts)))
+        column = torch.searchsorted(self.places, places).clamp(max=len(self.places) - 1)
+        column = torch.where(self.places[column] == places, column, -1)
+        parts = []
+        for rows in torch.split(
+            torch.arange(len(places), device=images.device), rows_at_once(images.device, 2 * len(self.places))
+        ):
+            shows, says = images[rows] @ self.images.mT, texts[rows] @ self.texts.mT
+            self_too = column[rows] >= 0
+            mine = torch.arange(len(rows), device=images.device)[self_too], column[rows][self_too]
+            across = _disagreement(shows, says, mine, trusted, k, tau_1)
+            parts.append(beta * across + gamma * _disagreement(says, shows, mine, trusted, k, tau_1))
+        return own + torch.cat(parts)
+
+
 def lemon(
     images: Tensor,
     texts: Tensor,
@@ -70,24 +119,11 @@ def lemon(
     if images.shape != texts.shape or images.ndim != 2 or n < 2:
         raise ValueError("images and texts must be (n, E) alike, n ≥ 2")
     x, y = normalise(images), normalise(texts)
-    among = torch.arange(n, device=x.device)
-    if most is not None and n > most:
-        among = torch.randperm(n, generator=generator(seed, -60))[:most].sort().values.to(x.device)
-    column = torch.full((n,), -1, dtype=torch.int64, device=x.device)
-    column[among] = torch.arange(len(among), device=x.device)
-    own: Tensor = 1 - torch.linalg.vecdot(x, y)
-    k, trusted = min(k, len(among) - 1), torch.exp(-tau_2 * own[among])
-    parts = []
-    for rows in torch.split(torch.arange(n, device=x.device), max(1, _ELEMENTS // len(among))):
-        shows, says = x[rows] @ x[among].mT, y[rows] @ y[among].mT
-        self_too = column[rows] >= 0
-        mine = torch.arange(len(rows), device=x.device)[self_too], column[rows][self_too]
-        across = _disagreement(shows, says, mine, trusted, k, tau_1)
-        parts.append(beta * across + gamma * _disagreement(says, shows, mine, trusted, k, tau_1))
-    return own + torch.cat(parts)
+    among = Neighbours.drawn(n, most, seed).to(x.device)
+    return Neighbours(x[among], y[among], among).scores(
+        torch.arange(n, device=x.device), x, y, k=k, beta=beta, gamma=gamma, tau_1=tau_1, tau_2=tau_2
+    )
 
-
-_ELEMENTS = 1 << 22  # of cosines at a time
 
 _EQUAL = 1e-6
 """Cosines of float32 that differ by less are those of equal neighbours, but for rounding."""
@@ -100,11 +136,25 @@ def _disagreement(
     cosines (rows, pairs); mine: where a pair meets itself."""
     cosine = here.clone()
     cosine[mine] = -torch.inf
-    last = cosine.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+    near, nearest = cosine.topk(min(k + 1, cosine.shape[1]), dim=1)
+    terms = _terms(near[:, :k], there.gather(1, nearest[:, :k]), trusted[nearest[:, :k]], tau_1).sum(1)
+    crowded = near[:, k - 1] - near[:, -1] <= _EQUAL if near.shape[1] > k else near.new_zeros(0, dtype=torch.bool)
+    if bool(crowded.any()):
+        rows = torch.nonzero(crowded)[:, 0]
+        terms[rows] = _shared(cosine[rows], there[rows], near[rows, k - 1, None], trusted, k, tau_1)
+    return terms / k
+
+
+def _shared(cosine: Tensor, there: Tensor, last: Tensor, trusted: Tensor, k: int, tau_1: float) -> Tensor:
+    """The sum of the terms where more pairs are as near as the `last` than there is room for: they share it."""
     near = cosine >= last - _EQUAL
     tied = near & (cosine <= last + _EQUAL)
     count = tied.sum(1, keepdim=True)
     room = (k - (near.sum(1, keepdim=True) - count)) / count
-    terms = (1 - there) * torch.exp(tau_1 * (cosine - 1)).mul_(trusted)
-    shared: Tensor = (terms * torch.where(tied, room, near.to(terms))).sum(1) / k
+    terms = _terms(cosine, there, trusted, tau_1)
+    shared: Tensor = (terms * torch.where(tied, room, near.to(terms))).sum(1)
     return shared
+
+
+def _terms(here: Tensor, there: Tensor, trusted: Tensor, tau_1: float) -> Tensor:
+    return (1 - there) * torch.exp(tau_1 * (here - 1)).mul_(trusted)

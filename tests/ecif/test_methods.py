@@ -4,12 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ecif import Batch, NegativeCurvature, flatten, normalise, score_batch, unflatten
+from ecif import Batch, NegativeCurvature, at_once, flatten, normalise, score_batch, unflatten
 from ecif.curvature.ekfac import Ekfac
 from ecif.curvature.projection import Projection
 from ecif.methods import (
     ekfac_influence,
-    embedding_scores,
     lemon,
     loss_against_all,
     tracin,
@@ -109,7 +108,7 @@ def test_lemon_is_its_definition_in_any_chunks(monkeypatch: pytest.MonkeyPatch) 
             total = total + 5 * sum(terms) / 7
         truth.append(total)
     for elements in (1 << 22, 9 * 40):
-        monkeypatch.setattr(embedding_scores, "_ELEMENTS", elements)
+        monkeypatch.setitem(at_once._ELEMENTS, "cpu", elements)
         torch.testing.assert_close(lemon(3 * x, 2 * y, k=7), torch.stack(truth))
     with pytest.raises(ValueError, match="alike"):
         lemon(x, y[:3])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from ecif.detection.learned import looks
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
@@ -183,7 +184,7 @@ def test_what_needs_no_curvature_has_none(
     work()
     job, rows = run(task="misalignment", dataset=dataset["id"], methods=["clip_score"], fit=None)
     assert [phase["phase"] for phase in job["summary"]["phases"]] == ["plan", "score", "detect", "rank", "load"]
-    assert job["summary"]["phases"][2]["pairs"] == 8 * 30  # each look goes over all of them
+    assert job["summary"]["phases"][2]["pairs"] == looks(30) * 30  # each look goes over all of them
     assert job["summary"]["model"] == {"digest": None}
     assert job["summary"]["encoding"] is None
     assert all(row["self_influence"] is None and row["pair_loss"] is None for row in rows.values())

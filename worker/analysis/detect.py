@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ecif import Learned, learn_suspicion
 from ecif.detection.grouping import Grouping
-from ecif.detection.learned import LOOKS
+from ecif.detection.learned import looks
 from ecif.detection.likeness import told_apart
 from store import pairs
 from store.shards import Planned
@@ -14,7 +14,7 @@ from worker.analysis.problem import Problem, open_problem
 from worker.analysis.roster import DATASET
 from worker.analysis.tensors import get_tensors, put_tensors
 from worker.attempts.task import Done, Task
-from worker.outputs import DetectOutput, Json, ScoreOutput
+from worker.outputs import DetectOutput, Json, PlanOutput, ScoreOutput
 from worker.pipeline import Planning
 
 REASONS = 3
@@ -27,19 +27,21 @@ _SURELY = 4.0  # standard errors above one half
 
 def cut(planning: Planning) -> list[Planned]:
     """One shard: what wrong pairs look like is learned of all of them together."""
-    return [Planned({}, LOOKS)] if planning.spec.task == "misalignment" else []
+    if planning.spec.task != "misalignment":
+        return []
+    return [Planned({}, looks(planning.output(PlanOutput).pairs))]
 
 
 def run(task: Task) -> Done[DetectOutput]:
     """Learn the suspicion of every training pair."""
-    looks = 0
-
-    def look() -> None:
-        nonlocal looks
-        looks += 1
-        task.lease.progress(min(looks, LOOKS))
-
     with open_problem(task) as problem:
+        most, done = looks(problem.roster.n_pairs), 0
+
+        def look() -> None:
+            nonlocal done
+            done += 1
+            task.lease.progress(min(done, most))
+
         images, texts = _embedded(problem)
         caption_group, image_group = problem.groups()
         learned = learn_suspicion(
@@ -60,7 +62,7 @@ def run(task: Task) -> Done[DetectOutput]:
             reason=learned.reason,
             unlike=unlike,
         )
-    return Done(output, LOOKS)
+    return Done(output, most)
 
 
 def _embedded(problem: Problem) -> tuple[Tensor, Tensor]:
