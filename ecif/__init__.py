@@ -5,7 +5,7 @@ section of ``docs/design.md``             files
 ========================================  ============================================================
 1 the loss and its batches                batches, similarity, objective, parameters
 2 what leaves the loss                    losses/, roles
-3 influence functions                     scoring, self_influence, over_partitions
+3 influence functions                     scoring, neighbours, self_influence, over_partitions
 4 curvature and damping                   curvature/, solve/
 5 no per-pair gradients                   linearise, roles, scoring, per_pair, self_influence
 6 the baselines                           methods/

@@ -30,6 +30,7 @@ class Directions:
         partners: (k, P), of the probes, where they have any.
         terms: for self-influence of two heads by their Kronecker factors instead.
         leave_one_out: whether that loss is wanted; with `curvature` or `terms` only.
+        groups: (C, P), of groups of validation pairs (`neighbours`).
     """
 
     validation: Tensor
@@ -38,19 +39,21 @@ class Directions:
     partners: Tensor | None = None
     terms: dict[str, Terms] | None = None
     leave_one_out: bool = False
+    groups: Tensor | None = None
 
     def score(self, objective: Objective, params: Params, batch: Batch, mode: Negative = "exact") -> dict[str, Tensor]:
         """`pair_loss`, `positive_influence`, `negative_influence`, `self_influence`, `leave_one_out`: (B,) each, as far
-        as known.
+        as known; `along_groups`: (B, C).
 
         All are to be averaged over the partitions. With several of them `self_influence` is left out: what is squared
         in it is averaged before (`averaged_self_influence`, `over_partitions`), and `along_probes` and
         `along_partners` (B, k) are what is multiplied of probes. Of several there are neither `terms` nor a
         leave-one-out loss.
         """
-        first, last = len(self.validation), len(self.validation) + len(self.probes)
-        partners = self.probes[:0] if self.partners is None else self.partners
-        directions = torch.cat([self.validation, self.probes, partners])
+        none = self.validation[:0]
+        partners, groups = (none if rows is None else rows for rows in (self.partners, self.groups))
+        parts = [self.validation, self.probes, partners, groups]
+        directions = torch.cat(parts)
         without: WithoutEach | None = None
         if self.terms is not None:
             at = AtParams.of(objective, params, batch)
@@ -62,9 +65,12 @@ class Directions:
         if self.curvature is not None and self.leave_one_out:
             without = without_each_exactly(objective, params, batch, self.curvature, mode)
         columns = {"pair_loss": scores.pair_loss}
-        if first:
+        _, probed, partnered, grouped = torch.split(scores.total.mT, [len(rows) for rows in parts], dim=1)
+        if grouped.shape[1]:
+            columns["along_groups"] = grouped
+        if len(self.validation):
             columns |= {"positive_influence": scores.positive[0], "negative_influence": scores.negative[0]}
-        along = {"along_probes": scores.total[first:last].mT, "along_partners": scores.total[last:].mT}
+        along = {"along_probes": probed, "along_partners": partnered}
         along = {name: values for name, values in along.items() if values.shape[1]}
         if objective.partitions > 1:
             return columns | along

@@ -20,6 +20,7 @@ SortKey = Literal[
     "influence",
     "positive_influence",
     "negative_influence",
+    "neighbour_influence",
     "relative_influence",
     "self_influence",
     "clip_score",
@@ -65,6 +66,9 @@ class ResultOut(BaseModel):
     )
     positive_influence: float | None = Field(description="the part of it from the pair's own match")
     negative_influence: float | None = Field(description="the part of it from the pair as a negative of others")
+    neighbour_influence: float | None = Field(
+        description="as influence, of the mean loss of the ten validation pairs nearest to the pair"
+    )
     relative_influence: float | None
     self_influence: float | None = Field(description="how hard the pair pulls the model; never negative")
     clip_score: float | None = Field(description="cosine of image and caption")

@@ -173,7 +173,8 @@ def _model(spec: Json) -> Any:
 
 
 def _inverse(spec: Json) -> Any:
-    return _model(spec), spec["influence"]["curvature"], "ecif" in spec["methods"], spec["task"] == "traceback"
+    solving = [method for method in ("ecif", "neighbour_influence") if method in spec["methods"]]
+    return _model(spec), spec["influence"]["curvature"], solving, spec["task"] == "traceback"
 
 
 def _methods(spec: Json) -> Any:

@@ -21,7 +21,8 @@ ROWS_A_SHARD = 100_000
 
 def inverts_curvature(spec: JobSpec) -> bool:
     """Whether a job inverts the curvature that `influence` names."""
-    return bool({"ecif", "leave_one_out"} & set(spec.methods)) or spec.task in ("removal", "traceback")
+    solving = {"ecif", "leave_one_out", "neighbour_influence"}
+    return bool(solving & set(spec.methods)) or spec.task in ("removal", "traceback")
 
 
 def needs_ekfac(spec: JobSpec) -> bool:

@@ -18,20 +18,20 @@ from pydantic import (
 from store.errors import InvalidError
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 7
+SPECIFICATION_VERSION = 8
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
 _SINCE = {"deadline": 2, "ttl": 2}
 """The fields of a job that came after the first version. Null, they are left out of what is kept and echoed."""
 
-_METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4}
+_METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4, "neighbour_influence": 7}
 """The methods that came after it."""
 
 _FLAG_SINCE = {"confidence": 4, "by": 6}
 """The fields of `flag` that came after it. As by default, they are left out of what is kept, yet echoed."""
 
-_OBJECTIVE_SINCE = {"loss": 7, "logit_bias": 7}
+_OBJECTIVE_SINCE = {"loss": 8, "logit_bias": 8}
 """The fields of `objective` that came after it. Null, they are left out of what is kept, yet echoed."""
 
 
@@ -269,12 +269,22 @@ class Notify(_Strict):
 
 
 Method = Literal[
-    "ecif", "clip_score", "pair_loss", "leave_one_out", "contrast_loss", "margin", "tracin", "trak", "ekfac_if", "lemon"
+    "ecif",
+    "neighbour_influence",
+    "clip_score",
+    "pair_loss",
+    "leave_one_out",
+    "contrast_loss",
+    "margin",
+    "tracin",
+    "trak",
+    "ekfac_if",
+    "lemon",
 ]
 ON_CHECKPOINTS = ("tracin", "margin")
 """The methods that are sums or means over points of a training."""
 
-NEED_VALIDATION: frozenset[str] = frozenset({"tracin", "trak", "ekfac_if"})
+NEED_VALIDATION: frozenset[str] = frozenset({"neighbour_influence", "tracin", "trak", "ekfac_if"})
 
 
 class JobSettings(_Strict):

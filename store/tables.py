@@ -365,6 +365,7 @@ SCORES = (
     "influence",
     "positive_influence",
     "negative_influence",
+    "neighbour_influence",
     "relative_influence",
     "self_influence",
     "clip_score",
@@ -409,6 +410,7 @@ class Result(Base):
     influence: Mapped[float | None]
     positive_influence: Mapped[float | None]
     negative_influence: Mapped[float | None]
+    neighbour_influence: Mapped[float | None]
     relative_influence: Mapped[float | None]
     self_influence: Mapped[float | None]
     clip_score: Mapped[float | None]

@@ -14,6 +14,7 @@ OURS: Final = {
     "influence": -1,
     "positive_influence": -1,
     "negative_influence": -1,
+    "neighbour_influence": -1,
     "tracin": -1,
     "trak": -1,
     "ekfac_if": -1,

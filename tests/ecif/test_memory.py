@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ecif import Batch, Ekfac, Objective, Params, Projected, Projection, project_batch
-from ecif.curvature.memory import Shapes, ekfac_bytes, projection_bytes
+from ecif import Batch, Ekfac, GaussNewton, Objective, Params, Projected, Projection, project_batch
+from ecif.curvature.memory import Shapes, ekfac_bytes, groups_bytes, projection_bytes
+from ecif.neighbours import FEW
+from ecif.parameters import size
 
 SHAPES = {"table": (20_000, 32), "text": (1000, 32), "image": (1000, 1000), "bias": (1000,)}
 
@@ -52,9 +54,18 @@ def _projected(objective: Objective, params: Params, batch: Batch) -> None:
     Projected.finish(objective, projection, [part.curvature])
 
 
+SOLVED = 4
+
+
+def _groups(objective: Objective, params: Params, batch: Batch) -> None:
+    rhs = torch.randn(SOLVED, size(params), dtype=torch.float64)
+    GaussNewton(objective, params, lambda: [batch, batch], max_iterations=3).solve(rhs)
+
+
 _OF: dict[str, tuple[Callable[[Objective, Params, Batch], None], Callable[[Shapes], int]]] = {
     "ekfac": (_ekfac, ekfac_bytes),
     "projected": (_projected, projection_bytes),
+    "groups": (_groups, lambda shapes: groups_bytes(shapes) * SOLVED // FEW),
 }
 
 

@@ -243,7 +243,7 @@ def _add_method(copy: Copy) -> str:
 """,
     )
     copy.insert("worker/analysis/rank.py", '    "clip_score": ("clip_score",),\n', '    "distance": ("distance",),\n')
-    copy.insert("store/specification.py", '"ekfac_if", "lemon"\n]', '"distance", ')
+    copy.insert("store/specification.py", '    "lemon",\n]', '    "distance",\n')
     copy.insert("store/tables.py", '    "lemon",\n', '    "distance",\n')
     copy.insert("store/tables.py", "    lemon: Mapped[float | None]\n", "    distance: Mapped[float | None]\n")
     copy.insert("service/results.py", '    "lemon",\n', '    "distance",\n')

@@ -17,7 +17,8 @@ _FIELDS = {
     4: "b87058558f869b1a",
     5: "f568f4f913feb769",
     6: "71ea7319877e2a9e",
-    7: "8623cb61f66cfa88",
+    7: "d27b332f5244ad2b",
+    8: "1c353d6687b633c4",
 }
 
 
@@ -36,6 +37,7 @@ def test_a_job_is_of_the_newest_version_that_it_uses() -> None:
     assert version_of({"methods": ["ecif", "leave_one_out"], "ttl": 5}) == 3
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1", "checkpoints": ["model_2", "model_3"]}}) == 5
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1"}}) == 1
+    assert version_of({"methods": ["neighbour_influence"]}) == 7
     assert version_of({"methods": ["ecif", "margin"]}) == version_of({"methods": ["contrast_loss"]}) == 4
 
 
@@ -59,7 +61,7 @@ def test_a_loss_that_is_the_models_own_is_nothing_that_an_older_worker_would_hav
     assert (kept["objective"].keys() & {"loss", "logit_bias"}, version_of(kept)) == (set(), 1)
     sigmoid = {"loss": "sigmoid", "temperature": 0.0085, "logit_bias": -12.9}
     kept = JobSpec.model_validate({**spec, "objective": sigmoid}).model_dump(mode="json")
-    assert (sigmoid.items() <= kept["objective"].items(), version_of(kept)) == (True, 7)
+    assert (sigmoid.items() <= kept["objective"].items(), version_of(kept)) == (True, 8)
     assert JobSpec.model_validate(kept).objective.logit_bias == -12.9
 
 

@@ -44,6 +44,7 @@ def test_kronecker_factors_of_every_weight_fit(client: TestClient, work: Work, d
         ("projected", ["ecif"], "influence.curvature"),
         ("gauss_newton", ["ecif", "ekfac_if"], "methods"),
         ("gauss_newton", ["pair_loss", "trak"], "methods"),
+        ("gauss_newton", ["ecif", "neighbour_influence"], "methods"),
     ],
 )
 def test_what_cannot_fit_fails_in_plan(

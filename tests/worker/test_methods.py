@@ -29,6 +29,7 @@ METHODS = [
     "leave_one_out",
     "contrast_loss",
     "margin",
+    "neighbour_influence",
 ]
 
 
@@ -215,7 +216,7 @@ def test_the_loss_without_a_pair_is_refused_where_it_would_be_a_guess(
     assert named in problem["detail"]
 
 
-@pytest.mark.parametrize("method", ["tracin", "trak", "ekfac_if"])
+@pytest.mark.parametrize("method", ["neighbour_influence", "tracin", "trak", "ekfac_if"])
 def test_a_method_that_needs_validation_says_so(
     client: TestClient, data: dict[str, Any], problem_of: ProblemOf, method: str
 ) -> None:

@@ -112,7 +112,7 @@ def test_a_model_with_a_bias_takes_its_own_loss(
     assert job["summary"]["loss"] == {"name": "sigmoid", "logit_bias": -10.0}
     with database.transaction() as session:
         (kept,) = session.query(Job).all()
-        assert kept.spec_version == 7
+        assert kept.spec_version == 8
     checkpoint = client.get(f"/jobs/{job['id']}/checkpoint").content
     weights = load(checkpoint)
     assert weights["logit_bias"].shape == ()

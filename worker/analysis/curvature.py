@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ecif import Curvature, Dense, OnState, Projected, Solution, State
 from ecif.curvature.choice import PROBES, SPAN_PROBES, kronecker_terms
+from ecif.neighbours import Neighbourhood, joint, most_groups
 from ecif.parameters import row_dot, size
 from ecif.traceback import normal_probes
 from store.job_phases import inverts_curvature
@@ -55,8 +56,11 @@ def run(task: Task) -> Done[CurvatureOutput]:
         damping = damping_of(problem)
         curvature = prepare(problem, damping.value)
         method, count = per_pair(problem), 0
-        sides, facts = _sides(problem, damping.value)
+        neighbourhood = _neighbourhood(problem)
+        sides, facts = _sides(problem, damping.value, neighbourhood)
         ready: dict[str, Tensor] = {}
+        if neighbourhood is not None:
+            ready |= {"joint": neighbourhood.joint, "group_of": neighbourhood.of}
         if isinstance(curvature, Dense | Projected):
             ready["factor"] = curvature.factor
         elif method == "kronecker":
@@ -95,7 +99,23 @@ def run(task: Task) -> Done[CurvatureOutput]:
     return Done(output, solution.iterations)
 
 
-def _sides(problem: Problem, damping: float) -> tuple[_Sides, dict[str, float | None]]:
+@torch.no_grad()
+def _neighbourhood(problem: Problem) -> Neighbourhood | None:
+    """The validation pairs in groups; `None` where no method wants them."""
+    spec = problem.view.spec
+    if "neighbour_influence" not in spec.methods or spec.task == "traceback":
+        return None
+    near = [
+        joint(*problem.objective.embed(problem.as_given, batch.images, batch.texts))
+        for batch in problem.validation_batches()
+    ]
+    most = most_groups(spec.objective.batch_size, direct=per_pair(problem) == "exact")
+    return Neighbourhood.of_pairs(torch.cat(near), most, spec.objective.seed)
+
+
+def _sides(
+    problem: Problem, damping: float, neighbourhood: Neighbourhood | None
+) -> tuple[_Sides, dict[str, float | None]]:
     """What is to be solved, and what was learned of the objective on the way, as the fields of `CurvatureOutput`."""
     sides = _Sides()
     facts: dict[str, float | None] = {}
@@ -106,6 +126,9 @@ def _sides(problem: Problem, damping: float) -> tuple[_Sides, dict[str, float | 
         )
         if "ecif" in problem.view.spec.methods or task == "removal":
             sides.rows["validation"] = gradient[None]
+        if neighbourhood is not None:
+            batches = problem.validation_batches()
+            sides.rows["groups"] = neighbourhood.gradients(problem.objective, problem.params, batches)
     fitted = problem.view.output(FitOutput)
     if fitted is None or not fitted.stationary:
         value, gradient = problem.objective.value_and_gradient(problem.params, problem.training_batches())

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from ecif.curvature.memory import Shapes, ekfac_bytes, projection_bytes
+from ecif.curvature.memory import Shapes, ekfac_bytes, groups_bytes, projection_bytes
 from ecif.objective import LOGIT_BIAS, LOGIT_SCALE
 from store.errors import InvalidError
 from store.job_phases import baselines, inverts_curvature
@@ -24,6 +24,7 @@ _OF_CURVATURE: dict[str, tuple[Callable[[Shapes], int], str]] = {
 _OF_METHOD: dict[str, tuple[Callable[[Shapes], int], str]] = {
     "ekfac_if": (ekfac_bytes, "leave it out, or take objective.scope heads or lora"),
     "trak": (projection_bytes, "leave it out, or take objective.scope heads or lora"),
+    "neighbour_influence": (groups_bytes, "leave it out, or take objective.scope heads or lora"),
 }
 
 
@@ -35,7 +36,8 @@ def check_memory(task: Task, view: JobView, spec: JobSpec) -> None:
     """
     curvature = [spec.influence.curvature] if inverts_curvature(spec) else []
     parts = [("influence.curvature", str(name), *_OF_CURVATURE[name]) for name in curvature if name in _OF_CURVATURE]
-    parts += [("methods", str(name), *_OF_METHOD[name]) for name in baselines(spec) if name in _OF_METHOD]
+    named = [*baselines(spec), *(["neighbour_influence"] if _solves_for_groups(spec) else [])]
+    parts += [("methods", str(name), *_OF_METHOD[name]) for name in named if name in _OF_METHOD]
     if checkpoints := _of_checkpoints(spec):
         parts.append(checkpoints)
     if not parts:
@@ -51,6 +53,11 @@ def check_memory(task: Task, view: JobView, spec: JobSpec) -> None:
                 f"{room / GiB:,.1f} GiB: {instead}",
                 field,
             )
+
+
+def _solves_for_groups(spec: JobSpec) -> bool:
+    """Whether a job solves for as many directions of whole towers as there are groups. Those of heads are small."""
+    return "neighbour_influence" in spec.methods and spec.task != "traceback" and spec.objective.scope != "heads"
 
 
 def _of_checkpoints(spec: JobSpec) -> tuple[str, str, Callable[[Shapes], int], str] | None:

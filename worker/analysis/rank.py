@@ -34,6 +34,7 @@ _COLUMNS_OF = {
     "clip_score": ("clip_score",),
     "pair_loss": ("pair_loss",),
     "leave_one_out": ("leave_one_out",),
+    "neighbour_influence": ("neighbour_influence",),
     **{method: (method,) for method in BASELINES},
 }
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ecif import Batch, Projected, flatten, normalise
 from ecif.directions import Directions
+from ecif.neighbours import Neighbourhood, joint
 from ecif.over_partitions import self_influence_of
 from ecif.parameters import size
 from store.shards import Planned
@@ -25,7 +26,8 @@ def cut(planning: Planning) -> list[Planned]:
 def run(task: Task) -> Done[ScoreOutput]:
     """Score the batches of a shard."""
     with open_problem(task) as problem:
-        along = _directions(problem)
+        solved = directions(problem)
+        along, near = _directions(problem, solved), _neighbourhood(problem, solved)
         baselines = Baselines(problem)
         columns: dict[str, list[Tensor]] = {}
         embedded: list[tuple[Tensor, Tensor]] = []
@@ -33,6 +35,9 @@ def run(task: Task) -> Done[ScoreOutput]:
         for _, batch in batches_of(problem):
             scored = _score(problem, along, batch) | baselines.score(batch)
             text, image = _as_given(problem, batch)
+            if near is not None:
+                along_groups = scored.pop("along_groups")
+                scored["neighbour_influence"] = near.mean_over_nearest(joint(text, image), along_groups)
             scored["clip_score"] = torch.linalg.vecdot(text, image)
             if detected:
                 embedded.append((text.cpu(), image.cpu()))
@@ -53,12 +58,12 @@ def run(task: Task) -> Done[ScoreOutput]:
     return Done(ScoreOutput(blob, total, embeddings), total)
 
 
-def _directions(problem: Problem) -> Directions | None:
+def _directions(problem: Problem, content: dict[str, Tensor]) -> Directions | None:
     """What the curvature phase left to push forward; `None` where there was no such phase."""
     solved = problem.view.output(CurvatureOutput)
     if solved is None:
         return None
-    content, nothing = directions(problem), flatten(problem.params).new_zeros(0, size(problem.params))
+    nothing = flatten(problem.params).new_zeros(0, size(problem.params))
     method = solved.self_influence.method
     return Directions(
         content.get("validation", nothing).to(nothing),
@@ -67,7 +72,15 @@ def _directions(problem: Problem) -> Directions | None:
         content["partners"].to(nothing) if "partners" in content else None,
         terms=get_terms(problem, content) if method == "kronecker" else None,
         leave_one_out="leave_one_out" in problem.view.spec.methods,
+        groups=content["groups"].to(nothing) if "groups" in content else None,
     )
+
+
+def _neighbourhood(problem: Problem, content: dict[str, Tensor]) -> Neighbourhood | None:
+    """The groups of validation pairs that the curvature phase made; `None` where no method wanted them."""
+    if "groups" not in content:
+        return None
+    return Neighbourhood(content["joint"].to(problem.device), content["group_of"].to(problem.device))
 
 
 def _score(problem: Problem, along: Directions | None, batch: Batch) -> dict[str, Tensor]:
