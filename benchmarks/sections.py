@@ -62,7 +62,7 @@ SECTIONS: Final = (
     Section(
         "detection",
         "Detection: which column finds wrong pairs",
-        ("digits", "scenes", "emoji", "photos", "costs"),
+        ("digits", "scenes", "emoji", "photos", "costs", "flags"),
         "detection.section",
     ),
     Section("retraining", "Against retraining"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import ARRAY, BigInteger, Row, Text, any_, cast, delete, func, insert, literal, select
+from sqlalchemy import ARRAY, BigInteger, Row, Text, any_, cast, delete, func, insert, literal, or_, select
 from sqlalchemy.orm import Session, load_only
 
 from store.database import copy_rows
@@ -149,6 +149,13 @@ def have(session: Session, dataset: int, column: str) -> bool:
     """Whether any accepted pair has a caption, or that other column."""
     value = Pair.caption if column == "caption" else Pair.extra[column]
     there = select(Pair.position).where(Pair.dataset == dataset, Pair.error.is_(None), value.is_not(None))
+    return bool(session.scalar(select(there.exists())))
+
+
+def are_described(session: Session, dataset: int) -> bool:
+    """Whether any accepted pair has a caption or another column: embeddings may come with nothing beside them."""
+    described = or_(Pair.caption.is_not(None), Pair.extra.is_not(None))
+    there = select(Pair.position).where(Pair.dataset == dataset, Pair.error.is_(None), described)
     return bool(session.scalar(select(there.exists())))
 
 

@@ -95,8 +95,8 @@ def _mean_of_known(values: Iterable[float | None]) -> float | None:
 
 
 def of_pieces(pieces: Mapping[str, Measured]) -> list[SettingFigures]:
-    """All settings of the pieces that hold some: all but the costs."""
-    return settings(cell for name, piece in pieces.items() if name != "costs" for cell in piece.results["cells"])
+    """All settings of the pieces that hold some: those of one kind of data."""
+    return settings(cell for piece in pieces.values() for cell in piece.results.get("cells", ()))
 
 
 def settings(cells: Iterable[Json]) -> list[SettingFigures]:

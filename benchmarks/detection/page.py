@@ -9,6 +9,7 @@ from typing import Final
 from benchmarks.detection.cells import FULL, KEPT_APART_KIND, KEPT_APART_SEED, MODELS, SEEDS
 from benchmarks.detection.columns import NO_CLEAN, NO_FIT
 from benchmarks.detection.figures import Lead, SettingFigures, of_pieces, peers, settings, single_columns
+from benchmarks.detection.flags_page import flags_in_runs
 from benchmarks.detection.judging import RATE, RESAMPLES
 from benchmarks.sections import Json, Measured
 from benchmarks.tables import conditions, table
@@ -62,6 +63,7 @@ def whole(pieces: Mapping[str, Measured]) -> str:
         *_averages(every, costs),
         "## Flags",
         _flag_table(every),
+        *(["### In the run at hand", flags_in_runs(pieces["flags"].results["flags"])] if "flags" in pieces else []),
         "## Kept apart",
         _apart(every),
         "## What to use when",

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
-from benchmarks.detection.cells import COST_KIND, COST_MODELS, FULL, QUICK, TOY, TOYS, Cell, cells_of
+from benchmarks.detection import flags
+from benchmarks.detection.cells import COST_KIND, COST_MODELS, FULL, KINDS, QUICK, TOY, TOYS, Cell, cells_of
 from benchmarks.detection.photos import PHOTOS, NoPhotos
 from benchmarks.detection.runner import runner
 from benchmarks.sections import Json, Say, Size
@@ -28,10 +29,13 @@ def run(size: Size, say: Say) -> Json:
 
 
 def run_piece(piece: str, before: Json | None, keep: Callable[[Json], None], say: Say) -> None:
-    """Go on with the settings of one kind of data, or with the costs."""
+    """Go on with the settings of one kind of data, with the costs, or with the flags."""
     begin = perf_counter()
     if piece == "costs":
         _run_costs(before, keep, say, begin)
+        return
+    if piece == "flags":
+        _run_flags(before, keep, say, begin)
         return
     if piece == "photos" and not _photos(say):
         return
@@ -59,6 +63,19 @@ def _run_costs(before: Json | None, keep: Callable[[Json], None], say: Say, begi
             done.append(running.costs(COST_KIND, model))
         keep({"costs": done})
         say(f"{COST_KIND}, {model}")
+
+
+def _run_flags(before: Json | None, keep: Callable[[Json], None], say: Say, begin: float) -> None:
+    done: list[Json] = before["flags"] if before else []
+    kinds = [kind for kind in KINDS if kind != "photos" or _photos(say)]
+    cells = [cell for kind in kinds for seed in flags.SEEDS for cell in flags.settings_of(kind, seed)]
+    names = {Cell.of(measured).name for measured in done}
+    left = [cell for cell in cells if cell.name not in names]
+    for measured in flags.measure_flags(left, until=begin + 60 * (_MOST_MINUTES - 8)):
+        done.append(measured)
+        keep({"flags": _ordered(done, cells)})
+        say(f"{Cell.of(measured).name} ({measured['seconds']:.0f} s)")
+    say(f"{len(done)} of {len(cells)} settings are measured" + ("" if len(done) == len(cells) else ": run it again"))
 
 
 def _photos(say: Say) -> bool:

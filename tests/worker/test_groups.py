@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.service_fixtures import Upload, Work
+from tests.service_fixtures import EmbeddingZip, Upload, Work
 
 Ready = Callable[..., str]
 Ask = Callable[..., dict[str, Any]]
@@ -87,9 +87,10 @@ def test_the_summary_says_which_groups_are_wrong(ready: Ready, ask: Ask) -> None
     assert groups["script"][0]["flagged"] == dogs["flagged"]
 
 
-def test_what_does_not_tell_pairs_apart_is_null(ready: Ready, ask: Ask) -> None:
-    groups = ask(dataset=ready(archive(60, columns=())))["summary"]["groups"]
-    assert groups == {"label": None, "length": None, "language": None, "script": None}
+def test_what_does_not_tell_pairs_apart_is_null(ready: Ready, ask: Ask, embedding_zip: EmbeddingZip) -> None:
+    for content in (archive(60, columns=()), embedding_zip(60)):
+        groups = ask(dataset=ready(content))["summary"]["groups"]
+        assert groups == {"label": None, "length": None, "language": None, "script": None}
 
 
 def test_clean_pairs_calibrate_within_their_group(ready: Ready, ask: Ask, client: TestClient) -> None:

@@ -53,7 +53,12 @@ def groupings(task: Task, view: JobView, roster: Roster, names: tuple[Name, ...]
     known: dict[Name, dict[str, int]] = {name: {} for name in names}
     sources = [view.dataset, *([view.validation] if view.validation is not None else [])]
     with task.database.transaction() as session:
-        numbers = [_numbered(task, pairs.accepted_columns(session, each.number, _READ), known) for each in sources]
+        numbers = [
+            _numbered(task, pairs.accepted_columns(session, each.number, _READ), known)
+            if pairs.are_described(session, each.number)
+            else {name: torch.full((each.pair_count,), -1) for name in names}
+            for each in sources
+        ]
     grouped: dict[Name, Grouping] = {}
     for name in names:
         of = torch.empty_like(roster.row)
