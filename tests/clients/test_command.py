@@ -76,13 +76,14 @@ def test_a_command_that_is_killed_and_called_again_makes_one_job(
     file = tmp_path / "train.zip"
     file.write_bytes(embedding_zip(1601, width=64, seed=77))
     command = ("submit", file, "--idempotency-key", f"step {tmp_path}", "--url")
-    program = [sys.executable, "-m", "ecif_client.cli", *map(str, command), cutting(pause=0.02).url]
-    killed = subprocess.Popen(program)
+    slow = cutting(pause=0.02)
+    killed = subprocess.Popen([sys.executable, "-m", "ecif_client.cli", *map(str, command), slow.url])
     try:
         arrived(world, file, 200_000)
     finally:
         killed.kill()
         killed.wait()
+        slow.close()  # what was on its way has arrived
     jobs = ecif("list", "--limit", 0)[1]
     way = cutting()
     code, first, _ = ecif(*command, way.url)
