@@ -61,7 +61,8 @@ lint: setup  ## The checks that run nothing: style, types, imports, container fi
 types: setup  ## Types of everything, tests too
 	$(BIN)/mypy --no-error-summary
 
-format: setup  ## Bring the code into the one style
+format: setup  ## Bring the code into the one style, and make the client's _sync of its _async
+	$(BIN)/python clients/python/without_async.py
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 

@@ -70,7 +70,7 @@ class Objective:
     bias: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale <= self.loss.largest_scale or not math.isfinite(self.scale):
+        if not 0 < self.scale <= self.loss.largest_scale:
             raise ValueError(f"scale must lie in (0, {self.loss.largest_scale:g}], got {self.scale}")
         if not math.isfinite(self.bias) or (self.bias and not self.loss.biased):
             raise ValueError(f"bias must be finite, and 0 in the {self.loss.name} loss; got {self.bias}")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from open_clip import get_model_config, list_models, list_pretrained_tags_by_model
 
@@ -51,10 +51,6 @@ REFUSED_FIELDS = {
     "multimodal_cfg": (
         "CoCa models are trained with a captioning loss as well, whose influence is not computed here; "
         "choose a CLIP architecture"
-    ),
-    "init_logit_bias": (
-        "models with a logit bias (SigLIP) are trained with a sigmoid loss, in which a pair has other "
-        "roles than in the softmax loss; choose a CLIP architecture"
     ),
 }
 """Why a configuration that sets one of these cannot be scored (docs/methods.md)."""
@@ -95,6 +91,11 @@ def resolve_architecture(architecture: str | Mapping[str, Any]) -> Architecture:
 def unsupported_reason(config: Mapping[str, Any]) -> str | None:
     """Why this project cannot score the architecture; None when it can."""
     return next((reason for field, reason in REFUSED_FIELDS.items() if config.get(field) is not None), None)
+
+
+def loss_of(config: Mapping[str, Any]) -> Literal["softmax", "sigmoid"]:
+    """What models of a configuration are trained with: the sigmoid loss where their logits have a bias (SigLIP)."""
+    return "softmax" if config.get("init_logit_bias") is None else "sigmoid"
 
 
 def _named(name: str) -> Architecture:

@@ -12,13 +12,14 @@ from typing import TypedDict
 import timm
 from open_clip import get_model_config, list_pretrained_tags_by_model
 
-from encoders.architectures import REFUSED_FIELDS, architecture_names, unsupported_reason
+from encoders.architectures import REFUSED_FIELDS, architecture_names, loss_of, unsupported_reason
 
 
 class Entry(TypedDict):
-    """One architecture: its pretrained tags, and why it is refused (None: it is not)."""
+    """One architecture: its pretrained tags, their loss, and why it is refused (None: it is not)."""
 
     pretrained: list[str]
+    loss: str
     refused: str | None
 
 
@@ -36,9 +37,11 @@ def catalogue() -> Catalogue:
         "architectures": {
             name: {
                 "pretrained": list_pretrained_tags_by_model(name),
-                "refused": unsupported_reason(get_model_config(name) or {}),
+                "loss": loss_of(config),
+                "refused": unsupported_reason(config),
             }
             for name in architecture_names()
+            for config in (get_model_config(name) or {},)
         },
         "refused_fields": REFUSED_FIELDS,
         "timm_models": timm.list_models(),

@@ -22,11 +22,13 @@ class Embedder:
 
     parameters: a copy of the weights it starts from; yours to change.
     temperature: τ, what the cosines are divided by.
+    logit_bias: b, added to them then, of a model trained with the sigmoid loss.
     """
 
     parameters: Parameters
     temperature: float
     embed: Embed
+    logit_bias: float | None = None
 
     def __call__(self, parameters: Parameters, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
         return self.embed(parameters, images, texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -28,7 +29,8 @@ class LoadedModel:
 
     digest: hex SHA-256 of configuration, preprocessing and weights.
     config, preprocess_config: open_clip's own, as its `open_clip_config.json` would hold them.
-    temperature: τ = 1 / exp(logit_scale). context_length: in tokens. image_size: (height, width).
+    temperature: τ = 1 / exp(logit_scale). logit_bias: b, of a model trained with the sigmoid loss; None of others.
+    context_length: in tokens. image_size: (height, width).
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class LoadedModel:
         height, width = to_2tuple(cast("Any", model).visual.image_size)  # a ModifiedResNet keeps one number
         self.image_size: tuple[int, int] = (height, width)
         self.temperature = math.exp(-float(cast("Any", model).logit_scale.detach()))
+        bias = cast("Any", model).logit_bias
+        self.logit_bias = None if bias is None else float(bias.detach())
         self._tokenizer = tokenizer
         self._trainable = [
             name for name, weight in model.named_parameters() if weight.requires_grad and name not in _NOT_TRAINED
@@ -97,13 +101,14 @@ class LoadedModel:
 
         A tower without one gets a square head on its embedding, the identity at the start.
         """
-        return linear_heads(self._image.head(), self._text.head(), self.temperature)
+        heads = linear_heads(self._image.head(), self._text.head(), self.temperature)
+        return replace(heads, logit_bias=self.logit_bias)
 
     def full(self) -> Embedder:
-        """Every trainable weight but the temperature, on (uint8 pixels, tokens); named as in the state dict."""
+        """Every trainable weight but those of the logits, on (uint8 pixels, tokens); named as in the state dict."""
         state = self._model.state_dict()
         parameters = {name: state[name].detach().clone() for name in self._trainable}
-        return Embedder(parameters, self.temperature, self._embed)
+        return Embedder(parameters, self.temperature, self._embed, self.logit_bias)
 
     def lora(self, rank: int = DEFAULT_RANK, alpha: float = DEFAULT_ALPHA, seed: int = 0) -> Embedder:
         """Adapters of that rank, scaled by α/rank, on every linear map; on (uint8 pixels, tokens).
@@ -113,13 +118,14 @@ class LoadedModel:
         cut = (self._image.projection, self._text.projection)
         heads = [projection.weight for projection in cut if projection is not None]
         adapters = Adapters.on(self._towers, heads, self._sample(), rank, alpha)
-        return Embedder(adapters.drawn(seed), self.temperature, adapters.embed)
+        return Embedder(adapters.drawn(seed), self.temperature, adapters.embed, self.logit_bias)
 
     def state_dict_with(
         self, parameters: Parameters, scope: Scope, *, lora_alpha: float = DEFAULT_ALPHA
     ) -> dict[str, Tensor]:
         """open_clip's whole state dict, on the CPU, with the edited parameters of `heads()`, `lora()` or `full()` in
-        place; adapters are merged into the weights that they adapt. A "logit_scale" (log 1/τ) beside them is kept too.
+        place; adapters are merged into the weights that they adapt. A "logit_scale" (log 1/τ) and a "logit_bias" beside
+        them are kept too.
 
         Raises ModelRefused("not_foldable") for a changed square head, which the architecture has no place for;
         KeyError or ValueError when the parameters are not this model's.
@@ -135,8 +141,9 @@ class LoadedModel:
         else:
             edited = parameters
         state = self._model.state_dict()
-        if (scale := parameters.get("logit_scale")) is not None:
-            edited = {**edited, "logit_scale": scale.reshape(state["logit_scale"].shape)}
+        for name in _NOT_TRAINED & parameters.keys():
+            state.setdefault(name, state["logit_scale"])  # a bias that was trained where the model came without
+            edited = {**edited, name: parameters[name].reshape(state[name].shape)}
         for name, tensor in edited.items():
             if tensor.shape != state[name].shape:
                 raise ValueError(f"{name} is {tuple(tensor.shape)}, the model's is {tuple(state[name].shape)}")

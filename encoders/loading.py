@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -16,6 +17,7 @@ from typing import Any, Final, cast
 import torch
 from open_clip import download_pretrained, get_pretrained_cfg, load_checkpoint
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from encoders.architectures import Architecture, resolve_architecture
@@ -74,6 +76,15 @@ def fill(model: nn.Module, path: Path, name: str) -> None:
         raise ModelRefused("weights_mismatch", f"{name} holds values that are not finite", "pretrained")
 
 
+def _names_in(path: Path) -> set[str]:
+    """The names of the tensors of a `.safetensors`, of which nothing else is read; none where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except (OSError, SafetensorError):  # another kind of file, or a broken one: `fill` says which
+        return set()
+
+
 def _download(tag: dict[str, Any], name: str) -> Path:
     try:
         return Path(download_pretrained(tag))
@@ -122,11 +133,12 @@ def _load(
 ) -> LoadedModel:
     described = describe(spec)
     downloaded = _download(described.tag, spec.pretrained) if spec.pretrained else None
-    model = build(described.config, spec.seed, max_parameters)
+    config = described.config
+    with checkpoint.local_path() if checkpoint and not downloaded else nullcontext(downloaded) as path:
+        if checkpoint and path and config.get("init_logit_bias") is None and "logit_bias" in _names_in(path):
+            config = {**config, "init_logit_bias": 0.0}  # trained with the sigmoid loss; the checkpoint says with which
+        model = build(config, spec.seed, max_parameters)
+        if path:
+            fill(model, path, spec.pretrained or "the checkpoint")
     preprocess = {**described.preprocess, "size": cast("Any", model).visual.image_size}
-    if downloaded:
-        fill(model, downloaded, cast("str", spec.pretrained))
-    elif checkpoint:
-        with checkpoint.local_path() as path:
-            fill(model, path, "the checkpoint")
-    return LoadedModel(model.to(device), described.config, preprocess, build_tokenizer(described.config))
+    return LoadedModel(model.to(device), config, preprocess, build_tokenizer(config))

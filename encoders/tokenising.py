@@ -43,17 +43,22 @@ def build_tokenizer(config: Mapping[str, Any]) -> Tokenizer:
         else:
             mode = text.get("tokenizer_mode")
             tokenizer = HFTokenizer(name, context_length=context_length, tokenizer_mode=mode, **options)
-    except ImportError as error:
+    except Exception as error:  # the hub client's exceptions share no base
+        if package := _missing_package(error):
+            reason = f"the tokenizer {name} needs the package `{package}`, not installed here"
+            raise ModelRefused("unsupported_model", reason, "architecture") from error
         raise ModelRefused(
-            "unsupported_model",
-            f"the tokenizer {name} needs the package `transformers`, not installed here",
+            "weights_unavailable",
+            f"the tokenizer {name} could not be loaded from the Hugging Face hub, nor from its cache on this machine",
             "architecture",
         ) from error
-    except Exception as error:  # the hub client's exceptions share no base
-        raise ModelRefused(
-            "weights_unavailable", f"the tokenizer {name} could not be loaded from the Hugging Face hub", "architecture"
-        ) from error
     return tokenizer
+
+
+def _missing_package(error: Exception) -> str | None:
+    """What a tokenizer's files cannot be read without. transformers names it in the words of several errors."""
+    named = [package for package in ("sentencepiece", "tiktoken", "protobuf") if package in str(error)]
+    return named[0] if named else "transformers" if isinstance(error, ImportError) else None
 
 
 def tokenise(tokenizer: Tokenizer, captions: Sequence[str]) -> Tokens:

@@ -11,6 +11,7 @@ from service.access import Credentials, caller_of
 from service.concurrency import Heavy, Streams
 from service.limits import UNLIMITED, Incoming, Limits, RequestRate
 from service.pagination import Cursors
+from service.ranges import ExportSizes
 from service.resumable.digests import RunningDigests
 from store.blobs import Blobs
 from store.database import Database
@@ -33,6 +34,7 @@ class Service:
     tenant: str = DEFAULT_TENANT
     digests: RunningDigests = field(default_factory=RunningDigests)
     incoming: Incoming = field(default_factory=Incoming)
+    export_sizes: ExportSizes = field(default_factory=ExportSizes)
     limits: Limits = UNLIMITED
 
 

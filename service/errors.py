@@ -50,6 +50,14 @@ class ChecksumError(DomainError):
     """The body is not what its checksum was made of."""
 
 
+class RangeError(DomainError):
+    """The whole, of `size` bytes, ends before the part that was asked for begins."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__("range_not_satisfiable", f"the whole is {size:,} bytes, and the range begins after them")
+        self.size = size
+
+
 class VersionError(DomainError):
     """The client speaks a version of a protocol that is not spoken here."""
 
@@ -76,6 +84,7 @@ STATUS: dict[type[DomainError], int] = {
     ChecksumError: CHECKSUM_MISMATCH,
     VersionError: HTTPStatus.PRECONDITION_FAILED,
     LimitError: HTTPStatus.TOO_MANY_REQUESTS,
+    RangeError: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
 }
 
 HEADERS: dict[type[DomainError], dict[str, str]] = {
@@ -111,6 +120,8 @@ def _domain(_: Request, error: Exception) -> JSONResponse:
     headers = HEADERS.get(type(error))
     if isinstance(error, LimitError):
         headers = {"Retry-After": str(error.retry_after)}
+    if isinstance(error, RangeError):
+        headers = {"Content-Range": f"bytes */{error.size}"}
     return problem(STATUS[type(error)], error.code, error.message, errors, headers)
 
 
@@ -207,6 +218,7 @@ class Problem(BaseModel):
 
 _DOCUMENTED_HEADERS = {
     401: {"WWW_Authenticate": "how to say who asks"},
+    416: {"Content_Range": "`bytes */` and the size of the whole"},
     412: {"Tus_Version": "the version that is spoken here"},
     409: {"Retry_After": "seconds until it is worth asking again"},
     429: {"Retry_After": "seconds until it is worth asking again"},

@@ -124,6 +124,5 @@ def _fingerprint(content: dict[str, Any]) -> bytes:
 
 
 def _response(answer: Answer, headers: dict[str, str]) -> Response:
-    return Response(
-        answer.body, status_code=answer.status, headers=answer.headers | headers, media_type="application/json"
-    )
+    media_type = "application/json" if answer.body else None
+    return Response(answer.body, status_code=answer.status, headers=answer.headers | headers, media_type=media_type)

@@ -48,6 +48,16 @@ def check_architecture(architecture: str | dict[str, Any], param: str = _PARAM) 
     check_config(architecture, param, _catalogue()["refused_fields"], _timm_models())
 
 
+def loss_of(architecture: str | dict[str, Any]) -> str | None:
+    """What models of an architecture that passed its checks are trained with, `softmax` or `sigmoid`; `None` where a
+    repository of the hub says it."""
+    if isinstance(architecture, str):
+        entry = _catalogue()["architectures"].get(architecture)
+        return None if entry is None else str(entry["loss"])
+    config = architecture.get("model_cfg", architecture)
+    return "softmax" if config.get("init_logit_bias") is None else "sigmoid"
+
+
 def check_size(architecture: str | dict[str, Any], most_bytes: int, param: str = _PARAM) -> None:
     """Raise if a configuration that passed `check_architecture` describes more than `most_bytes` of float32 weights.
 

@@ -16,6 +16,7 @@ from store.errors import InvalidError
 
 _LARGEST: Final = {"layers": 256, "image_size": 2048, "context_length": 4096, "vocab_size": 2_000_000}
 _LARGEST_OTHER: Final = 32_768
+_NO_SIZES: Final = frozenset({"init_logit_scale", "init_logit_bias"})  # numbers of the logits, written as -10 too
 _MOST_PATCHES: Final = 16_384
 _TOKENIZER_OPTIONS: Final = frozenset({"clean", "strip_sep_token"})
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -162,6 +163,8 @@ def _check_sizes(config: Mapping[str, Any], prefix: str, root: str) -> None:
         for name, value in fields.items():
             for number in value if isinstance(value, list | tuple) else [value]:
                 largest = _LARGEST.get(name, _LARGEST_OTHER)
+                if name in _NO_SIZES:
+                    continue
                 if type(number) is int and not 0 <= number <= largest:
                     raise _refused(f"{prefix}{group}.{name}", f"must lie between 0 and {largest}", root)
     vision = VisionConfig.model_construct(**config["vision_cfg"])

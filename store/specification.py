@@ -4,12 +4,21 @@ Of a list the first wrong item is the only error (`fail_fast`): half a million o
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from store.errors import InvalidError
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 7
+SPECIFICATION_VERSION = 8
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
@@ -22,6 +31,9 @@ _METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4, "neighbou
 _FLAG_SINCE = {"confidence": 4, "by": 6}
 """The fields of `flag` that came after it. As by default, they are left out of what is kept, yet echoed."""
 
+_OBJECTIVE_SINCE = {"loss": 8, "logit_bias": 8}
+"""The fields of `objective` that came after it. Null, they are left out of what is kept, yet echoed."""
+
 
 _CHECKPOINTS_SINCE = 5
 """`model.checkpoints`, which is left out where there are none."""
@@ -31,12 +43,17 @@ def version_of(spec: dict[str, Any]) -> int:
     """The version that a worker must know to do a job: that of the newest field that the specification uses."""
     fields = [since for field, since in _SINCE.items() if spec.get(field) is not None]
     fields += [since for field, since in _FLAG_SINCE.items() if field in (spec.get("flag") or {})]
+    objective = spec.get("objective") or {}
+    fields += [since for field, since in _OBJECTIVE_SINCE.items() if objective.get(field) is not None]
     fields += [_CHECKPOINTS_SINCE] if (spec.get("model") or {}).get("checkpoints") else []
     return max([1, *fields, *(_METHODS_SINCE.get(method, 1) for method in spec.get("methods", ()))])
 
 
 DEFAULT_ARCHITECTURE = "ViT-B-32"
 DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
+
+SMALLEST_TEMPERATURE = 0.01
+"""Of the softmax loss: CLIP's own bound, s ≤ 100."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -144,15 +161,48 @@ class Objective(_Strict):
     partitions: Annotated[int, Field(ge=1, le=256)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     l2: NotNegative = Field(default=0.3, description="δ per pair, towards the weights the job starts from")
-    temperature: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
-        default=None, description="τ = 1 / scale; null takes the model's own, and 0.01 for embeddings"
+    loss: Literal["softmax", "sigmoid"] | None = Field(
+        default=None,
+        description="null takes what the model was trained with: sigmoid where its logits have a bias (SigLIP), else "
+        "softmax (CLIP), which embeddings are taken to be of",
+    )
+    temperature: Annotated[float, Field(ge=1e-4, le=100)] | None = Field(
+        default=None,
+        description="τ = 1 / scale, from 0.01 on unless `loss` is sigmoid; null takes the model's own, and 0.01 for "
+        "embeddings",
+    )
+    logit_bias: Annotated[float, Field(ge=-1000, le=1000)] | None = Field(
+        default=None,
+        description="with `loss` sigmoid: b in the logits cosine / temperature + b; null takes the model's own, and "
+        "must not be left out where there is none, as for embeddings",
     )
     mask_duplicates: bool = Field(
         default=True, description="equal captions or equal images in one batch are no negatives of each other"
     )
     train_temperature: bool = Field(
-        default=False, description="log(1/τ) is one of the trained parameters, in every scope; 1/τ stays below 100"
+        default=False,
+        description="log(1/τ) is one of the trained parameters, in every scope, and so is the bias of the sigmoid "
+        "loss; of the softmax loss 1/τ stays below 100",
     )
+
+    @field_validator("temperature")
+    @classmethod
+    def _above_clip_s_own(cls, temperature: float | None, before: ValidationInfo) -> float | None:
+        if temperature is not None and temperature < SMALLEST_TEMPERATURE and before.data.get("loss") != "sigmoid":
+            raise ValueError(f"below {SMALLEST_TEMPERATURE} with `objective.loss` sigmoid only: say so")
+        return temperature
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _of_the_sigmoid_loss(cls, logit_bias: float | None, before: ValidationInfo) -> float | None:
+        if logit_bias is not None and before.data.get("loss") != "sigmoid":
+            raise ValueError("with `objective.loss` sigmoid only, which has a bias: say so")
+        return logit_bias
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        named: dict[str, Any] = fields(self)
+        return {name: value for name, value in named.items() if value is not None or name not in _OBJECTIVE_SINCE}
 
 
 # Heads on cached features come to rest within about a hundred cheap passes; whole towers are not taken that far.
@@ -203,8 +253,13 @@ class Flag(_Strict):
 
 def echoed(spec: dict[str, Any]) -> dict[str, Any]:
     """A specification that was kept, as answers show it: with the defaults that are not kept."""
-    defaults = {name: Flag.model_fields[name].default for name in _FLAG_SINCE}
-    return {**spec, "flag": defaults | (spec.get("flag") or {})}
+    flag = {name: Flag.model_fields[name].default for name in _FLAG_SINCE}
+    objective: dict[str, Any] = dict.fromkeys(_OBJECTIVE_SINCE)
+    return {
+        **spec,
+        "flag": flag | (spec.get("flag") or {}),
+        "objective": objective | (spec.get("objective") or {}),
+    }
 
 
 class Notify(_Strict):

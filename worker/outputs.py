@@ -211,7 +211,8 @@ class Encoded:
 @dataclass(frozen=True)
 class EncodeOutput(Output):
     """Where the records of a part are: `count` rows from `first_row` in `blob`. truncated: captions that were cut.
-    encoder: versions of what encoded them, as `encoders.encoder_versions`. checkpoint: as in `PartToEncode`."""
+    encoder: versions of what encoded them, as `encoders.encoder_versions`. checkpoint: as in `PartToEncode`.
+    logit_bias: of a model trained with the sigmoid loss."""
 
     dataset: str
     part: int
@@ -223,6 +224,7 @@ class EncodeOutput(Output):
     encoded: Encoded
     encoder: dict[str, str] = field(default_factory=dict)
     checkpoint: str | None = None
+    logit_bias: float | None = None
 
 
 @dataclass(frozen=True)

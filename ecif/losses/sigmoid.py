@@ -15,8 +15,6 @@ pairs and is half of each one's own loss. With P = sigmoid(S) (0 where an entry 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -28,7 +26,7 @@ class Sigmoid(Loss):
     """Balanced by its bias, without which most of the loss would be that of the many negatives."""
 
     name = "sigmoid"
-    largest_scale = math.inf  # published models are past CLIP's cap, and their bias goes with their scale
+    largest_scale = 1e4  # published models have 100 to 120, past CLIP's cap, and a bias that goes with their scale
     biased = True
     lonely = True
     shared = 0.5

@@ -1,18 +1,32 @@
 """`/jobs/{id}/export`: the whole of a job's results, in the formats that tools read."""
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from service.context import HeavyDep, ServiceDep
-from service.errors import header_docs, problem_docs
+from service.errors import problem_docs
 from service.exports.npy import npy_chunks
 from service.exports.parquet import parquet_chunks
 from service.exports.source import Keep, Source
 from service.exports.tars import open_clip_chunks, webdataset_chunks
 from service.exports.text import csv_chunks, jsonl_chunks
+from service.ranges import (
+    DOWNLOAD_HEADERS,
+    PART_HEADERS,
+    ByteRange,
+    IfRange,
+    Range,
+    cut,
+    download_headers,
+    etag_of,
+    length_of,
+    part_headers,
+)
+from store.settings import CODE_VERSION
 
 router = APIRouter(tags=["results"])
 
@@ -47,12 +61,13 @@ _CONTENT: dict[str, Any] = {
     "/jobs/{job_id}/export",
     response_class=StreamingResponse,
     responses={
-        200: {
+        200: {"content": _CONTENT, "description": "the pairs in rank order", "headers": DOWNLOAD_HEADERS},
+        206: {
             "content": _CONTENT,
-            "description": "the pairs in rank order",
-            "headers": header_docs(Content_Disposition="a name for the file"),
+            "description": "the part that was asked for",
+            "headers": PART_HEADERS,
         },
-        **problem_docs(404, 409),
+        **problem_docs(404, 409, 416),
     },
 )
 async def export_results(
@@ -61,15 +76,32 @@ async def export_results(
     heavy: HeavyDep,
     form: Annotated[Format, Query(alias="format", description=_ABOUT_FORMATS)] = "csv",
     keep: Annotated[Keep, Query(description="all, only the flagged, or only those that are not")] = "all",
+    range_: Range = None,
+    if_range: IfRange = None,
 ) -> StreamingResponse:
-    """Every scored pair of a job that succeeded: its scores, and every column that it came with."""
+    """Every scored pair of a job that succeeded: its scores, and every column that it came with.
+
+    A download that was cut goes on with `Range`. The service then goes through the export once before it answers.
+    """
     written = _FORMATS[form]
-    chunks = await heavy.run(lambda: written.chunks(Source.of(job_id, keep, service.database, service.blobs)))
-    return StreamingResponse(
-        heavy.each(chunks),
-        media_type=written.media_type,
-        headers={
-            "Content-Disposition": f'attachment; filename="{job_id}.{keep}.{written.suffix}"',
-            "X-Content-Type-Options": "nosniff",
-        },
-    )
+    source = await heavy.run(Source.of, job_id, keep, service.database, service.blobs)
+    etag = _etag(job_id, form, keep)
+    headers = download_headers(f"{job_id}.{keep}.{written.suffix}", etag)
+    wanted = ByteRange.of(range_, if_range, etag)
+    if wanted is None:
+        pieces = heavy.each(await heavy.run(written.chunks, source))
+        return StreamingResponse(pieces, media_type=written.media_type, headers=headers)
+    size = service.export_sizes.get(etag)
+    if size is None:
+        size = await length_of(heavy.each(await heavy.run(written.chunks, source.with_blanks())))
+        service.export_sizes.put(etag, size)
+    part = wanted.within(size)
+    pieces = cut(heavy.each(await heavy.run(written.chunks, source)), part)
+    headers |= part_headers(part, size)
+    return StreamingResponse(pieces, status_code=206, media_type=written.media_type, headers=headers)
+
+
+def _etag(job_id: str, form: Format, keep: Keep) -> str:
+    """Of the bytes of an export. Results never change; what writes them may, with a release."""
+    writers = [CODE_VERSION, *([version("pyarrow")] if form == "parquet" else [])]
+    return etag_of(job_id, form, keep, *writers)

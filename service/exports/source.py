@@ -1,9 +1,9 @@
 """What every format of an export is written from: the job, which of its pairs, and the columns of each."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,20 @@ from store.states import JobStatus
 from store.tables import SCORES, Job
 
 Keep = Literal["all", "clean", "flagged"]
+
+
+class Images(Protocol):
+    """Where images lie, one after another in blobs."""
+
+    def get_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]: ...
+
+
+class _Blanks:
+    """As many bytes, and none read."""
+
+    def get_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        return [bytes(length) for _, length in ranges]
+
 
 _MOST_COLUMNS = 1000
 _LONGEST_NAME = 1000
@@ -33,7 +47,7 @@ class Source:
     flagged: bool | None
     expected: int
     database: Database
-    blobs: Blobs
+    images: Images
 
     @classmethod
     def of(cls, job_id: str, keep: Keep, database: Database, blobs: Blobs) -> "Source":
@@ -58,8 +72,12 @@ class Source:
                 flagged=None if keep == "all" else keep == "flagged",
                 expected=_expected(job, keep),
                 database=database,
-                blobs=blobs,
+                images=blobs,
             )
+
+    def with_blanks(self) -> "Source":
+        """The same with blanks for images: what is written of it is as long."""
+        return replace(self, images=_Blanks())
 
     def pieces(self) -> Iterator[list[Exported]]:
         """The pairs in rank order. No connection is held while a piece is on its way to the client.

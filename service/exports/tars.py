@@ -88,7 +88,7 @@ def _images(source: Source, parts: dict[int, str], rows: Sequence[Exported]) -> 
         by_part.setdefault(row.part, []).append(place)
     for part, places in by_part.items():
         ranges = [(rows[place].image_offset, rows[place].image_length) for place in places]
-        for place, image in zip(places, source.blobs.get_ranges(parts[part], ranges), strict=True):
+        for place, image in zip(places, source.images.get_ranges(parts[part], ranges), strict=True):
             images[place] = image
     return images
 

@@ -5,11 +5,19 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from store import datasets, jobs, models
-from store.catalogue import HUB_PREFIX, HubRules, check_model, check_size
+from store.catalogue import HUB_PREFIX, HubRules, check_model, check_size, loss_of
 from store.errors import InvalidError, NotFoundError
+from store.losses import with_loss
 from store.nouns import new_id
 from store.settings import CODE_VERSION, Settings
-from store.specification import NEED_VALIDATION, JobSpec, Model, RemoveFlagged, ValidationDataset, fill_for_kind
+from store.specification import (
+    NEED_VALIDATION,
+    JobSpec,
+    Model,
+    RemoveFlagged,
+    ValidationDataset,
+    fill_for_kind,
+)
 from store.states import JobStatus
 from store.tables import Dataset, Job
 
@@ -59,6 +67,17 @@ def _check_kept_models(session: Session, model: Model) -> None:
                 f"checkpoint {checkpoint_id} is a {other}, and the model a {architecture}: they must be alike",
                 "model.checkpoints",
             )
+
+
+def _loss_of(session: Session, model: Model | None, dataset: Dataset) -> str | None:
+    """What the model of a job was trained with, as far as is known before it is loaded."""
+    if model is None:
+        return "softmax" if dataset.kind == "embeddings" else None
+    if model.id is None:
+        return loss_of(model.architecture) if model.architecture is not None else None
+    architecture = models.usable(session, model.id, "model.id").architecture
+    # Its checkpoint may bring a bias that the architecture has none of.
+    return "sigmoid" if architecture is not None and loss_of(architecture) == "sigmoid" else None
 
 
 @dataclass(frozen=True)
@@ -124,7 +143,8 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
         HubRules.of(session, settings).check(spec.model.architecture, "model.architecture")
     if spec.model is not None:
         _check_kept_models(session, spec.model)
-    return Checked(fill_for_kind(spec, dataset, validation), dataset, validation, queries)
+    spec = fill_for_kind(spec, dataset, validation)
+    return Checked(with_loss(spec, _loss_of(session, spec.model, dataset)), dataset, validation, queries)
 
 
 def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:

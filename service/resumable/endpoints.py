@@ -4,13 +4,16 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from service.bodies import too_large
 from service.context import Service, ServiceDep
 from service.errors import CHECKSUM_MISMATCH, MediaTypeError, VersionError, header_docs, problem_docs
+from service.idempotency import REPLAYED, IdempotencyKey, IdempotentRequest, idempotent_request
 from service.resumable import protocol
 from service.resumable.receiving import receive
 from store import uploads
+from store.idempotency import Answer
 
 router = APIRouter(tags=["uploads"])
 
@@ -60,27 +63,42 @@ def tell_tus(service: ServiceDep) -> Response:
     status_code=201,
     response_class=Response,
     responses={
-        201: {"headers": _VERSION | _EXPIRES | header_docs(Location="the upload")},
-        **problem_docs(412, 413),
+        201: {
+            "headers": _VERSION
+            | _EXPIRES
+            | header_docs(Location="the upload")
+            | header_docs(False, Idempotency_Replayed=REPLAYED)
+        },
+        **problem_docs(409, 412, 413),
     },
 )
-def create_upload(
+async def create_upload(
     service: TusDep,
     upload_length: Annotated[int, Header(ge=0, le=2**62, description="bytes of the whole file")],
     upload_metadata: Annotated[
         str | None, Header(max_length=4096, description="`key base64,…`; `filename` names the dataset")
     ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Announce a file. Send it with PATCH, then name it in `POST /datasets`: `{"upload": "up_…"}`."""
-    if upload_length > service.settings.ecif_max_upload_bytes:
+    """Announce a file. Send it with PATCH, then name it in `POST /datasets`: `{"upload": "up_…"}`. Who announces it
+    again under the same `Idempotency-Key` is told of the same upload, and goes on with it where HEAD says."""
+    async with idempotent_request(service, "POST /uploads", idempotency_key) as idempotent:
+        return await run_in_threadpool(_create, service, upload_length, upload_metadata, idempotent)
+
+
+def _create(service: Service, length: int, metadata_header: str | None, idempotent: IdempotentRequest) -> Response:
+    content = {"length": length, "metadata": metadata_header}
+    if (answered := idempotent.first_answer(content)) is not None:
+        return answered
+    if length > service.settings.ecif_max_upload_bytes:
         raise too_large(service.settings.ecif_max_upload_bytes)
-    protocol.metadata(upload_metadata or "")
+    protocol.metadata(metadata_header or "")
     retention = timedelta(seconds=service.settings.ecif_upload_kept_seconds)
     with service.database.transaction() as session:
-        service.limits.room_for_bytes(session, upload_length)
-        upload = uploads.create(session, length=upload_length, metadata_header=upload_metadata, lifetime=retention)
-    headers = {"Location": f"/uploads/{upload.id}", "Upload-Expires": protocol.expires(upload.expires_at)}
-    return Response(status_code=201, headers=headers)
+        service.limits.room_for_bytes(session, length)
+        upload = uploads.create(session, length=length, metadata_header=metadata_header, lifetime=retention)
+        headers = {"Location": f"/uploads/{upload.id}", "Upload-Expires": protocol.expires(upload.expires_at)}
+        return idempotent.record_answer(session, content, Answer(201, headers, ""))
 
 
 @router.head(

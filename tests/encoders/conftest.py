@@ -50,6 +50,13 @@ CONFIGS: dict[str, Any] = {
         "vision_cfg": {**VISION, "patch_dropout": 0.5},
         "text_cfg": {**TEXT, "proj_bias": True, "no_causal_mask": True},
     },
+    "as SigLIP": {
+        "embed_dim": 64,
+        "custom_text": True,
+        "init_logit_bias": -10,
+        "vision_cfg": {**TIMM, "timm_pool": "map", "timm_proj": "none"},
+        "text_cfg": {**TEXT, "proj_bias": True, "no_causal_mask": True, "pool_type": "last"},
+    },
     "no text head": {
         "embed_dim": 16,
         "custom_text": True,

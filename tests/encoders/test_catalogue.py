@@ -29,10 +29,10 @@ def test_every_pretrained_tag_is_there() -> None:
 
 def test_models_trained_with_another_loss_are_marked() -> None:
     entries = catalogue()["architectures"]
-    assert dict(entries["tiny"]) == {"pretrained": [], "refused": None}
+    assert dict(entries["tiny"]) == {"pretrained": [], "loss": "softmax", "refused": None}
     assert "laion2b_s34b_b79k" in entries["ViT-B-32"]["pretrained"]
     assert entries["ViT-B-32"]["refused"] is None
-    assert "sigmoid" in str(entries["ViT-B-16-SigLIP"]["refused"])
+    assert (entries["ViT-B-16-SigLIP"]["loss"], entries["ViT-B-16-SigLIP"]["refused"]) == ("sigmoid", None)
     assert "captioning" in str(entries["coca_ViT-B-32"]["refused"])
 
 

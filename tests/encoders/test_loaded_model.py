@@ -78,11 +78,12 @@ def test_an_edited_head_survives_the_way_through_open_clip(
     heads = model.heads()
     edited = {name: weight + 0.1 * torch.randn_like(weight) for name, weight in heads.parameters.items()}
     pixels, tokens = pairs(model, pictures)
-    if "proj_type" in model.config["text_cfg"]:  # nowhere to keep a text head
+    square = {"text": "proj_type" in model.config["text_cfg"], "image": "map" in model.config["vision_cfg"].values()}
+    for tower in (tower for tower, there in square.items() if there):  # nowhere to keep a head of it
         with pytest.raises(ModelRefused) as refusal:
             model.state_dict_with(edited, "heads")
         assert (refusal.value.code, refusal.value.part) == ("not_foldable", "scope")
-        edited["text.weight"] = heads.parameters["text.weight"]
+        edited[f"{tower}.weight"] = heads.parameters[f"{tower}.weight"]
     theirs, _ = as_open_clip_has_it(model, tmp_path, model.state_dict_with(edited, "heads"))
     texts, images = heads(edited, *model.tower_features(pixels, tokens))
     with torch.no_grad():

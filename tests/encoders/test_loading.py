@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,6 +15,9 @@ import torch
 from open_clip import image_transform
 from PIL.Image import Image
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 import encoders.loading
 from encoders.architectures import TINY_CONFIG
@@ -85,10 +89,30 @@ def test_an_unreachable_hub_is_said_plainly(monkeypatch: pytest.MonkeyPatch, err
     assert "network" in refused.message
 
 
-def test_other_losses_are_refused_with_their_reason() -> None:
-    assert "sigmoid" in refusal(ModelSpec("ViT-B-16-SigLIP")).message
+def test_a_bias_says_that_a_model_was_trained_with_the_sigmoid_loss() -> None:
+    assert load_model(ModelSpec("tiny")).logit_bias is None
+    model = load_model(ModelSpec(changed(init_logit_bias=-10.0)))
+    assert model.logit_bias == -10.0
+    for embedder in (model.heads(), model.full(), model.lora()):
+        assert embedder.logit_bias == -10.0
+        assert "logit_bias" not in embedder.parameters
+    trained = {"logit_scale": torch.tensor(3.0), "logit_bias": torch.tensor(-7.0)}
+    state = model.state_dict_with(model.heads().parameters | trained, "heads")
+    assert (float(state["logit_scale"]), float(state["logit_bias"])) == (3.0, -7.0)
+
+
+@pytest.mark.parametrize("config", ["tiny", changed(init_logit_bias=-10.0)])
+def test_a_checkpoint_brings_its_bias_whatever_its_architecture_says(config: Any, tmp_path: Path) -> None:
+    state = {**load_model(ModelSpec("tiny", seed=3)).state_dict_with({}, "all"), "logit_bias": torch.tensor([-4.0])}
+    save_file(state, tmp_path / "mine.safetensors")
+    checkpoint = Checkpoint(str(config), lambda: nullcontext(tmp_path / "mine.safetensors"))
+    model = load_model(ModelSpec(config), checkpoint=checkpoint)
+    assert model.logit_bias == -4.0
+    assert "init_logit_bias" in model.config
+
+
+def test_another_loss_is_refused_with_its_reason() -> None:
     assert "captioning" in refusal(ModelSpec("coca_ViT-B-32")).message
-    assert refusal(ModelSpec(changed(init_logit_bias=-10.0))).code == "unsupported_model"
     assert refusal(ModelSpec(changed(multimodal_cfg={}))).code == "unsupported_model"
 
 
@@ -96,6 +120,58 @@ def test_a_hugging_face_text_tower_without_its_hub_is_refused() -> None:
     refused = refusal(ModelSpec("roberta-ViT-B-32"))
     assert refused.code in ("weights_unavailable", "unsupported_model")
     assert "roberta-base" in refused.message
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A repository in the hub's cache that holds a tokenizer, and no line to the hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder, commit = tmp_path / "models--somebody--words", "0" * 40
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    absent = folder / ".no_exist" / commit
+    absent.mkdir(parents=True)
+    (absent / "config.json").touch()  # the hub was asked for it once, and had none
+    known = {"<pad>": 0, "<unk>": 1, "a": 2, "red": 3, "square": 4}
+    tokenizer = Tokenizer(WordLevel(known, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(snapshot / "tokenizer.json"))
+    said = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "unk_token": "<unk>"}
+    (snapshot / "tokenizer_config.json").write_text(json.dumps(said))
+    return "somebody/words"
+
+
+def test_a_tokenizer_of_the_hub_is_taken_from_its_cache_without_a_network(words: str) -> None:
+    text = {"vocab_size": 5, "hf_tokenizer_name": words, "tokenizer_kwargs": {"clean": "canonicalize"}}
+    model = load_model(ModelSpec(changed(text_cfg=text, init_logit_bias=-10.0)))
+    tokens = model.tokenize(["A red, red square!", "a " * 20])
+    assert tokens.ids[0].tolist() == [2, 3, 3, 4, *[0] * 12]
+    assert tokens.truncated.tolist() == [False, True]
+    elsewhere = refusal(ModelSpec(changed(text_cfg={**text, "hf_tokenizer_name": "somebody/sentences"})))
+    assert elsewhere.code == "weights_unavailable"
+    assert "somebody/sentences" in elsewhere.message
+    assert "cache" in elsewhere.message
+
+
+@pytest.mark.parametrize(
+    ("error", "package"),
+    [
+        (ImportError("No module named 'transformers'"), "transformers"),
+        (ImportError("T5Tokenizer requires the SentencePiece library: pip install sentencepiece"), "sentencepiece"),
+        (ValueError("Couldn't instantiate the backend tokenizer: you need sentencepiece or tiktoken"), "sentencepiece"),
+    ],
+)
+def test_what_a_tokenizer_lacks_is_named(monkeypatch: pytest.MonkeyPatch, error: Exception, package: str) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("encoders.tokenising.HFTokenizer", broken)
+    refused = refusal(ModelSpec(changed(text_cfg={"hf_tokenizer_name": "somebody/words"}), seed=9))
+    assert refused.code == "unsupported_model"
+    assert f"`{package}`" in refused.message
 
 
 def test_size_is_known_before_memory_is_taken() -> None:

@@ -107,7 +107,7 @@ def test_usage_is_2(ecif: Ecif, arguments: tuple[Any, ...]) -> None:
 
 
 def test_nobody_there_is_4(ecif: Ecif, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ecif_client.client.time.sleep", lambda _: None)
+    monkeypatch.setattr("ecif_client.retrying._pause", lambda _: 0.0)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

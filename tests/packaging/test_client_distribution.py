@@ -85,6 +85,6 @@ def test_it_installs_alone_and_submits(
     pins = _ROOT / "requirements" / "dev.txt"
     run(_UV, "venv", "--quiet", "--no-project", "--python", python, tmp_path / "venv")
     run(_UV, "pip", "install", "--quiet", "--python", bin_ / "python", "--constraint", pins, wheel)
-    assert "submit" in run(bin_ / "ecif", "--help")
+    assert run(bin_ / "ecif", "--version") == f"ecif, version {_PROJECT['version']}\n"
     (tmp_path / "train.zip").write_bytes(embedding_zip(20))
     assert run(bin_ / "ecif", "submit", tmp_path / "train.zip", "--url", service).startswith("job_")

@@ -481,3 +481,19 @@ def test_a_wrong_answer_is_told_by_the_client_library(settings: Settings) -> Non
         with pytest.raises(TusUploadFailed) as conflict:
             fine.upload()
         assert conflict.value.status_code == 409
+
+
+def test_an_announcement_under_the_same_key_is_the_same_upload(
+    client: TestClient, content: bytes, problem_of: ProblemOf
+) -> None:
+    key = {"idempotency-key": "nightly"}
+    first = client.post("/uploads", headers={"upload-length": str(len(content)), **key})
+    patch(client, first.headers["location"], 0, content[:1000])
+    again = client.post("/uploads", headers={"upload-length": str(len(content)), **key})
+    assert (again.status_code, again.headers["location"]) == (201, first.headers["location"])
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.headers["tus-resumable"] == "1.0.0"
+    assert offset_of(client, again.headers["location"]) == 1000
+    other = client.post("/uploads", headers={"upload-length": "7", **key})
+    assert problem_of(other)["code"] == "idempotency_key_reused"
+    assert begun(client, len(content)) != first.headers["location"]

@@ -74,7 +74,6 @@ def test_every_published_configuration_passes_unless_it_is_refused_by_name() -> 
         (changed(text_cfg={"vocab_size": 100}), "text_cfg.vocab_size"),
         (changed(text_cfg={"hf_model_name": "roberta-base"}), "text_cfg.hf_tokenizer_name"),
         (changed(embed_dim=math.nan), "embed_dim"),
-        (changed(init_logit_bias=-10.0), "init_logit_bias"),
         (changed(multimodal_cfg={}), "multimodal_cfg"),
         ({"model_cfg": changed(), "preprocess_cfg": {"std": [0.0, 1.0, 1.0]}}, "preprocess_cfg.std"),
         ({"model_cfg": changed(), "preprocess_cfg": None}, "preprocess_cfg"),
@@ -87,8 +86,7 @@ def test_every_published_configuration_passes_unless_it_is_refused_by_name() -> 
 def test_a_wrong_field_is_named(config: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidError) as caught:
         check_architecture(config)
-    unsupported = field in ("init_logit_bias", "multimodal_cfg")
-    assert caught.value.code == ("unsupported_architecture" if unsupported else "invalid_model_config")
+    assert caught.value.code == ("unsupported_architecture" if field == "multimodal_cfg" else "invalid_model_config")
     assert caught.value.param == f"model.architecture.{field}"
 
 

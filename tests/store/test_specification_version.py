@@ -18,6 +18,7 @@ _FIELDS = {
     5: "f568f4f913feb769",
     6: "71ea7319877e2a9e",
     7: "d27b332f5244ad2b",
+    8: "1c353d6687b633c4",
 }
 
 
@@ -52,6 +53,16 @@ def test_a_confidence_as_by_default_is_nothing_that_an_older_worker_would_have_t
     for wrong in (0, 1):
         with pytest.raises(ValidationError, match="confidence"):
             JobSpec.model_validate({**spec, "flag": {"confidence": wrong}})
+
+
+def test_a_loss_that_is_the_models_own_is_nothing_that_an_older_worker_would_have_to_know() -> None:
+    spec = {"task": "misalignment", "dataset": "ds_1"}
+    kept = JobSpec.model_validate({**spec, "objective": {"loss": None, "logit_bias": None}}).model_dump(mode="json")
+    assert (kept["objective"].keys() & {"loss", "logit_bias"}, version_of(kept)) == (set(), 1)
+    sigmoid = {"loss": "sigmoid", "temperature": 0.0085, "logit_bias": -12.9}
+    kept = JobSpec.model_validate({**spec, "objective": sigmoid}).model_dump(mode="json")
+    assert (sigmoid.items() <= kept["objective"].items(), version_of(kept)) == (True, 8)
+    assert JobSpec.model_validate(kept).objective.logit_bias == -12.9
 
 
 def test_a_job_whose_clean_pairs_calibrate_within_groups_is_for_workers_that_know_of_it() -> None:

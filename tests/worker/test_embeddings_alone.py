@@ -12,6 +12,8 @@ from torch import Tensor
 from ecif import rank_embeddings
 from tests.service_fixtures import EmbeddingZip, Upload, Work
 
+OBJECTIVE = {"batch_size": 50, "partitions": 2, "temperature": 0.1}
+
 
 def tensors(content: bytes) -> tuple[Tensor, Tensor]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -19,18 +21,25 @@ def tensors(content: bytes) -> tuple[Tensor, Tensor]:
     return image, text
 
 
-@pytest.mark.parametrize("with_clean", [True, False])
+@pytest.mark.parametrize(("with_clean", "logit_bias"), [(True, None), (False, None), (True, -6.0)])
 def test_one_call_is_a_job(
-    client: TestClient, work: Work, upload: Upload, embedding_zip: EmbeddingZip, with_clean: bool
+    client: TestClient,
+    work: Work,
+    upload: Upload,
+    embedding_zip: EmbeddingZip,
+    with_clean: bool,
+    logit_bias: float | None,
 ) -> None:
     train, clean = embedding_zip(150, wrong=30, width=6), embedding_zip(90, width=6, seed=9)
     spec = {
         "task": "misalignment",
         "dataset": upload(train)["id"],
         "methods": ["ecif", "clip_score", "pair_loss"],
-        "objective": {"batch_size": 50, "partitions": 2, "temperature": 0.1},
+        "objective": OBJECTIVE,
         "flag": {"false_discovery_rate": 0.2},
     }
+    if logit_bias is not None:
+        spec["objective"] = {**OBJECTIVE, "loss": "sigmoid", "logit_bias": logit_bias}
     if with_clean:
         spec["validation"] = {"dataset": upload(clean)["id"]}
     work()
@@ -47,6 +56,7 @@ def test_one_call_is_a_job(
         clean=tensors(clean) if with_clean else None,
         false_discovery_rate=0.2,
         temperature=0.1,
+        logit_bias=logit_bias,
         batch_size=50,
         partitions=2,
     )

@@ -84,9 +84,9 @@ def test_configuration_weights_and_preprocessing_are_the_repository_s(hub: Hold,
         ("[]", "invalid_model_config", "model.architecture"),
         ({"model_cfg": {**TINY_CONFIG, "colour": 1}}, "invalid_model_config", "model.architecture.model_cfg.colour"),
         (
-            {"model_cfg": {**TINY_CONFIG, "init_logit_bias": -10}},
+            {"model_cfg": {**TINY_CONFIG, "multimodal_cfg": {}}},
             "unsupported_architecture",
-            "model.architecture.model_cfg.init_logit_bias",
+            "model.architecture.model_cfg.multimodal_cfg",
         ),
     ],
 )

@@ -204,7 +204,7 @@ def test_a_model_by_reference(
     [
         ({}, "architecture", "architecture"),
         ({"architecture": "ViT-B-33"}, "architecture", "did you mean"),
-        ({"architecture": "ViT-B-16-SigLIP"}, "architecture", "sigmoid"),
+        ({"architecture": "coca_ViT-B-32"}, "architecture", "captioning"),
         ({"architecture": "hf-hub:somebody/model"}, "architecture", "no architecture"),
         ({"architecture": json.dumps({"embed_dim": 3})}, "architecture.vision_cfg", "required"),
         ({"architecture": "tiny", "name": "x" * 201}, "name", "200"),

@@ -66,7 +66,7 @@ def _on_checkpoints(problem: Problem, methods: list[str], digests: dict[str, str
                 # A tensor for each: of whole towers they are as large as a model.
                 tensors[f"tracin.{place}"] = _validation_gradient(at, at.params).float().cpu()
                 if problem.view.spec.objective.scope == "heads":
-                    tensors |= Point(at.params, at.objective.scale).tensors(place)
+                    tensors |= Point(at.params, at.objective.scale, at.objective.bias).tensors(place)
             if "margin" in methods:
                 margin = _against_all(at, at.params, *groups).margin.double().cpu() / len(sent)
                 tensors["margin"] = tensors["margin"] + margin if "margin" in tensors else margin

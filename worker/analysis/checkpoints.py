@@ -17,7 +17,7 @@ from encoders import ModelRefused
 from store.errors import InvalidError
 from store.specification import JobSpec
 from worker.analysis.models import Source, job_embedder, kept_model, kept_source, named_source, row_of
-from worker.analysis.problem import Problem, record_tables, starting_weights
+from worker.analysis.problem import Problem, Start, record_tables
 from worker.attempts.task import Task
 
 if TYPE_CHECKING:
@@ -95,14 +95,17 @@ def checkpoint_model(task: Task, checkpoint_id: str, device: torch.device) -> Lo
 
 @dataclass(frozen=True)
 class Point:
-    """The trainable weights of a checkpoint, and its scale s. Of heads this is all that is needed beside features."""
+    """The trainable weights of a checkpoint, its scale s and the bias b of its logits. Of heads this is all that is
+    needed beside features."""
 
     weights: Params
     scale: float
+    bias: float
 
     def tensors(self, place: int) -> dict[str, Tensor]:
         """To be kept in a blob, beside those of the checkpoints at other places of the list."""
-        own = {"scale": torch.tensor(self.scale, dtype=torch.float64), **self.weights}
+        logits = {"scale": self.scale, "bias": self.bias}
+        own = {name: torch.tensor(number, dtype=torch.float64) for name, number in logits.items()} | self.weights
         return {f"checkpoint.{place}.{name}": tensor for name, tensor in own.items()}
 
     @classmethod
@@ -110,25 +113,38 @@ class Point:
         """What `tensors` has made; `None` where it is not among these."""
         start = f"checkpoint.{place}."
         own = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-        return cls(own, float(own.pop("scale"))) if own else None
+        scale, bias = (own.pop(name, torch.zeros(())) for name in ("scale", "bias"))
+        return cls(own, float(scale), float(bias)) if own else None
 
 
 @contextmanager
 def at_checkpoint(problem: Problem, checkpoint_id: str, known: Point | None = None) -> Iterator[Problem]:
-    """The problem of a job at a checkpoint: its weights, its temperature unless the job sets one, and, where heads are
-    trained, its own features. Its files close with the block.
+    """The problem of a job at a checkpoint: its weights, its temperature and bias unless the job sets them, and, where
+    heads are trained, its own features. Its files close with the block.
 
     known: of heads, from a phase before, so that the model need not be loaded.
+
+    Raises:
+        InvalidError: it was trained with another loss than the model.
     """
     spec, embed = problem.view.spec, problem.objective.embed
     if known is not None:
         # In the order that flat gradients have: a blob keeps none.
-        point = Point({name: known.weights[name].to(problem.device) for name in problem.initial}, known.scale)
+        weights = {name: known.weights[name].to(problem.device) for name in problem.initial}
+        point = replace(known, weights=weights)
     else:
         model = checkpoint_model(problem.task, checkpoint_id, problem.device)
         embedder = job_embedder(spec, model, None, problem.device)
-        point, embed = Point(*starting_weights(spec, embedder, problem.device)), embedder
-    objective = replace(problem.objective, embed=embed, scale=point.scale, prior=point.weights)
+        start = Start.of(spec, embedder, problem.device)
+        if start.loss is not problem.objective.loss:
+            raise InvalidError(
+                "other_loss",
+                f"checkpoint {checkpoint_id} was trained with the {start.loss.name} loss, the model with the "
+                f"{problem.objective.loss.name} loss: name one of them in objective.loss",
+                FIELD,
+            )
+        point, embed = Point(start.weights, start.scale, start.bias), embedder
+    objective = replace(problem.objective, embed=embed, scale=point.scale, bias=point.bias, prior=point.weights)
     with ExitStack() as files:
         tables = problem.tables
         if spec.objective.scope == "heads":

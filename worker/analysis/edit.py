@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from torch import Tensor
 
 from ecif import Batch, FitSettings, fit, flatten, unflatten
-from ecif.objective import LOGIT_SCALE
+from ecif.objective import LOGIT_BIAS, LOGIT_SCALE
 from ecif.parameters import Params
 from encoders import ModelRefused
 from store import jobs
@@ -118,7 +118,10 @@ def _checkpoint(problem: Problem, edited: Params) -> str:
             alpha = {"lora_alpha": spec.objective.lora.alpha} if spec.objective.lora else {}
             tensors = model.state_dict_with(tensors, spec.objective.scope, **alpha)
             # What open_clip's own file beside the weights would say: posted to /models, the checkpoint explains itself.
-            metadata = {CONFIG_KEY: json.dumps({"model_cfg": model.config, "preprocess_cfg": model.preprocess_config})}
+            bias = {"init_logit_bias": float(edited[LOGIT_BIAS])} if LOGIT_BIAS in edited else {}
+            config = {"model_cfg": model.config | bias, "preprocess_cfg": model.preprocess_config}
+            metadata = {CONFIG_KEY: json.dumps(config)}
         except ModelRefused:  # a tower without a linear head got a square one, which open_clip has no place for
-            tensors = {name if name == LOGIT_SCALE else f"heads.{name}": weight for name, weight in tensors.items()}
+            whole = (LOGIT_SCALE, LOGIT_BIAS)
+            tensors = {name if name in whole else f"heads.{name}": weight for name, weight in tensors.items()}
     return put_tensors(task.blobs, task.blob_name("checkpoint.safetensors"), tensors, metadata)

@@ -78,6 +78,7 @@ def run(task: Task) -> Done[EncodeOutput]:
             truncated=int(tokens.truncated.sum()),
             encoded=Encoded(images, captions),
             encoder=encoder_versions(),
+            logit_bias=model.logit_bias,
             checkpoint=mine.checkpoint,
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from ecif.curvature.memory import Shapes, ekfac_bytes, groups_bytes, projection_bytes
-from ecif.objective import LOGIT_SCALE
+from ecif.objective import LOGIT_BIAS, LOGIT_SCALE
 from store.errors import InvalidError
 from store.job_phases import baselines, inverts_curvature
 from store.settings import GiB
@@ -79,4 +79,4 @@ def _shapes(task: Task, view: JobView, spec: JobSpec) -> Shapes:
     cpu = torch.device("cpu")
     embedder = job_embedder(spec, job_model(task, spec, cpu), view.dataset.width, cpu)
     shapes = {name: tuple(tensor.shape) for name, tensor in embedder.parameters.items()}
-    return shapes | ({LOGIT_SCALE: ()} if spec.objective.train_temperature else {})
+    return shapes | ({LOGIT_SCALE: (), LOGIT_BIAS: ()} if spec.objective.train_temperature else {})

@@ -27,9 +27,6 @@ _FIELDS = {"architecture": "model.architecture", "pretrained": "model.pretrained
 """The field of a job for each part of a model that `encoders` may refuse."""
 
 
-SMALLEST_TEMPERATURE = 0.01  # CLIP's own bound, s ≤ 100
-
-
 def device_of(settings: Settings, gpus: int | None = None) -> torch.device:
     """`ECIF_DEVICE`; where that names no GPU by number, the worker processes of a host take its GPUs in turn.
 

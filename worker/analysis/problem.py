@@ -4,7 +4,7 @@ over the training pairs are cut into shards."""
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +14,17 @@ from torch import Tensor
 from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
 from ecif.at_once import DIRECTIONS
 from ecif.batches import pairs_before
-from ecif.objective import LOGIT_SCALE, starting_logit_scale
+from ecif.losses import SIGMOID, SOFTMAX, Loss
+from ecif.objective import LOGIT_BIAS, LOGIT_SCALE, starting_logit_scale
 from ecif.parameters import Params
 from encoders import Embedder
 from store.job_phases import PAIRS_A_SHARD as _PAIRS_A_SHARD
 from store.job_phases import batches_a_shard
+from store.losses import bias_missing
 from store.shards import Planned
 from store.specification import JobSpec
 from worker.analysis.job_view import DatasetView, JobView
-from worker.analysis.models import SMALLEST_TEMPERATURE, device_of, job_embedder, job_model, starts_from_nothing
+from worker.analysis.models import device_of, job_embedder, job_model, starts_from_nothing
 from worker.analysis.records import PartBlob, RecordTable
 from worker.analysis.roster import QUERIES, Roster, get_removed
 from worker.analysis.tensors import get_tensors
@@ -133,16 +135,19 @@ def open_problem(task: Task) -> Iterator[Problem]:
     embedder = job_embedder(view.spec, model, view.dataset.width, device)
     roster = Roster.load(task.blobs, view.plan.roster)
     wanted = view.spec.objective
-    initial, scale = starting_weights(view.spec, embedder, device)
+    start = Start.of(view.spec, embedder, device)
+    initial = start.weights
     objective = Objective(
         embed=embedder,
-        scale=scale,
+        scale=start.scale,
         l2=wanted.l2,
         prior=initial,
         n_pairs=roster.n_pairs,
         partitions=wanted.partitions,
         mask_duplicates=wanted.mask_duplicates,
         linear=wanted.scope == "heads",
+        loss=start.loss,
+        bias=start.bias,
     )
     fitted = view.output(FitOutput) if FitOutput in view.read else None
     params = initial
@@ -154,14 +159,41 @@ def open_problem(task: Task) -> Iterator[Problem]:
         yield Problem(view, roster, objective, initial, params, device, tables, task)
 
 
-def starting_weights(spec: JobSpec, embedder: Embedder, device: torch.device) -> tuple[Params, float]:
-    """The weights that a job starts from at a model, and the scale s there."""
-    temperature = spec.objective.temperature or max(embedder.temperature, SMALLEST_TEMPERATURE)
-    scale = min(1 / temperature, 1 / SMALLEST_TEMPERATURE)
-    weights = dict(embedder.parameters)
-    if spec.objective.train_temperature:
-        weights[LOGIT_SCALE] = torch.tensor(starting_logit_scale(scale), device=device)
-    return weights, scale
+class Start(NamedTuple):
+    """Where a job starts from at a model: the weights, the scale s there, the loss, and the bias b of its logits."""
+
+    weights: Params
+    scale: float
+    loss: Loss
+    bias: float
+
+    @classmethod
+    def of(cls, spec: JobSpec, embedder: Embedder, device: torch.device) -> Self:
+        """What the job asks for, or else what the model was trained with.
+
+        Raises:
+            InvalidError: the sigmoid loss of a model that has no bias, and none is given.
+        """
+        wanted = spec.objective
+        loss, bias = _loss_of(spec, embedder)
+        temperature = wanted.temperature or max(embedder.temperature, 1 / loss.largest_scale)
+        scale = min(1 / temperature, loss.largest_scale)
+        weights = dict(embedder.parameters)
+        if wanted.train_temperature:
+            weights[LOGIT_SCALE] = torch.tensor(starting_logit_scale(scale, loss), device=device)
+            if loss.biased:  # the two balance each other
+                weights[LOGIT_BIAS] = torch.tensor(bias, device=device)
+        return cls(weights, scale, loss, bias)
+
+
+def _loss_of(spec: JobSpec, embedder: Embedder) -> tuple[Loss, float]:
+    wanted, of_model = spec.objective, embedder.logit_bias
+    if wanted.loss == "softmax" or (wanted.loss is None and of_model is None):
+        return SOFTMAX, 0.0
+    bias = of_model if wanted.logit_bias is None else wanted.logit_bias
+    if bias is None:
+        raise bias_missing()
+    return SIGMOID, bias
 
 
 def set_gradient(problem: Problem) -> Tensor:

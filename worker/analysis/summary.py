@@ -42,9 +42,10 @@ def truncated_captions(view: JobView) -> int | None:
 
 
 def methods(view: JobView) -> Json:
-    """What the model, its encoding, the fit, the curvature and the self-influence were."""
+    """What the model, its encoding, the loss, the fit, the curvature and the self-influence were."""
     # A dataset of embeddings was made by a model that nobody named here: its digest is null.
     report: Json = {"model": {"digest": None}, "encoding": None, "fit": None, "curvature": None, "self_influence": None}
+    report["loss"] = loss(view)
     encoded = _encoded(view)
     if encoded:
         report["model"] = {"digest": encoded[0].model_digest, "encoder": encoded[0].encoder}
@@ -59,6 +60,15 @@ def methods(view: JobView) -> Json:
         report["curvature"] = _without(solved.as_json(), "kept", "self_influence") | _traced(view)
         report["self_influence"] = None if view.spec.task == "traceback" else _self_influence(solved)
     return report
+
+
+def loss(view: JobView) -> Json:
+    """Which loss the job had, and the bias of its logits to begin with."""
+    wanted = view.spec.objective
+    of_model = next((output.logit_bias for output in _encoded(view)), None)
+    if wanted.loss == "softmax" or (wanted.loss is None and of_model is None):
+        return {"name": "softmax", "logit_bias": None}
+    return {"name": "sigmoid", "logit_bias": of_model if wanted.logit_bias is None else wanted.logit_bias}
 
 
 def _encoded(view: JobView, checkpoint: str | None = None) -> list[EncodeOutput]:
@@ -149,13 +159,15 @@ def warnings(view: JobView) -> list[str]:
             "parts of the data were encoded by workers with different libraries, during an upgrade: "
             "summary.model.encoder names one of them; another job encodes all of it alike"
         )
-    plan, size = view.plan, view.spec.objective.batch_size
+    plan, size, softmax = view.plan, view.spec.objective.batch_size, loss(view)["name"] == "softmax"
     if plan.pairs < size:
         messages.append(f"batch_size {size} is more than the {plan.pairs} pairs: one batch holds them all")
     elif plan.pairs // plan.batches == 1:
-        messages.append("the last batch holds a single pair: it has no negatives, and its scores are 0")
+        zero = ", and its scores are 0" if softmax else ""
+        messages.append(f"the last batch holds a single pair: it has no negatives{zero}")
     if plan.pairs == 1:
-        messages.append("a single pair has no negatives: every score of it is 0")
+        zero = ": every score of it is 0" if softmax else ""
+        messages.append(f"a single pair has no negatives{zero}")
     if starts_from_nothing(view.spec) and view.spec.fit is None:
         messages.append("the model is random and was not fitted: its scores mean nothing")
     if view.dataset.rejected_count:

@@ -1,6 +1,25 @@
-"""A client of the service, for programs (`Client`) and for people (the command `ecif`)."""
+"""A client of the service, for programs (`Client`, `AsyncClient`) and for people (the command `ecif`)."""
 
-from ecif_client.client import Client
-from ecif_client.errors import ApiError, JobFailedError, UnreachableError, WaitedTooLongError
+from ecif_client._async.client import AsyncClient
+from ecif_client._sync.client import Client
+from ecif_client.errors import (
+    ApiError,
+    ClientError,
+    JobFailedError,
+    MissingPackageError,
+    UnreachableError,
+    UsageError,
+    WaitedTooLongError,
+)
 
-__all__ = ["ApiError", "Client", "JobFailedError", "UnreachableError", "WaitedTooLongError"]
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "JobFailedError",
+    "MissingPackageError",
+    "UnreachableError",
+    "UsageError",
+    "WaitedTooLongError",
+]

@@ -1,0 +1,1 @@
+"""Made of `_async` by `make format`: what is mended is mended there."""

@@ -1,0 +1,8 @@
+"""`python -m ecif_client.cli`."""
+
+import sys
+
+from ecif_client.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
