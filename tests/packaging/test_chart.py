@@ -39,13 +39,14 @@ def _fits(tmp_path: Path, **changed: Any) -> bool:
 
 def test_the_values_follow_their_schema(tmp_path: Path) -> None:
     assert _fits(tmp_path)
-    for wrong in (
+    wrongs: tuple[dict[str, Any], ...] = (
         {"blobUrl": "file:///data/blobs"},  # of one machine
         {"settings": {"ECIF_MAX_UPLOAD_BYTES": 1073741824}},  # Helm would write 1.073741824e+09
         {"settings": {"DATABASE_URL": "postgresql://owner:secret@host/ecif"}},  # a secret in plain sight
         {"workers": {**_VALUES["workers"], "gpu": _VALUES["workers"]["compute"]}},  # no such lane
         {"wrokers": {}},
-    ):
+    )
+    for wrong in wrongs:
         assert not _fits(tmp_path, **wrong), wrong
 
 
@@ -89,9 +90,13 @@ def render() -> Render:
 
     def rendered(**values: Any) -> list[dict[str, Any]]:
         given = ["--values", "-"]
-        for command in (["lint", "--strict", _CHART], ["template", "some", _CHART]):
+        for command in (["lint", "--strict"], ["template", "some"]):
             done = subprocess.run(
-                [helm, *command, *given], input=json.dumps(values), capture_output=True, text=True, check=False
+                [helm, *command, str(_CHART), *given],
+                input=json.dumps(values),
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode != 0:
                 raise ValueError(done.stdout + done.stderr)
