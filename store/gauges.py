@@ -99,7 +99,7 @@ def _of_workers(session: Session) -> tuple[dict[str, RecentWork], dict[str, int]
     work, setbacks = {str(phase): RecentWork() for phase in Phase}, Counter(dict.fromkeys(reasons, 0))
     for phase, count, units, attempts, all_seconds, longest, memory, of_device, *times in rows:
         work[phase] = RecentWork(
-            shards=count,
+            shards=count or 0,
             units=int(units or 0),
             attempts=int(attempts or 0),
             seconds=float(all_seconds or 0),
