@@ -25,6 +25,7 @@ def goals(data: Mapping[str, Measured]) -> list[Goal]:
     parts = {
         "fidelity": _fidelity,
         "cost": _cost,
+        "answer": _answer,
         "retraining": _retraining,
         "memory": _memory,
         "results": _results,
@@ -69,6 +70,16 @@ def _cost(results: Json) -> Iterator[Goal]:
     traceback = results["traceback"]
     what = f"traceback of {traceback['queries']} queries from a store ÷ one refit"
     yield Goal(what, "≤ 0.1", f"{traceback['ratio']:.3f}", traceback["ratio"] <= 0.1)
+
+
+def _answer(results: Json) -> Iterator[Goal]:
+    for one in results["embeddings"]:
+        what = f"whole default job on {one['pairs']:,} embeddings ÷ F"
+        promised = one["pairs"] >= 100_000
+        yield Goal(what, "≤ 120" if promised else "–", f"{one['ratio']:.0f}", one["ratio"] <= 120 if promised else None)
+    pictures = results["pictures"]
+    what = f"whole default job on {pictures['pairs']:,} pictures, `tiny` ÷ embedding pass"
+    yield Goal(what, "≤ 3", f"{pictures['ratio']:.2f}", pictures["ratio"] <= 3)
 
 
 def _retraining(results: Json) -> Iterator[Goal]:

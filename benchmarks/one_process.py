@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from fastapi.testclient import TestClient
@@ -26,12 +26,13 @@ from worker.outputs import Output
 
 @dataclass
 class Worked:
-    """What a worker has used. at_rest_mib: resident before it began. peak_mib, seconds: of every phase, summed over its
-    shards."""
+    """What a worker has used. at_rest_mib: resident before it began. peak_mib, seconds, processor_seconds: of every
+    phase, times summed over its shards; the second is what all threads had, whoever else was busy."""
 
     at_rest_mib: float
     peak_mib: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    processor_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def work_everything(settings: Settings) -> Worked:
@@ -42,13 +43,14 @@ def work_everything(settings: Settings) -> Worked:
 
     def watched(task: Task) -> Done[Output]:
         reset_peak()
-        begin = perf_counter()
+        begin, busy = perf_counter(), process_time()
         try:
             return run(task)
         finally:
             phase = str(task.claim.phase)
             worked.peak_mib[phase] = max(worked.peak_mib.get(phase, 0.0), peak_mib())
             worked.seconds[phase] = worked.seconds.get(phase, 0.0) + perf_counter() - begin
+            worked.processor_seconds[phase] = worked.processor_seconds.get(phase, 0.0) + process_time() - busy
 
     pipeline.run = watched  # what `work_once` calls, by name
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Final
 
+from benchmarks.answer_page import answer
 from benchmarks.detection import page as detection
 from benchmarks.goals import goals, scores_of
 from benchmarks.plots import ORDER
@@ -375,6 +376,7 @@ load of another job beside it {outlasted}."""
 PARTS: Final[dict[str, Callable[[Json], str]]] = {
     "fidelity": _fidelity,
     "cost": _cost,
+    "answer": answer,
     "detection": detection.quick,
     "retraining": _retraining,
     "memory": _memory,

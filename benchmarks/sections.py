@@ -59,6 +59,7 @@ class Section:
 SECTIONS: Final = (
     Section("fidelity", "Fidelity: predictions against refits"),
     Section("cost", "Cost: against a plain embedding pass"),
+    Section("answer", "What an answer costs: whole jobs"),
     Section(
         "detection",
         "Detection: which column finds wrong pairs",
