@@ -21,7 +21,7 @@ MANY, MANY_WITH_INFLUENCE = 10_000, 50_000
 """Pairs from which on a fit of heads that nothing is ranked by is a few passes of mini-batches; the second where there
 is a validation set, whose influences are of a minimum."""
 
-_FEW_EPOCHS = 6
+_FEW_EPOCHS = 5
 
 
 def cut(planning: Planning) -> list[Planned]:
