@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import header_docs
 from store.errors import CursorError
-from store.nouns import EVERYTHING, Wanted
+from store.nouns import EVERYTHING, Before, Wanted
 
 MAX_LIMIT = 1000
 
@@ -99,9 +99,7 @@ R = TypeVar("R", bound=_Row, covariant=True)
 
 
 class _Noun(Protocol[R]):
-    def page(
-        self, session: Session, wanted: Wanted, *, limit: int, before: tuple[datetime, str] | None
-    ) -> Sequence[R]: ...
+    def page(self, session: Session, wanted: Wanted, *, limit: int, before: Before) -> Sequence[R]: ...
 
     def count(self, session: Session, wanted: Wanted) -> int: ...
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, or_, select, update
@@ -11,7 +10,7 @@ from sqlalchemy.orm import Session
 from store import duplicates, jobs, shards
 from store.database import tenant_of
 from store.errors import ConflictError, InvalidError
-from store.nouns import Noun, Wanted
+from store.nouns import Before, Noun, Wanted
 from store.phases import Owner, OwnerKind, Phase
 from store.states import DatasetStatus
 from store.tables import Dataset, Job, Pair, Part
@@ -92,7 +91,7 @@ def usable(session: Session, dataset_id: str, param: str) -> Dataset:
     return dataset
 
 
-def page(session: Session, wanted: Wanted, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Dataset]:
+def page(session: Session, wanted: Wanted, *, limit: int, before: Before) -> Sequence[Dataset]:
     """Newest first, from just below `before`."""
     return session.scalars(_DATASETS.page(wanted, limit=limit, before=before)).all()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, any_, func, literal, or_, select, update
@@ -12,7 +12,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from store import deliveries, results, shards
 from store.database import tenant_of
 from store.errors import ConflictError
-from store.nouns import Noun, Wanted, abridged, without
+from store.nouns import Before, Noun, Wanted, abridged, without
 from store.phases import Owner, OwnerKind, Phase
 from store.specification import version_of
 from store.states import DatasetStatus, JobStatus, ModelStatus
@@ -88,7 +88,7 @@ def glance(session: Session, job_id: str) -> Job:
     return job
 
 
-def page(session: Session, wanted: Wanted, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Job]:
+def page(session: Session, wanted: Wanted, *, limit: int, before: Before) -> Sequence[Job]:
     """Newest first, from just below `before`, each light as `glance` gives it."""
     return _light(session, _JOBS.page(wanted, limit=limit, before=before))
 

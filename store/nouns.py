@@ -15,6 +15,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from store.errors import InvalidError, NotFoundError
 from store.tables import Dataset, Job, Model
 
+Before = tuple[datetime, str] | None
+"""Where a page of a listing begins: below the row of this time and id, or at the newest."""
+
 Row = TypeVar("Row", Dataset, Model, Job)
 
 LARGEST: Final = 1000
@@ -136,7 +139,7 @@ class Noun(Generic[Row]):
             raise InvalidError(f"unknown_{self._name}", f"there is no {self._name} {id_!r}", param)
         return row
 
-    def page(self, wanted: Wanted, *, limit: int, before: tuple[datetime, str] | None) -> Select[Row]:
+    def page(self, wanted: Wanted, *, limit: int, before: Before) -> Select[Row]:
         """Newest first, from just below `before`."""
         table = self._table
         query = select(table).where(*wanted.of(table))
