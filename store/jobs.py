@@ -81,8 +81,7 @@ def glance(session: Session, job_id: str) -> Job:
     Raises:
         NotFoundError: there is none, or it was deleted.
     """
-    visible = select(Job).where(Job.id == job_id, Job.deleted_at.is_(None))
-    job = next(iter(_light(session, visible)), None)
+    job = next(iter(_light(session, select(Job).where(Job.id == job_id, Job.deleted_at.is_(None)))), None)
     if job is None:
         raise _JOBS.missing(job_id)
     return job
