@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
-from pydantic import BaseModel, Field, RootModel
+from pydantic import BaseModel, BeforeValidator, Field, RootModel
 
 from service.json_body import parse
 from store.errors import InvalidError
@@ -50,8 +50,19 @@ def form_metadata(field: str | None) -> dict[str, str]:
 
 _METADATA = "metadata."
 _NameQuery = Annotated[str | None, Query(max_length=MAX_NAME, description="only those of exactly this name")]
-_After = Annotated[datetime | None, Query(description="only those created later; without an offset it is UTC")]
-_Before = Annotated[datetime | None, Query(description="only those created earlier")]
+
+
+def _in_letters(text: Any) -> Any:
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return text
+    raise ValueError("a time is written as 2026-11-24T12:00:00Z, and not as a number")
+
+
+_Moment = Annotated[datetime, BeforeValidator(_in_letters)]
+_After = Annotated[_Moment | None, Query(description="only those created later; without an offset it is UTC")]
+_Before = Annotated[_Moment | None, Query(description="only those created earlier")]
 
 
 def _wanted(

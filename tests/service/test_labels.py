@@ -71,11 +71,19 @@ def test_a_cursor_goes_on_with_its_own_filters_only(
     assert problem_of(client.get("/jobs", params=after))["code"] == "invalid_cursor"
 
 
+def test_times_may_be_any(client: TestClient, three: list[dict[str, Any]]) -> None:
+    everything = [job["id"] for job in reversed(three)]
+    for moment in ("0001-01-01T00:00:00+14:00", "2020-01-01", "2020-01-01T00:00:00"):
+        assert ids(client, created_after=moment) == everything
+    assert ids(client, created_before="9999-12-31T23:59:59-14:00") == everything
+
+
 @pytest.mark.parametrize(
     ("params", "where"),
     [
         ({"status": "done"}, "status"),
         ({"created_after": "yesterday"}, "created_after"),
+        ({"created_before": "0.5"}, "created_before"),
         ([("metadata.a", "1"), ("metadata.a", "2")], "metadata.a"),
         ([(f"metadata.{n}", "1") for n in range(17)], "metadata"),
     ],
