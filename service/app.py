@@ -102,6 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(HtmlPolicy)
     app.add_middleware(_NoNul)
     metrics.install(app)
+    health.install(app)
     app.add_middleware(TusHeaders)
     errors.install(app)
     for router in (
