@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -290,10 +290,16 @@ class AsyncClient:
         key: str | None = None,
         query: str | None = None,
         rate: float | None = None,
+        caption: str | None = None,
+        columns: Sequence[str] | None = None,
         limit: int | None = None,
+        **bounds: float | None,
     ) -> AsyncPages[Result]:
-        """Every row of a job in its order; `limit` is how many come in one answer, not how many there are."""
-        question = {"sort": sort, "order": order, "flagged": flagged, "key": key, "query": query, "rate": rate}
+        """Every row of a job in its order, of `columns` only if they are named; `limit` is how many come in one answer,
+        not how many there are. `bounds` are `min_` and `max_` of any score, such as `max_clip_score=0.2`."""
+        bounds |= {"rate": rate}
+        question = {"sort": sort, "order": order, "flagged": flagged, "key": key, "query": query, **bounds}
+        question |= {"caption": caption, "columns": None if columns is None else ",".join(columns)}
         return AsyncPages(self._connection, path_of("jobs", job_id, "results"), question | {"limit": limit})
 
     async def export(
