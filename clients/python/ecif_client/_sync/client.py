@@ -30,6 +30,7 @@ from ecif_client.answers import (
 )
 from ecif_client.errors import ApiError, JobFailedError, UnreachableError, UsageError, WaitedTooLongError, object_of
 from ecif_client.idempotency import headers_of, is_replay, part_key, upload_key
+from ecif_client.labels import field_of, filters_of
 from ecif_client.retrying import TRIES, OnRetry
 from ecif_client.sources import Seen, Source
 from ecif_client.waiting import blocking, pause
@@ -41,16 +42,6 @@ _PATIENCE = httpx.Timeout(60.0, read=600.0)  # a report is made before its first
 
 def _nothing(*_seen: Any) -> None:
     """For who does not want to see how far it is."""
-
-
-def _metadata(metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """As a field of a body; absent where there are none, so that an upload keeps the key that it had without."""
-    return {"metadata": dict(metadata)} if metadata else {}
-
-
-def _of_metadata(metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """As filters of a listing."""
-    return {f"metadata.{key}": value for key, value in (metadata or {}).items()}
 
 
 class Client:
@@ -111,7 +102,7 @@ class Client:
         """
         source = blocking(Source.of, Path(path))
         fields = {"name": name, "format": format, "caption_template": caption_template}
-        return self._upload(source, fields | _metadata(metadata), idempotency_key, seen)
+        return self._upload(source, fields | field_of(metadata), idempotency_key, seen)
 
     def upload_files(
         self,
@@ -127,7 +118,7 @@ class Client:
         named = {member: Path(path) for member, path in files.items()}
         source = blocking(Source.of_files, f"{name}.tar", named)
         fields = {"name": name, "format": format}
-        return self._upload(source, fields | _metadata(metadata), idempotency_key, seen)
+        return self._upload(source, fields | field_of(metadata), idempotency_key, seen)
 
     def _upload(self, source: Source, fields: Mapping[str, Any], key: str | None, seen: Seen) -> Dataset:
         digest = blocking(source.digest)
@@ -177,7 +168,7 @@ class Client:
     ) -> Dataset:
         """Have a dataset fetched from https, s3 or gs."""
         body = {"uri": uri, "name": name, "format": format, "caption_template": caption_template}
-        return cast("Dataset", self._make("/datasets", body | _metadata(metadata), idempotency_key))
+        return cast("Dataset", self._make("/datasets", body | field_of(metadata), idempotency_key))
 
     def datasets(
         self,
@@ -190,7 +181,7 @@ class Client:
     ) -> Pages[Dataset]:
         """Datasets, newest first: all, or those of this state, name and metadata, created in between (ISO 8601)."""
         question = {"status": status, "name": name, "created_after": created_after, "created_before": created_before}
-        return Pages(self._connection, "/datasets", question | _of_metadata(metadata))
+        return Pages(self._connection, "/datasets", question | filters_of(metadata))
 
     def dataset(self, dataset_id: str) -> Dataset:
         """One dataset."""
@@ -216,7 +207,7 @@ class Client:
         idempotency_key: str | None = None,
     ) -> Job:
         """Promise a job on datasets that are named by id. Without a key of the caller's, each call makes a job."""
-        labels = ({} if name is None else {"name": name}) | _metadata(metadata)
+        labels = ({} if name is None else {"name": name}) | field_of(metadata)
         return cast("Job", self._make("/jobs", {**spec, **labels}, idempotency_key))
 
     def estimate(self, spec: Spec) -> Estimate:
@@ -239,7 +230,7 @@ class Client:
         created in between (ISO 8601)."""
         question = {"status": status, "task": task, "dataset": dataset, "name": name}
         question |= {"created_after": created_after, "created_before": created_before}
-        return Pages(self._connection, "/jobs", question | _of_metadata(metadata))
+        return Pages(self._connection, "/jobs", question | filters_of(metadata))
 
     def job(self, job_id: str) -> Job:
         """One job."""
