@@ -96,9 +96,7 @@ class Trial:
         place = self._folder / trial
         place.mkdir(exist_ok=True)
         data = {"TRAIN": self._folder.parent / "train.zip", "CLEAN": self._folder.parent / "clean.zip"}
-        bare = {
-            name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "PYTHONPYCACHEPREFIX") if name in os.environ
-        }
+        bare = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
         environment = {
             **bare,
             **{name: str(path) for name, path in data.items()},
@@ -165,7 +163,7 @@ def _try(framework: Framework, ecif: Client, folder: Path) -> bool:
         ("run: one job", trial.run),
         ("killed, tried again: one job", trial.kill_and_retry),
     )
-    said = []
+    said: list[str] = []
     for name, part in parts:
         began = time.monotonic()
         try:

@@ -18,9 +18,8 @@ with (
 
     source = HTTPDatasetSource(f"{ecif.url}/datasets/{dataset['id']}")
     digest = job["dataset_digest"].removeprefix("sha256:")
-    mlflow.log_input(
-        MetaDataset(source, name=dataset["source"], digest=digest[:36]), context="training"
-    )  # MLflow takes 36
+    described = MetaDataset(source, name=dataset["source"], digest=digest[:36])  # MLflow takes no more
+    mlflow.log_input(described, context="training")
     mlflow.set_tags({"ecif.job": job["id"], "ecif.dataset_digest": job["dataset_digest"]})
     counts = job["summary"]["counts"]
     mlflow.log_metrics({"ecif.scored": counts["scored"], "ecif.flagged": counts["flagged"]})

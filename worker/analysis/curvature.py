@@ -131,8 +131,8 @@ def _sides(
             sides.rows["groups"] = neighbourhood.gradients(problem.objective, problem.params, batches)
     fitted = problem.view.output(FitOutput)
     # Of a misalignment job that has no influence, or a fit that is short by design, the fit's own report is enough.
-    told = task == "misalignment" and (not problem.roster.n_validation or (fitted is not None and fitted.bounded))
-    if not told and (fitted is None or not fitted.stationary):
+    reported = task == "misalignment" and (not problem.roster.n_validation or (fitted is not None and fitted.bounded))
+    if not reported and (fitted is None or not fitted.stationary):
         value, gradient = problem.objective.value_and_gradient(problem.params, problem.training_batches())
         norm = float(gradient.norm())
         facts |= {"objective": value, "gradient_norm": norm, "decrement_bound": _bound(problem, damping, norm)}
