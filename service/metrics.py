@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.context import Service, ServiceDep
 from store import gauges
 from store.errors import ForbiddenError
-from store.gauges import Gauges
+from store.gauges import RECENT, Gauges
+from store.phases import progress_unit
 from store.tables import DEFAULT_TENANT
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -82,6 +83,40 @@ class CountRequests:
 
 _FRESH_SECONDS = 5.0
 
+_OF_RECENT_WORK = (
+    ("shards", "shards that have ended well", "shards"),
+    ("attempts", "attempts that they took", "attempts"),
+    ("shard_seconds", "seconds that workers were at them, without attempts that failed", "seconds"),
+    ("longest_shard_seconds", "seconds of the longest of them", "longest_seconds"),
+    ("memory_bytes", "the most memory that the process of one of them had", "memory_bytes"),
+    ("device_memory_bytes", "the most memory of a GPU that one of them had", "device_memory_bytes"),
+)
+
+
+def _of_workers(gauges: Gauges) -> Iterator[Metric]:
+    """What workers have done, from their rows: it outlives them, and no worker has to be there to be asked
+    (docs/decisions/0033-operators.md)."""
+    within = f" in the last {RECENT.total_seconds():.0f} seconds"
+    for name, text, attribute in _OF_RECENT_WORK:
+        family = GaugeMetricFamily(f"ecif_recent_{name}", text + within, labels=["phase"])
+        for phase, work in gauges.work.items():
+            value = getattr(work, attribute)
+            if value is not None:
+                family.add_metric([phase], value)
+        yield family
+    units = GaugeMetricFamily("ecif_recent_units", "pairs or steps of them" + within, labels=["phase", "unit"])
+    for phase, work in gauges.work.items():
+        units.add_metric([phase, progress_unit(phase)], work.units)
+    yield units
+    setbacks = GaugeMetricFamily(
+        "ecif_setbacks",
+        "how often shards that wait, run or have just ended were set back; vanished: lease lost or worker dead",
+        labels=["reason"],
+    )
+    for reason, times in gauges.setbacks.items():
+        setbacks.add_metric([reason], times)
+    yield setbacks
+
 
 class DatabaseGauges(Collector):
     """A collector over figures that `read` fetches."""
@@ -111,6 +146,7 @@ class DatabaseGauges(Collector):
         yield GaugeMetricFamily(
             "ecif_oldest_wait_seconds", "how long the oldest waiting shard has waited", gauges.oldest_wait_seconds
         )
+        yield from _of_workers(gauges)
 
     def _fresh(self) -> Gauges:
         with self._lock:

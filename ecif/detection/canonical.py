@@ -85,8 +85,10 @@ class Covariances:
         """The maps at one ridge after the other."""
         for ridge in ridges:
             white = [_inverse_root(*spectrum, ridge) for spectrum in (self.image_spectrum, self.text_spectrum)]
-            U, sigma, V = torch.linalg.svd(white[0] @ self.cross @ white[1])
-            maps = ((white[0] @ U * sigma), (white[1] @ V.mT * sigma))
+            M = white[0] @ self.cross @ white[1]
+            # σV = MᵀU: the eigenvectors of MMᵀ are enough, and come in half the time of both sides.
+            squared, U = torch.linalg.eigh(M @ M.mT)
+            maps = (white[0] @ U * squared.clamp(min=0).sqrt(), white[1] @ M.mT @ U)
             yield Turned(ridge, self.image_centre, self.text_centre, *(part.to(self.image_centre) for part in maps))
 
 

@@ -29,7 +29,7 @@ from ecif.similarity import normalise
 
 DRAWS: Final = 2
 MORE_DRAWS: Final = 6
-FEW: Final = 4096
+FEW: Final = 2048
 """Of so many pairs or fewer there are more draws: the weights are as sure as the injected pairs are many."""
 
 SHARE: Final = 0.1

@@ -72,6 +72,7 @@ class FitState:
                 "search.low_gradient": self.search.low_gradient,
                 "search.moves": self.search.moves,
                 "search.turns": self.search.turns,
+                "search.products": self.search.products,
                 "search.stuck": torch.tensor(self.search.stuck),
             }
         return state
@@ -109,6 +110,7 @@ class FitState:
             low_gradient=on["search.low_gradient"],
             moves=on["search.moves"],
             turns=on["search.turns"],
+            products=on["search.products"],
             stuck=bool(on["search.stuck"]),
         )
         return replace(now, search=search)

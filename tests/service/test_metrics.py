@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from service.metrics import DatabaseGauges
-from store import api_keys, gauges
+from store import api_keys, gauges, shards
 from store.database import Database
 from tests.service_fixtures import Answer, EmbeddingZip, Upload, Work
 
@@ -41,6 +41,34 @@ def test_work_that_waits_and_work_that_is_done_are_told(
     assert (now.shards_waiting, now.shards_running, now.oldest_wait_seconds) == (0, 0, 0)
     assert now.datasets == {"ingesting": 0, "ready": 1, "failed": 0}
     assert now.upload_bytes == len(embedding_zip(10))
+
+
+def test_what_workers_have_done_is_read_from_their_rows(
+    client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, work: Work, database: Database
+) -> None:
+    upload(embedding_zip(10))
+    with database.transaction() as session:
+        first = shards.claim(session, worker="w", lease_seconds=60)
+    assert first is not None
+    with database.transaction() as session:
+        shards.take_back_from(session, "w")
+    work()
+    seen = samples(client.get("/metrics"))
+    phase = ("phase", str(first.phase))
+    assert seen[("ecif_recent_shards", phase)] == 1
+    assert seen[("ecif_recent_attempts", phase)] == 2
+    assert seen[("ecif_setbacks", ("reason", "vanished"))] == 1
+    assert seen[("ecif_setbacks", ("reason", "raised"))] == 0
+    assert seen[("ecif_recent_units", ("phase", "register"), ("unit", "pairs"))] == 10
+    assert 0 < seen[("ecif_recent_longest_shard_seconds", phase)] <= seen[("ecif_recent_shard_seconds", phase)]
+    assert seen[("ecif_recent_memory_bytes", phase)] > 1e6
+    assert ("ecif_recent_device_memory_bytes", phase) not in seen, "no GPU was used"
+    assert seen[("ecif_recent_shards", ("phase", "score"))] == 0, "nothing done is said as well"
+    with database.transaction() as session:
+        session.execute(text("UPDATE shards SET finished_at = finished_at - interval '11 minutes'"))
+        past = gauges.read(session)
+    assert {done.shards for done in past.work.values()} == {0}
+    assert past.setbacks["vanished"] == 0
 
 
 def test_requests_are_counted_by_the_route_as_it_is_declared(client: TestClient) -> None:
@@ -84,12 +112,12 @@ def test_the_database_is_asked_once_in_a_few_seconds() -> None:
         assert len(reads) == times
 
 
-def test_three_statements_tell_it_all(database: Database) -> None:
+def test_four_statements_tell_it_all(database: Database) -> None:
     statements = []
     event.listen(database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     with database.transaction() as session:
         gauges.read(session)
-    assert len(statements) == 3
+    assert len(statements) == 4
 
 
 @pytest.mark.parametrize(("tenant", "status"), [("default", 200), ("lab", 403)])
