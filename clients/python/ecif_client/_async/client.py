@@ -43,6 +43,16 @@ def _nothing(*_seen: Any) -> None:
     """For who does not want to see how far it is."""
 
 
+def _metadata(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """As a field of a body; absent where there are none, so that an upload keeps the key that it had without."""
+    return {"metadata": dict(metadata)} if metadata else {}
+
+
+def _of_metadata(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """As filters of a listing."""
+    return {f"metadata.{key}": value for key, value in (metadata or {}).items()}
+
+
 class AsyncClient:
     """A connection to one service.
 
@@ -90,6 +100,7 @@ class AsyncClient:
         name: str | None = None,
         format: str | None = None,  # noqa: A002
         caption_template: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         seen: Seen = _nothing,
     ) -> Dataset:
@@ -100,7 +111,7 @@ class AsyncClient:
         """
         source = await blocking_async(Source.of, Path(path))
         fields = {"name": name, "format": format, "caption_template": caption_template}
-        return await self._upload(source, fields, idempotency_key, seen)
+        return await self._upload(source, fields | _metadata(metadata), idempotency_key, seen)
 
     async def upload_files(
         self,
@@ -108,15 +119,17 @@ class AsyncClient:
         *,
         name: str,
         format: str | None = None,  # noqa: A002
+        metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         seen: Seen = _nothing,
     ) -> Dataset:
         """Make a dataset of several files under the names given here, such as `{"image.npy": …, "text.npy": …}`."""
         named = {member: Path(path) for member, path in files.items()}
         source = await blocking_async(Source.of_files, f"{name}.tar", named)
-        return await self._upload(source, {"name": name, "format": format}, idempotency_key, seen)
+        fields = {"name": name, "format": format}
+        return await self._upload(source, fields | _metadata(metadata), idempotency_key, seen)
 
-    async def _upload(self, source: Source, fields: Mapping[str, str | None], key: str | None, seen: Seen) -> Dataset:
+    async def _upload(self, source: Source, fields: Mapping[str, Any], key: str | None, seen: Seen) -> Dataset:
         digest = await blocking_async(source.digest)
         content = {**fields, "filename": source.name, "digest": digest}
         given = {field: value for field, value in fields.items() if value is not None}
@@ -159,15 +172,25 @@ class AsyncClient:
         name: str | None = None,
         format: str | None = None,  # noqa: A002
         caption_template: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Dataset:
         """Have a dataset fetched from https, s3 or gs."""
         body = {"uri": uri, "name": name, "format": format, "caption_template": caption_template}
-        return cast("Dataset", await self._make("/datasets", body, idempotency_key))
+        return cast("Dataset", await self._make("/datasets", body | _metadata(metadata), idempotency_key))
 
-    def datasets(self) -> AsyncPages[Dataset]:
-        """Datasets, newest first."""
-        return AsyncPages(self._connection, "/datasets", {})
+    def datasets(
+        self,
+        *,
+        status: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        created_after: str | None = None,
+        created_before: str | None = None,
+    ) -> AsyncPages[Dataset]:
+        """Datasets, newest first: all, or those of this state, name and metadata, created in between (ISO 8601)."""
+        question = {"status": status, "name": name, "created_after": created_after, "created_before": created_before}
+        return AsyncPages(self._connection, "/datasets", question | _of_metadata(metadata))
 
     async def dataset(self, dataset_id: str) -> Dataset:
         """One dataset."""
@@ -184,18 +207,39 @@ class AsyncClient:
 
     # Jobs
 
-    async def submit(self, spec: Spec, *, idempotency_key: str | None = None) -> Job:
+    async def submit(
+        self,
+        spec: Spec,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
         """Promise a job on datasets that are named by id. Without a key of the caller's, each call makes a job."""
-        return cast("Job", await self._make("/jobs", spec, idempotency_key))
+        labels = ({} if name is None else {"name": name}) | _metadata(metadata)
+        return cast("Job", await self._make("/jobs", {**spec, **labels}, idempotency_key))
 
     async def estimate(self, spec: Spec) -> Estimate:
         """What `submit` would take, by jobs that were; nothing is made."""
         ask = {"dry_run": "true"}
         return cast("Estimate", await self._connection.object("POST", "/jobs", "phases", json=spec, params=ask))
 
-    def jobs(self) -> AsyncPages[Job]:
-        """Jobs, newest first, without their long parts."""
-        return AsyncPages(self._connection, "/jobs", {})
+    def jobs(
+        self,
+        *,
+        status: str | None = None,
+        task: str | None = None,
+        dataset: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        created_after: str | None = None,
+        created_before: str | None = None,
+    ) -> AsyncPages[Job]:
+        """Jobs, newest first, without their long parts: all, or those of this state, task, dataset, name and metadata,
+        created in between (ISO 8601)."""
+        question = {"status": status, "task": task, "dataset": dataset, "name": name}
+        question |= {"created_after": created_after, "created_before": created_before}
+        return AsyncPages(self._connection, "/jobs", question | _of_metadata(metadata))
 
     async def job(self, job_id: str) -> Job:
         """One job."""
