@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo serve test coverage bench chaos audit lint types format lock clean
+.PHONY: help setup demo serve test coverage bench chaos integrations audit lint types format lock clean
 
 help:  ## What there is to run
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -41,6 +41,9 @@ coverage: setup  ## Which lines the tests reach (ARGS as for test); processes th
 
 chaos: setup  ## 200 jobs while every part is killed and every link fails (ARGS='--seed 7'); nothing may be lost
 	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
+
+integrations: setup  ## The steps of docs/pipelines/, each run, killed and retried by its framework; needs a package index (ONLY=dagster for one)
+	@exec $(BIN)/python -m integrations $(ONLY)
 
 audit: setup  ## Known vulnerabilities in what requirements/*.txt pin (asks PyPI over the network)
 	$(BIN)/uv tool run pip-audit@2.10.1 --strict --disable-pip --require-hashes -r requirements/dev.txt -r requirements/uv.txt

@@ -24,6 +24,7 @@ from service.datasets.creation import DatasetReference
 from service.exports import endpoints as exports_endpoints
 from service.html_pages import HtmlPolicy, install_documentation
 from service.jobs import endpoints as jobs_endpoints
+from service.labels import FormSubmission, JobSubmission
 from service.limits import RequestRate
 from service.models import ModelReference
 from service.pagination import Cursors
@@ -101,6 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(HtmlPolicy)
     app.add_middleware(_NoNul)
     metrics.install(app)
+    health.install(app)
     app.add_middleware(TusHeaders)
     errors.install(app)
     for router in (
@@ -134,7 +136,14 @@ def _log_who_has_access(database: Database, settings: Settings) -> None:
         logger.warning("there are no API keys: open to %s. %s", whom, HOW_TO_MAKE_A_KEY)
 
 
-_BODIES: tuple[type[BaseModel], ...] = (JobSpec, JobSettings, DatasetReference, ModelReference)
+_BODIES: tuple[type[BaseModel], ...] = (
+    JobSpec,
+    JobSettings,
+    JobSubmission,
+    FormSubmission,
+    DatasetReference,
+    ModelReference,
+)
 
 
 def _document_hand_read_bodies(app: FastAPI) -> None:

@@ -2,8 +2,10 @@
 handlers that answer with it, and how the OpenAPI document tells of problems.
 """
 
+import difflib
 import errno
 import logging
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +33,7 @@ from store.errors import (
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_WORD = 100  # what is longer is no misspelling, and takes long to compare
 PROBLEM = "application/problem+json"
 
 
@@ -92,6 +95,12 @@ HEADERS: dict[type[DomainError], dict[str, str]] = {
     UnauthenticatedError: {"WWW-Authenticate": 'Bearer realm="ecif"'},
     VersionError: {"Tus-Version": "1.0.0"},
 }
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean …?)` of the known word that it is likely to be a misspelling of; nothing where none is near."""
+    near = difflib.get_close_matches(word[:_LONGEST_WORD], list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def problem(

@@ -3,11 +3,12 @@
 from typing import Literal
 
 import redis
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.context import ProcessDep
+from service.context import Service
+from service.recent import Recent
 
 router = APIRouter(tags=["health"])
 
@@ -30,15 +31,21 @@ async def healthz() -> Liveness:
     return Liveness()
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "PostgreSQL is unreachable"}})
-def readyz(process: ProcessDep, response: Response) -> Readiness:
-    """Whether this process can do its work."""
+_FRESH_SECONDS = 1.0
+
+
+def install(app: FastAPI) -> None:
+    """Let this application look at what it depends on at most once a second, however many ask: anybody may."""
+    app.state.readiness = Recent(lambda: _look(app.state.service), _FRESH_SECONDS)
+
+
+def _look(process: Service) -> Readiness:
+    postgres: Literal["ok", "unreachable"]
     try:
         process.database.ping()
-        postgres: Literal["ok", "unreachable"] = "ok"
+        postgres = "ok"
     except SQLAlchemyError:
         postgres = "unreachable"
-        response.status_code = 503
     broker: Literal["ok", "unreachable"]
     try:
         with redis.Redis.from_url(process.settings.redis_url, socket_timeout=1, socket_connect_timeout=1) as connection:
@@ -49,3 +56,12 @@ def readyz(process: ProcessDep, response: Response) -> Readiness:
     if postgres != "ok":
         return Readiness(status="unready", postgres=postgres, redis=broker)
     return Readiness(status="ready" if broker == "ok" else "degraded", postgres=postgres, redis=broker)
+
+
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "PostgreSQL is unreachable"}})
+def readyz(request: Request, response: Response) -> Readiness:
+    """Whether this process could do its work a second ago or since."""
+    readiness: Readiness = request.app.state.readiness()
+    if readiness.status == "unready":
+        response.status_code = 503
+    return readiness

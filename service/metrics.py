@@ -1,6 +1,5 @@
 """`/metrics`: for Prometheus, and for whoever runs the service."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -21,6 +20,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.context import Service, ServiceDep
+from service.recent import Recent
 from store import gauges
 from store.errors import ForbiddenError
 from store.gauges import RECENT, Gauges
@@ -122,16 +122,14 @@ class DatabaseGauges(Collector):
     """A collector over figures that `read` fetches."""
 
     def __init__(self, read: Callable[[], Gauges], clock: Callable[[], float] = time.monotonic) -> None:
-        self._read, self._clock = read, clock
-        self._lock = threading.Lock()
-        self._known: tuple[float, Gauges] | None = None
+        self._recent = Recent(read, _FRESH_SECONDS, clock)
 
     def describe(self) -> list[Metric]:
         """Nothing: asked for at registration, when there is no reason to read."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        gauges = self._fresh()
+        gauges = self._recent()
         for name, text, by_status in (
             ("ecif_jobs", "jobs by status", gauges.jobs),
             ("ecif_datasets", "datasets by status", gauges.datasets),
@@ -147,12 +145,6 @@ class DatabaseGauges(Collector):
             "ecif_oldest_wait_seconds", "how long the oldest waiting shard has waited", gauges.oldest_wait_seconds
         )
         yield from _of_workers(gauges)
-
-    def _fresh(self) -> Gauges:
-        with self._lock:
-            if self._known is None or self._clock() - self._known[0] > _FRESH_SECONDS:
-                self._known = (self._clock(), self._read())
-            return self._known[1]
 
 
 router = APIRouter(tags=["health"])

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import header_docs
 from store.errors import CursorError
+from store.nouns import EVERYTHING, Before, Wanted
 
 MAX_LIMIT = 1000
 
@@ -98,28 +99,34 @@ R = TypeVar("R", bound=_Row, covariant=True)
 
 
 class _Noun(Protocol[R]):
-    def page(self, session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[R]: ...
+    def page(self, session: Session, wanted: Wanted, *, limit: int, before: Before) -> Sequence[R]: ...
 
-    def count(self, session: Session) -> int: ...
+    def count(self, session: Session, wanted: Wanted) -> int: ...
 
 
 def newest_first(
-    noun: _Noun[R], session: Session, cursors: Cursors, name: str, limit: int, cursor: str | None
+    noun: _Noun[R],
+    session: Session,
+    cursors: Cursors,
+    name: str,
+    limit: int,
+    cursor: str | None,
+    wanted: Wanted = EVERYTHING,
 ) -> tuple[Sequence[R], str | None, int]:
-    """One page of a noun's rows, the cursor of the next, and the total.
+    """One page of a noun's wanted rows, the cursor of the next, and the total.
 
     Raises:
         CursorError: the cursor is not one of this listing.
     """
     limit = min(limit, MAX_LIMIT)
-    question = {"list": name}
+    question = {"list": name, **wanted.question()}
     before = None
     if cursor:
         created_at, row_id = cursors.read(question, cursor)
         before = (datetime.fromisoformat(created_at), str(row_id))
-    rows = noun.page(session, limit=limit + 1, before=before)
+    rows = noun.page(session, wanted, limit=limit + 1, before=before)
     following = None
     if len(rows) > limit:
         last = rows[limit - 1]
         following = cursors.make(question, [last.created_at.isoformat(), last.id])
-    return rows[:limit], following, noun.count(session)
+    return rows[:limit], following, noun.count(session, wanted)

@@ -1,17 +1,18 @@
 """`/jobs/{id}/results`: pages of scored pairs."""
 
+import inspect
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.context import ServiceDep
-from service.errors import problem_docs
+from service.errors import nearest, problem_docs
 from service.pagination import LINKED, MAX_LIMIT, Cursor, Limit, link_next
 from store import datasets, jobs, results
-from store.errors import ConflictError
+from store.errors import ConflictError, InvalidError
 from store.states import JobStatus
 from store.tables import SCORES, Job
 
@@ -53,8 +54,14 @@ class Reason(BaseModel):
     contribution: float | None = Field(description="to suspicion: positive raises it")
 
 
+def _rank_alone_is_sure(schema: dict[str, Any]) -> None:
+    schema["required"] = ["rank"]
+
+
 class ResultOut(BaseModel):
-    """One pair's scores. What was not computed is null."""
+    """One pair's scores. What was not computed is null; what `columns` does not name is left out, but for `rank`."""
+
+    model_config = ConfigDict(json_schema_extra=_rank_alone_is_sure)
 
     rank: int = Field(description="1 is the first that a person should look at")
     query: str | None = Field(default=None, description="of a traceback: the query that the pair is responsible for")
@@ -101,6 +108,8 @@ class ResultOut(BaseModel):
     flagged: bool | None = Field(description="to be dropped: `q_value` is within the rate")
 
 
+_NO_BOUNDS: dict[str, float] = {}
+
 router = APIRouter(tags=["results"])
 
 
@@ -109,7 +118,9 @@ class ResultPage(BaseModel):
 
     items: list[ResultOut]
     next_cursor: str | None = Field(description="null on the last page")
-    total: int | None = Field(description="items on all pages; null where only those flagged at a `rate` are asked for")
+    total: int | None = Field(
+        description="items on all pages; null where only those flagged at a `rate`, within bounds or of a caption count"
+    )
 
 
 def _out(job: Job, scored: results.ScoredPair, rate: float | None) -> ResultOut:
@@ -131,7 +142,44 @@ def _out(job: Job, scored: results.ScoredPair, rate: float | None) -> ResultOut:
     )
 
 
-@router.get("/jobs/{job_id}/results", responses={**LINKED, **problem_docs(404, 409)})
+def _bounds(**bounds: float | None) -> dict[str, float]:
+    """The bounds of scores that were given, by the name of their parameter."""
+    return {name: bound for name, bound in bounds.items() if bound is not None}
+
+
+_LEAST, _MOST = "min_", "max_"
+# What the framework reads: two parameters for each score.
+_bounds.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        inspect.Parameter(
+            side + score,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[float | None, Query(allow_inf_nan=False, description=f"only {words} this {score}")],
+        )
+        for score in SCORES
+        for side, words in ((_LEAST, "from"), (_MOST, "up to"))
+    ]
+)
+
+
+def _of_side(bounds: dict[str, float], side: str) -> dict[str, float]:
+    return {name.removeprefix(side): bound for name, bound in bounds.items() if name.startswith(side)}
+
+
+def _chosen(columns: str | None) -> set[str] | None:
+    if columns is None:
+        return None
+    named = [column.strip() for column in columns.split(",")]
+    for column in named:
+        if column not in ResultOut.model_fields:
+            raise InvalidError(
+                "unknown_column", f"{column!r} is no column{nearest(column, ResultOut.model_fields)}", "columns"
+            )
+    return {"rank", *named}
+
+
+@router.get("/jobs/{job_id}/results", response_model=ResultPage, responses={**LINKED, **problem_docs(404, 409, 503)})
 def list_results(
     job_id: str,
     request: Request,
@@ -148,15 +196,27 @@ def list_results(
         float | None,
         Query(gt=0, lt=1, description="of a misalignment job: flag at this false discovery rate"),
     ] = None,
-) -> ResultPage:
+    bounds: Annotated[dict[str, float], Depends(_bounds)] = _NO_BOUNDS,
+    caption: Annotated[
+        str | None, Query(min_length=1, max_length=200, description="only pairs whose caption holds this, in any case")
+    ] = None,
+    columns: Annotated[
+        str | None, Query(max_length=1000, description="only these fields of each item, with commas in between")
+    ] = None,
+) -> Any:
     """Scored pairs of a job that succeeded. A deep page costs the same as the first.
 
-    With `rate`, a pair is flagged where its q-value does not exceed it, whatever rate the job was given.
+    With `rate`, a pair is flagged where its q-value does not exceed it, whatever rate the job was given. Bounds of a
+    score leave out the pairs that do not have it. They and `caption` are looked for row by row: where nearly nothing
+    is found among millions, the answer may be a 503.
     """
+    chosen = _chosen(columns)
     limit = min(limit, MAX_LIMIT)
     question: dict[str, Any] = {"results": job_id, "sort": sort, "order": order}
     question |= {"flagged": flagged, "key": key, "query": query}
-    question |= {} if rate is None else {"rate": rate}  # a cursor that was made before there was one stays good
+    added = {"rate": rate, "caption": caption, "bounds": bounds or None}
+    # A cursor that was made before there were these stays good.
+    question |= {name: value for name, value in added.items() if value is not None}
     after = results.Place(*service.cursors.read(question, cursor)) if cursor else None
     with service.database.transaction() as session:
         job = jobs.get(session, job_id)
@@ -177,9 +237,12 @@ def list_results(
             key=key,
             traced=query,
             rate=rate,
+            least=_of_side(bounds, _LEAST),
+            most=_of_side(bounds, _MOST),
+            caption=caption,
         )
         total = None
-        if rate is None or flagged is None:
+        if caption is None and not bounds and (rate is None or flagged is None):
             total = _total(job, flagged)
         if total is not None and (key is not None or query is not None):
             total = results.count_of(session, job.number, dataset, key=key, traced=query)
@@ -190,7 +253,11 @@ def list_results(
         following = service.cursors.make(question, [place, last.rank])
     link_next(request, response, following)
     items = [_out(job, scored, rate) for scored in rows[:limit]]
-    return ResultPage(items=items, next_cursor=following, total=total)
+    page = ResultPage(items=items, next_cursor=following, total=total)
+    if chosen is None:
+        return page
+    light = page.model_dump_json(include={"items": {"__all__": chosen}, "next_cursor": True, "total": True})
+    return Response(light, media_type="application/json", headers=dict(response.headers))
 
 
 def _no_q_values(job: Job) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, or_, select, update
@@ -11,7 +10,7 @@ from sqlalchemy.orm import Session
 from store import duplicates, jobs, shards
 from store.database import tenant_of
 from store.errors import ConflictError, InvalidError
-from store.nouns import Noun
+from store.nouns import Before, Noun, Wanted
 from store.phases import Owner, OwnerKind, Phase
 from store.states import DatasetStatus
 from store.tables import Dataset, Job, Pair, Part
@@ -42,12 +41,14 @@ def create(
     size_bytes: int = 0,
     source: str | None = None,
     caption_template: str | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> Dataset:
     """Promise to ingest an upload that is kept already, or what is to be fetched from `source`; queue its work."""
     dataset = Dataset(
         id=dataset_id,
         tenant=tenant_of(session),
         name=name,
+        user_metadata=metadata or None,
         filename=filename,
         format=format,
         caption_template=caption_template,
@@ -90,9 +91,9 @@ def usable(session: Session, dataset_id: str, param: str) -> Dataset:
     return dataset
 
 
-def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Dataset]:
+def page(session: Session, wanted: Wanted, *, limit: int, before: Before) -> Sequence[Dataset]:
     """Newest first, from just below `before`."""
-    return session.scalars(_DATASETS.page(limit=limit, before=before)).all()
+    return session.scalars(_DATASETS.page(wanted, limit=limit, before=before)).all()
 
 
 def stored_bytes(session: Session) -> int:

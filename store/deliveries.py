@@ -87,6 +87,8 @@ def _essentials(job: Job) -> dict[str, Any]:
     summary = job.summary or {}
     return {
         "id": job.id,
+        "name": job.name,
+        "metadata": job.user_metadata or {},
         "task": job.task,
         "status": job.status,
         "error": job.error,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, any_, func, literal, or_, select, update
@@ -12,7 +12,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from store import deliveries, results, shards
 from store.database import tenant_of
 from store.errors import ConflictError
-from store.nouns import Noun, abridged, without
+from store.nouns import Before, Noun, Wanted, abridged, without
 from store.phases import Owner, OwnerKind, Phase
 from store.specification import version_of
 from store.states import DatasetStatus, JobStatus, ModelStatus
@@ -40,12 +40,16 @@ def create(
     model_id: str | None = None,
     checkpoint_ids: Sequence[str] | None = None,
     deadline: float | None = None,
+    name: str | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> Job:
     """Promise a job, to end within `deadline` seconds if that is given. Its first phase opens at once, or when the
     datasets and the models that it names are ready. The caller holds their rows."""
     job = Job(
         id=job_id,
         tenant=tenant_of(session),
+        name=name,
+        user_metadata=metadata or None,
         task=task,
         status=JobStatus.QUEUED,
         spec=spec,
@@ -77,16 +81,15 @@ def glance(session: Session, job_id: str) -> Job:
     Raises:
         NotFoundError: there is none, or it was deleted.
     """
-    visible = select(Job).where(Job.id == job_id, Job.deleted_at.is_(None))
-    job = next(iter(_light(session, visible)), None)
+    job = next(iter(_light(session, select(Job).where(Job.id == job_id, Job.deleted_at.is_(None)))), None)
     if job is None:
         raise _JOBS.missing(job_id)
     return job
 
 
-def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Job]:
+def page(session: Session, wanted: Wanted, *, limit: int, before: Before) -> Sequence[Job]:
     """Newest first, from just below `before`, each light as `glance` gives it."""
-    return _light(session, _JOBS.page(limit=limit, before=before))
+    return _light(session, _JOBS.page(wanted, limit=limit, before=before))
 
 
 @dataclass(frozen=True)

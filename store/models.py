@@ -1,7 +1,6 @@
 """Models that users bring: all SQL over their rows."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -11,7 +10,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from store import jobs, shards
 from store.database import tenant_of
 from store.errors import ConflictError, InvalidError
-from store.nouns import Noun, abridged
+from store.nouns import Before, Noun, Wanted, abridged
 from store.phases import Owner, OwnerKind, Phase
 from store.states import ModelStatus
 from store.tables import Model
@@ -88,9 +87,9 @@ def usable(session: Session, model_id: str, param: str) -> Model:
     return model
 
 
-def page(session: Session, *, limit: int, before: tuple[datetime, str] | None) -> Sequence[Model]:
+def page(session: Session, wanted: Wanted, *, limit: int, before: Before) -> Sequence[Model]:
     """Newest first, from just below `before`. For reading only: a long configuration is abridged."""
-    query = _MODELS.page(limit=limit, before=before).options(defer(Model.architecture))
+    query = _MODELS.page(wanted, limit=limit, before=before).options(defer(Model.architecture))
     models = []
     for model, architecture in session.execute(query.add_columns(abridged(Model.architecture, ()))):
         set_committed_value(model, "architecture", architecture)

@@ -3,7 +3,8 @@ purged, and how listings show large columns.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
@@ -13,6 +14,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import InvalidError, NotFoundError
 from store.tables import Dataset, Job, Model
+
+Before = tuple[datetime, str] | None
+"""Where a page of a listing begins: below the row of this time and id, or at the newest."""
 
 Row = TypeVar("Row", Dataset, Model, Job)
 
@@ -31,6 +35,36 @@ def new_id(prefix: str) -> str:
 def random_text(letters: int) -> str:
     """Random characters, 5 bits each."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(letters))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows a listing is of: of equal columns, with these pairs among their metadata, created in between."""
+
+    equal: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+    def question(self) -> dict[str, Any]:
+        """What was asked for; nothing of what was not."""
+        return {name: value for name, value in vars(self).items() if value}
+
+    def of(self, table: type[Dataset | Model | Job]) -> list[ColumnElement[bool]]:
+        """The conditions, those of a deleted row among them. They need no index of their own: a tenant's rows are
+        walked newest first, and there are thousands of them at most."""
+        conditions: list[ColumnElement[bool]] = [table.deleted_at.is_(None)]
+        conditions += [getattr(table, column) == value for column, value in self.equal.items()]
+        if self.metadata:
+            conditions.append(table.user_metadata.contains(dict(self.metadata)))  # type: ignore[union-attr]
+        if self.created_after is not None:
+            conditions.append(table.created_at > self.created_after)
+        if self.created_before is not None:
+            conditions.append(table.created_at < self.created_before)
+        return conditions
+
+
+EVERYTHING: Final = Wanted()
 
 
 class Noun(Generic[Row]):
@@ -105,17 +139,17 @@ class Noun(Generic[Row]):
             raise InvalidError(f"unknown_{self._name}", f"there is no {self._name} {id_!r}", param)
         return row
 
-    def page(self, *, limit: int, before: tuple[datetime, str] | None) -> Select[Row]:
+    def page(self, wanted: Wanted, *, limit: int, before: Before) -> Select[Row]:
         """Newest first, from just below `before`."""
         table = self._table
-        query = select(table).where(table.deleted_at.is_(None))
+        query = select(table).where(*wanted.of(table))
         if before is not None:
             query = query.where(tuple_(table.created_at, table.id) < tuple_(*before))
         return query.order_by(table.created_at.desc(), table.id.desc()).limit(limit)
 
-    def count(self, session: Session) -> int:
+    def count(self, session: Session, wanted: Wanted = EVERYTHING) -> int:
         """How many there are."""
-        visible = select(func.count()).select_from(self._table).where(self._table.deleted_at.is_(None))
+        visible = select(func.count()).select_from(self._table).where(*wanted.of(self._table))
         return session.scalar(visible) or 0
 
     def to_purge(self, session: Session, *conditions: ColumnElement[bool]) -> Row | None:

@@ -4,7 +4,7 @@ The results of a large job lie in a partition of their own, so that deleting the
 others share one, because a table for each would make every plan slow (docs/decisions/0020-retention.md).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Row, and_, delete, func, select, text, tuple_
@@ -28,6 +28,7 @@ _TYPES = {
     "why": "jsonb",
 }
 COLUMNS = tuple(_TYPES)
+_NO_BOUNDS: Mapping[str, float] = {}
 _Row = Row[Result, str | None, str | None, bool]
 
 
@@ -113,11 +114,17 @@ def page(
     key: str | None,
     traced: str | None = None,
     rate: float | None = None,
+    least: Mapping[str, float] = _NO_BOUNDS,
+    most: Mapping[str, float] = _NO_BOUNDS,
+    caption: str | None = None,
 ) -> list[ScoredPair]:
     """One page of a job's results.
 
     Equal scores stand in rank order, turned round when descending; pairs without the score come last either way. With
     a rate those are flagged whose q-value does not exceed it, whatever the job flagged.
+
+    least, most: bounds of scores, which a pair without the score is not within.
+    caption: a part of it, in upper or lower case. No index finds it: the statement's timeout bounds the search.
     """
     query = (
         select(Result, Pair.key, Pair.caption, Pair.image_length.is_not(None))
@@ -128,6 +135,10 @@ def page(
         query = query.where((Result.q_value <= rate).is_(True) if flagged else (Result.q_value <= rate).is_not(True))
     elif flagged is not None:
         query = query.where(Result.flagged.is_(flagged))
+    query = query.where(*(getattr(Result, score) >= bound for score, bound in least.items()))
+    query = query.where(*(getattr(Result, score) <= bound for score, bound in most.items()))
+    if caption is not None:
+        query = query.where(Pair.caption.icontains(caption, autoescape=True))
     if key is not None:
         query = query.where(Pair.key == key)
     if traced is not None:

@@ -287,10 +287,13 @@ ON_CHECKPOINTS = ("tracin", "margin")
 NEED_VALIDATION: frozenset[str] = frozenset({"neighbour_influence", "tracin", "trak", "ekfac_if"})
 
 
+Task = Literal["misalignment", "valuation", "traceback", "removal"]
+
+
 class JobSettings(_Strict):
     """Everything of a job but the dataset that it works on."""
 
-    task: Literal["misalignment", "valuation", "traceback", "removal"]
+    task: Task
     validation: ValidationDataset | ValidationFraction | None = None
     model: Model | None = Field(
         default=None,

@@ -77,6 +77,7 @@ class Dataset(Base):
     number: Mapped[int] = mapped_column(Identity(), unique=True)  # short name for the rows of its pairs
     tenant: Mapped[str] = mapped_column(server_default=DEFAULT_TENANT)
     name: Mapped[str | None]
+    user_metadata: Mapped[Json | None] = mapped_column("metadata")  # null: none
     filename: Mapped[str | None]
     format: Mapped[str | None]  # as asked for, or as detected
     caption_template: Mapped[str | None]  # for a folder of classes
@@ -247,6 +248,8 @@ class Job(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(Identity(), unique=True)  # short name for the rows of its results
     tenant: Mapped[str] = mapped_column(server_default=DEFAULT_TENANT)
+    name: Mapped[str | None]
+    user_metadata: Mapped[Json | None] = mapped_column("metadata")  # null: none
     task: Mapped[str]
     status: Mapped[str]
     phase: Mapped[str | None]

@@ -121,11 +121,11 @@ class Lbfgs:
 def _products(before: Tensor, moves: Tensor, turns: Tensor) -> Tensor:
     """(2m, 2m), those of `before` less its oldest pair where memory is full, with the products of the newest pair."""
     m, known = len(moves), before.shape[0] // 2
-    kept = m - 1
-    old = torch.arange(known - kept, known)
-    places = torch.cat([torch.arange(kept), m + torch.arange(kept)])
+    n_older = m - 1
+    old = torch.arange(known - n_older, known)
+    places = torch.cat([torch.arange(n_older), m + torch.arange(n_older)])
     after = before.new_zeros(2 * m, 2 * m)
-    if kept:
+    if n_older:
         after[places[:, None], places] = before[torch.cat([old, known + old])[:, None], torch.cat([old, known + old])]
     newest = _inner(torch.stack([moves[-1], turns[-1]]), moves, turns)
     for place, row in zip((m - 1, 2 * m - 1), newest, strict=True):

@@ -14,6 +14,7 @@ from service.context import Service
 from service.datasets.schemas import MAX_TEMPLATE, created
 from service.idempotency import IdempotentRequest
 from service.json_body import parse
+from service.labels import MAX_NAME, Metadata, Name, form_metadata
 from service.limits import UNLIMITED
 from service.multipart import UploadedFile
 from service.resumable import protocol
@@ -26,8 +27,6 @@ from store.nouns import new_id
 from store.references import check_references, filename_of
 from store.tables import Dataset
 
-MAX_NAME = 200
-
 
 @dataclass(frozen=True)
 class StoredUpload:
@@ -36,6 +35,7 @@ class StoredUpload:
     dataset_id: str
     blob: str
     name: str | None
+    metadata: dict[str, str]
     filename: str | None
     format: str | None
     caption_template: str | None
@@ -50,14 +50,17 @@ def store_upload(
     blobs: Blobs,
     upload: UploadedFile,
     field: str,
-    name: str | None,
-    format_name: str | None,
+    *,
+    name: str | None = None,
+    format: str | None = None,  # noqa: A002  the contract's own name
     caption_template: str | None = None,
+    metadata: str | None = None,
 ) -> StoredUpload:
     """Move an upload to the blob of a new dataset.
 
     Raises:
         InvalidError: it is empty, its name is too long, or the template is none.
+        RequestValidationError: its metadata are none.
     """
     if upload.size_bytes == 0:
         raise InvalidError("empty_file", f"form field {field!r} is an empty file", field)
@@ -71,6 +74,7 @@ def store_upload(
             f"a caption template holds {{label}}, where the class goes, and at most {MAX_TEMPLATE} characters",
             "caption_template",
         )
+    pairs = form_metadata(metadata)
     filename = storable_text(upload.filename)[:1000] if upload.filename else None
     dataset_id = new_id("ds")
     blob = f"datasets/{dataset_id}/upload"
@@ -80,8 +84,9 @@ def store_upload(
         dataset_id=dataset_id,
         blob=blob,
         name=storable_text(name) if name else filename and filename[:MAX_NAME],
+        metadata=pairs,
         filename=filename,
-        format=storable_text(format_name) if format_name else None,
+        format=storable_text(format) if format else None,
         caption_template=storable_text(caption_template) if caption_template else None,
         upload=upload,
     )
@@ -93,6 +98,7 @@ def new_dataset(session: Session, stored: StoredUpload) -> Dataset:
         session,
         dataset_id=stored.dataset_id,
         name=stored.name,
+        metadata=stored.metadata,
         filename=stored.filename,
         format=stored.format,
         digest=stored.upload.digest,
@@ -115,7 +121,8 @@ class DatasetReference(BaseModel):
         description="https://host/file, s3://bucket/key or gs://bucket/key, in any format of uploads; several files as "
         "https://host/{00000..00099}.tar or s3://bucket/folder/",
     )
-    name: Annotated[str, Field(max_length=MAX_NAME)] | None = None
+    name: Name | None = None
+    metadata: Metadata | None = None
     format: Annotated[str, Field(max_length=100)] | None = Field(default=None, description="found out where absent")
     caption_template: Annotated[str, Field(max_length=MAX_TEMPLATE, pattern=r"\{label\}")] | None = Field(
         default=None, description="captions of images in folders named by their class"
@@ -161,6 +168,7 @@ def _of_uri(service: Service, reference: DatasetReference, idempotent: Idempoten
             filename=filename,
             format=reference.format or None,
             caption_template=reference.caption_template,
+            metadata=reference.metadata,
             upload_blob=f"datasets/{dataset_id}/upload",
             source=uri,
         )
@@ -187,6 +195,7 @@ def _of_upload(service: Service, reference: DatasetReference, idempotent: Idempo
             filename=filename,
             format=reference.format or None,
             caption_template=reference.caption_template,
+            metadata=reference.metadata,
             digest=digest,
             size_bytes=upload.length,
             upload_blob=uploads.blob_of(upload),

@@ -11,6 +11,7 @@ from service.datasets.creation import create_from_reference, new_dataset, store_
 from service.datasets.schemas import MAX_TEMPLATE, DatasetOut, PairOut, created, dataset_out
 from service.errors import header_docs, problem_docs
 from service.idempotency import REPLAYED, IdempotencyKey, IdempotentRequest, idempotent_request
+from service.labels import MAX_KEY, MAX_METADATA, MAX_NAME, MAX_VALUE, WantedDatasets
 from service.multipart import Form, staged_form
 from service.pagination import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next, newest_first
 from store import datasets, duplicates, pairs, shards
@@ -19,7 +20,7 @@ from store.states import DuplicateKind
 
 router = APIRouter(tags=["datasets"])
 
-_FIELDS = ["name", "format", "caption_template"]
+_FIELDS = ["name", "format", "caption_template", "metadata"]
 
 _UPLOAD_BODY = {
     "requestBody": {
@@ -31,7 +32,14 @@ _UPLOAD_BODY = {
                     "required": ["file"],
                     "properties": {
                         "file": {"type": "string", "format": "binary", "description": "the dataset, as one file"},
-                        "name": {"type": "string", "maxLength": 200},
+                        "name": {"type": "string", "maxLength": MAX_NAME},
+                        "metadata": {
+                            "type": "object",
+                            "maxProperties": MAX_METADATA,
+                            "propertyNames": {"minLength": 1, "maxLength": MAX_KEY},
+                            "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
+                            "description": "as JSON: pairs of text of your own",
+                        },
                         "format": {"type": "string", "description": "found out where absent"},
                         "caption_template": {
                             "type": "string",
@@ -41,7 +49,8 @@ _UPLOAD_BODY = {
                             "'a photo of a {label}' where absent",
                         },
                     },
-                }
+                },
+                "encoding": {"metadata": {"contentType": "application/json"}},
             },
             "application/json": {"schema": {"$ref": "#/components/schemas/DatasetReference"}},
         },
@@ -78,7 +87,9 @@ def _create(service: Service, form: Form, idempotent: IdempotentRequest) -> Resp
     content = form.content()
     if (answered := idempotent.first_answer(content)) is not None:
         return answered
-    stored = store_upload(service.blobs, form.files["file"], "file", *map(form.fields.get, _FIELDS))
+    stored = store_upload(
+        service.blobs, form.files["file"], "file", **{field: form.fields.get(field) for field in _FIELDS}
+    )
     with stored.forgotten_on_error(service.blobs), service.database.transaction() as session:
         service.limits.room_for_datasets(session, 1, stored.upload.size_bytes)
         answer = idempotent.record_answer(session, content, created(new_dataset(session, stored)))
@@ -88,11 +99,16 @@ def _create(service: Service, form: Form, idempotent: IdempotentRequest) -> Resp
 
 @router.get("/datasets", responses=LINKED)
 def list_datasets(
-    request: Request, response: Response, service: ServiceDep, limit: Limit = 100, cursor: Cursor = None
+    request: Request,
+    response: Response,
+    service: ServiceDep,
+    wanted: WantedDatasets,
+    limit: Limit = 100,
+    cursor: Cursor = None,
 ) -> Page[DatasetOut]:
-    """Datasets, newest first."""
+    """Datasets, newest first; `metadata.KEY=VALUE` lists those with this pair."""
     with service.database.transaction() as session:
-        rows, following, total = newest_first(datasets, session, service.cursors, "datasets", limit, cursor)
+        rows, following, total = newest_first(datasets, session, service.cursors, "datasets", limit, cursor, wanted)
         items = [dataset_out(dataset) for dataset in rows]
     link_next(request, response, following)
     return Page(items=items, next_cursor=following, total=total)

@@ -28,6 +28,7 @@ class DatasetOut(BaseModel):
 
     id: str
     name: str | None
+    metadata: dict[str, str]
     source: str | None = Field(description="where its bytes were fetched from, if they were not uploaded")
     digest: str | None = Field(description="of the upload's bytes; null until they are fetched")
     format: str | None = Field(description="as asked for, or as found out by ingest")
@@ -42,13 +43,14 @@ class DatasetOut(BaseModel):
     created_at: datetime
 
 
-_MADE = ("source", "warnings", "error")
+_MADE = ("metadata", "source", "warnings", "error")
 
 
 def dataset_out(dataset: Dataset) -> DatasetOut:
     """The outside form of a dataset's row."""
     return DatasetOut(
         **{name: getattr(dataset, name) for name in DatasetOut.model_fields if name not in _MADE},
+        metadata=dataset.user_metadata or {},
         source=shown(dataset.source) if dataset.source else None,
         warnings=(dataset.warnings or {}).get("messages", []),
         error=ErrorOut(**dataset.error) if dataset.error else None,

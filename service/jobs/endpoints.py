@@ -18,13 +18,14 @@ from service.jobs.estimates import EstimateOut, estimate_out
 from service.jobs.schemas import JobOut, job_out, jobs_out
 from service.jobs.submission import check, submit
 from service.json_body import parse
+from service.labels import FormSubmission, JobSubmission, Labels, WantedJobs, spec_of
 from service.multipart import Form, staged_form
 from service.pagination import LINKED, Cursor, Limit, Page, link_next, newest_first
 from store import jobs, shards
 from store.errors import InvalidError
 from store.idempotency import Answer
 from store.references import check_receiver
-from store.specification import JobSettings, JobSpec
+from store.specification import JobSpec
 
 router = APIRouter(tags=["jobs"])
 
@@ -32,7 +33,7 @@ _SUBMIT_BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}},
+            "application/json": {"schema": {"$ref": "#/components/schemas/JobSubmission"}},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -40,7 +41,7 @@ _SUBMIT_BODY = {
                     "properties": {
                         "dataset": {"type": "string", "format": "binary"},
                         "validation": {"type": "string", "format": "binary"},
-                        "spec": {"$ref": "#/components/schemas/JobSettings"},
+                        "spec": {"$ref": "#/components/schemas/FormSubmission"},
                     },
                 },
                 "encoding": {"spec": {"contentType": "application/json"}},
@@ -102,7 +103,7 @@ async def submit_job(
 
 
 def _dry_run(service: Service, body: bytes) -> Response:
-    spec = parse(body, JobSpec, ("body",))
+    spec = spec_of(parse(body, JobSubmission, ("body",)))
     check_receiver(spec.notify, service.settings)
     with service.database.transaction() as session:
         estimated = estimate_out(session, check(session, spec, service.settings))
@@ -110,22 +111,28 @@ def _dry_run(service: Service, body: bytes) -> Response:
 
 
 def _promise(
-    service: Service, session: Session, spec: JobSpec, content: dict[str, Any], idempotent: IdempotentRequest
+    service: Service,
+    session: Session,
+    spec: JobSpec,
+    labels: Labels,
+    content: dict[str, Any],
+    idempotent: IdempotentRequest,
 ) -> Response:
-    job = job_out(session, submit(session, spec, service.settings))
+    job = job_out(session, submit(session, spec, labels, service.settings))
     headers = {"Location": f"/jobs/{job.id}", **_retry_after(job)}
     return idempotent.record_answer(session, content, Answer(202, headers, job.model_dump_json()))
 
 
 def _submit_json(service: Service, body: bytes, idempotent: IdempotentRequest) -> Response:
-    spec = parse(body, JobSpec, ("body",))
-    content = {"spec": spec.model_dump(mode="json", exclude_defaults=True)}  # the same after an upgrade, too
+    sent = parse(body, JobSubmission, ("body",))
+    content = {"spec": sent.model_dump(mode="json", exclude_defaults=True)}  # the same after an upgrade, too
     if (answered := idempotent.first_answer(content)) is not None:
         return answered
+    spec = spec_of(sent)
     check_receiver(spec.notify, service.settings)
     with service.database.transaction() as session:
         service.limits.room_for_job(session)
-        answer = _promise(service, session, spec, content, idempotent)
+        answer = _promise(service, session, spec, sent, content, idempotent)
     service.bell.ring(shards.opened(session))
     return answer
 
@@ -134,7 +141,7 @@ def _submit_form(service: Service, form: Form, idempotent: IdempotentRequest) ->
     for name, given in (("dataset", form.files), ("spec", form.fields)):
         if name not in given:
             raise InvalidError("missing_field", f"form field {name!r} is missing", name)
-    settings = parse(form.fields["spec"], JobSettings, ("body", "spec"))
+    settings = parse(form.fields["spec"], FormSubmission, ("body", "spec"))
     if "validation" in form.files and settings.validation is not None:
         raise InvalidError("validation_twice", "validation is given as a file and in the spec", "validation")
     sent = form.content() | {"spec": settings.model_dump(mode="json", exclude_defaults=True)}
@@ -145,7 +152,7 @@ def _submit_form(service: Service, form: Form, idempotent: IdempotentRequest) ->
         ids: dict[str, str] = {}
         stored_uploads = []
         for field, upload in form.files.items():
-            stored = store_upload(service.blobs, upload, field, None, None)
+            stored = store_upload(service.blobs, upload, field)
             cleanup.enter_context(stored.forgotten_on_error(service.blobs))
             stored_uploads.append(stored)
             ids[field] = stored.dataset_id
@@ -153,27 +160,33 @@ def _submit_form(service: Service, form: Form, idempotent: IdempotentRequest) ->
         content["dataset"] = ids["dataset"]
         if "validation" in ids:
             content["validation"] = {"dataset": ids["validation"]}
-        spec = JobSpec.model_validate(content)
+        spec = spec_of(JobSubmission.model_validate(content))
         with service.database.transaction() as session:
             service.limits.room_for_job(session)
             size = sum(stored.upload.size_bytes for stored in stored_uploads)
             service.limits.room_for_datasets(session, len(stored_uploads), size)
             for stored in stored_uploads:
                 new_dataset(session, stored)
-            answer = _promise(service, session, spec, sent, idempotent)
+            answer = _promise(service, session, spec, settings, sent, idempotent)
     service.bell.ring(shards.opened(session))
     return answer
 
 
 @router.get("/jobs", responses=LINKED)
 def list_jobs(
-    request: Request, response: Response, service: ServiceDep, limit: Limit = 100, cursor: Cursor = None
+    request: Request,
+    response: Response,
+    service: ServiceDep,
+    wanted: WantedJobs,
+    limit: Limit = 100,
+    cursor: Cursor = None,
 ) -> Page[JobOut]:
-    """Jobs, newest first, without their long parts: `summary` has neither `scores` nor `queries`, and an inline
-    `spec.model.architecture`, `spec.remove.keys` or `spec.queries.candidates` of more than 1,000 bytes is
-    `{"abridged": true, "bytes": n}`. `GET /jobs/{id}` has all of it."""
+    """Jobs, newest first; `metadata.KEY=VALUE` lists those with this pair. They come without their long
+    parts: `summary` has neither `scores` nor `queries`, and an inline `spec.model.architecture`, `spec.remove.keys` or
+    `spec.queries.candidates` of more than 1,000 bytes is `{"abridged": true, "bytes": n}`. `GET /jobs/{id}` has all of
+    it."""
     with service.database.transaction() as session:
-        rows, following, total = newest_first(jobs, session, service.cursors, "jobs", limit, cursor)
+        rows, following, total = newest_first(jobs, session, service.cursors, "jobs", limit, cursor, wanted)
         items = jobs_out(session, rows)
     link_next(request, response, following)
     return Page(items=items, next_cursor=following, total=total)

@@ -27,6 +27,8 @@ class JobOut(BaseModel):
     """A job: what was asked, how far it is, how it ended."""
 
     id: str
+    name: str | None
+    metadata: dict[str, str]
     task: str
     status: JobStatus
     phase: str | None = Field(description="the present step; of a job that failed, the one that it failed in")
@@ -51,10 +53,11 @@ def jobs_out(session: Session, rows: Sequence[Job]) -> list[JobOut]:
     """The same of each of them, with one query for the progress of all."""
     phases = [_phases(job) for job in rows]
     progress = shards.progress(session, {phase for of_one in phases for phase in of_one})
-    made = ("progress", "error", "phase", "spec")
+    made = ("progress", "error", "phase", "spec", "metadata")
     return [
         JobOut(
             **{name: getattr(job, name) for name in JobOut.model_fields if name not in made},
+            metadata=job.user_metadata or {},
             phase=_phase(job),
             spec=echoed(job.spec),
             progress=_progress(job, [progress[phase] for phase in of_one if phase in progress]),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from service.labels import Labels
 from store import datasets, jobs, models
 from store.catalogue import HUB_PREFIX, HubRules, check_model, check_size, loss_of
 from store.errors import InvalidError, NotFoundError
@@ -147,7 +148,7 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
     return Checked(with_loss(spec, _loss_of(session, spec.model, dataset)), dataset, validation, queries)
 
 
-def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:
+def submit(session: Session, spec: JobSpec, labels: Labels, settings: Settings) -> Job:
     """Promise a job; raises as `check` does."""
     checked = check(session, spec, settings)
     spec, dataset, validation, queries = checked.spec, checked.dataset, checked.validation, checked.queries
@@ -164,4 +165,6 @@ def submit(session: Session, spec: JobSpec, settings: Settings) -> Job:
         model_id=spec.model.id if spec.model is not None else None,
         checkpoint_ids=spec.model.checkpoints if spec.model is not None else None,
         deadline=spec.deadline,
+        name=labels.name or None,
+        metadata=labels.metadata,
     )

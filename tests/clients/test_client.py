@@ -249,3 +249,11 @@ def test_waiting_ends() -> None:
 def test_types_name_the_fields_that_are_answered(typed: Any, answered: type[BaseModel]) -> None:
     """A field that the service gets is a line in `ecif_client/answers.py`."""
     assert set(typed.__annotations__) == set(answered.model_fields)
+
+
+def test_results_come_within_bounds_and_in_the_columns_asked_for(client: Client, job: str) -> None:
+    scores = [row["suspicion"] for row in client.results(job)]
+    cut = sorted(scores)[-10]
+    rows = [dict(row) for row in client.results(job, columns=["key", "suspicion"], min_suspicion=cut, limit=4)]
+    assert [row["suspicion"] for row in rows] == [score for score in scores if score >= cut]
+    assert {name for row in rows for name in row} == {"rank", "key", "suspicion"}

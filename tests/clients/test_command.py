@@ -164,6 +164,20 @@ def test_what_is_there_is_listed_and_shown(ecif: Ecif, job: str, tmp_path: Path)
     assert (tmp_path / "scores.csv").stat().st_size > 0
 
 
+def test_jobs_are_named_and_found_again(ecif: Ecif, made: Callable[..., dict[str, Any]], job: str) -> None:
+    dataset = json.loads(ecif("status", job, "--json")[1])["spec"]["dataset"]
+    named = made(dataset, "--name", "nightly", "--metadata", "run=17", "--metadata", "who=a=b", "--spec", QUICK)
+    assert (named["name"], named["metadata"]) == ("nightly", {"run": "17", "who": "a=b"})
+    for wanted in (("--name", "nightly"), ("--metadata", "run=17"), ("--created-after", named["created_at"][:-8])):
+        listed = ecif("list", "--task", "misalignment", *wanted)[1].splitlines()
+        assert [json.loads(line)["id"] for line in listed] == [named["id"]], wanted
+    assert ecif("list", "--metadata", "run=18") == (0, "", "")
+    assert ecif("datasets", "--created-before", "2020-01-01") == (0, "", "")
+    assert ecif("list", "--metadata", "run")[0] == 2
+    code, _, err = ecif("list", "--created-after", "yesterday")
+    assert (code, "created_after" in err) == (2, True), err
+
+
 def opened_in(opened: list[str]) -> Callable[[str], bool]:
     def open_(url: str) -> bool:
         opened.append(url)

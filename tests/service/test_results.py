@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from store import pairs
-from store.tables import Job, Result
+from store.tables import SCORES, Job, Result
 from tests.service.exporting import World
 from tests.service_fixtures import EmbeddingZip, ProblemOf
 
@@ -205,3 +205,53 @@ def test_without_q_values_there_is_no_other_rate(
     problem = problem_of(world.client.get(f"/jobs/{of}/results", params={"rate": 0.1}))
     assert (problem["status"], problem["code"]) == (409, "no_q_values")
     assert reason in problem["detail"]
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_every_score_has_bounds(client: TestClient, job: dict[str, Any], score: str) -> None:
+    rows, _ = everything(client, job)
+    there = sorted(row[score] for row in rows if row[score] is not None)
+    low, high = (there[20], there[39]) if there else (-1.0, 1.0)
+    found, total = everything(client, job, limit=7, sort=score, **{f"min_{score}": low, f"max_{score}": high})
+    wanted = [row["key"] for row in rows if row[score] is not None and low <= row[score] <= high]
+    assert sorted(row["key"] for row in found) == sorted(wanted)
+    assert total is None
+
+
+def test_bounds_are_numbers_and_part_of_the_question(
+    client: TestClient, job: dict[str, Any], problem_of: ProblemOf
+) -> None:
+    url = f"/jobs/{job['id']}/results"
+    assert problem_of(client.get(url, params={"min_suspicion": "nan"}))["status"] == 422
+    cursor = client.get(url, params={"limit": 3, "min_clip_score": 0}).json()["next_cursor"]
+    other = client.get(url, params={"limit": 3, "min_clip_score": 0.1, "cursor": cursor})
+    assert problem_of(other)["code"] == "invalid_cursor"
+
+
+def test_captions_are_searched_as_text_in_any_case(world: World, explained: str) -> None:
+    rows = world.client.get(f"/jobs/{explained}/results").json()["items"]
+    text = next(row["caption"] for row in rows if row["caption"] and row["caption"].isascii())
+    part = text[1:5].swapcase()
+    found = world.client.get(f"/jobs/{explained}/results", params={"caption": part}).json()
+    assert [row["key"] for row in found["items"]] == [
+        row["key"] for row in rows if part.lower() in (row["caption"] or "").lower()
+    ]
+    assert found["total"] is None
+    for pattern in ("%", "_", "a%b"):
+        found = world.client.get(f"/jobs/{explained}/results", params={"caption": pattern}).json()
+        assert [row["key"] for row in found["items"]] == [
+            row["key"] for row in rows if pattern in (row["caption"] or "")
+        ]
+
+
+def test_columns_are_those_that_are_named(client: TestClient, job: dict[str, Any], problem_of: ProblemOf) -> None:
+    url = f"/jobs/{job['id']}/results"
+    whole = client.get(url, params={"limit": 3})
+    light = client.get(url, params={"limit": 3, "columns": "key, suspicion"})
+    assert light.json()["items"] == [
+        {name: row[name] for name in ("rank", "key", "suspicion")} for row in whole.json()["items"]
+    ]
+    assert light.json()["next_cursor"] == whole.json()["next_cursor"]
+    assert light.headers["link"].endswith('rel="next"')
+    problem = problem_of(client.get(url, params={"columns": "key,suspision"}))
+    assert (problem["status"], "did you mean 'suspicion'" in problem["detail"]) == (422, True)

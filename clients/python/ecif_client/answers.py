@@ -30,6 +30,8 @@ class Progress(TypedDict):
 
 class Job(TypedDict):
     id: str
+    name: str | None
+    metadata: dict[str, str]
     task: Task
     status: JobStatus
     phase: str | None
@@ -56,6 +58,7 @@ class Event(TypedDict):
 class Dataset(TypedDict):
     id: str
     name: str | None
+    metadata: dict[str, str]
     source: str | None
     digest: str | None
     format: str | None

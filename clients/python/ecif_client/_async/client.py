@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ from ecif_client.answers import (
 )
 from ecif_client.errors import ApiError, JobFailedError, UnreachableError, UsageError, WaitedTooLongError, object_of
 from ecif_client.idempotency import headers_of, is_replay, part_key, upload_key
+from ecif_client.labels import field_of, filters_of
 from ecif_client.retrying import TRIES, OnRetry
 from ecif_client.sources import Seen, Source
 from ecif_client.waiting import blocking_async, pause_async
@@ -90,6 +91,7 @@ class AsyncClient:
         name: str | None = None,
         format: str | None = None,  # noqa: A002
         caption_template: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         seen: Seen = _nothing,
     ) -> Dataset:
@@ -100,7 +102,7 @@ class AsyncClient:
         """
         source = await blocking_async(Source.of, Path(path))
         fields = {"name": name, "format": format, "caption_template": caption_template}
-        return await self._upload(source, fields, idempotency_key, seen)
+        return await self._upload(source, fields | field_of(metadata), idempotency_key, seen)
 
     async def upload_files(
         self,
@@ -108,15 +110,17 @@ class AsyncClient:
         *,
         name: str,
         format: str | None = None,  # noqa: A002
+        metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         seen: Seen = _nothing,
     ) -> Dataset:
         """Make a dataset of several files under the names given here, such as `{"image.npy": …, "text.npy": …}`."""
         named = {member: Path(path) for member, path in files.items()}
         source = await blocking_async(Source.of_files, f"{name}.tar", named)
-        return await self._upload(source, {"name": name, "format": format}, idempotency_key, seen)
+        fields = {"name": name, "format": format}
+        return await self._upload(source, fields | field_of(metadata), idempotency_key, seen)
 
-    async def _upload(self, source: Source, fields: Mapping[str, str | None], key: str | None, seen: Seen) -> Dataset:
+    async def _upload(self, source: Source, fields: Mapping[str, Any], key: str | None, seen: Seen) -> Dataset:
         digest = await blocking_async(source.digest)
         content = {**fields, "filename": source.name, "digest": digest}
         given = {field: value for field, value in fields.items() if value is not None}
@@ -159,15 +163,25 @@ class AsyncClient:
         name: str | None = None,
         format: str | None = None,  # noqa: A002
         caption_template: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Dataset:
         """Have a dataset fetched from https, s3 or gs."""
         body = {"uri": uri, "name": name, "format": format, "caption_template": caption_template}
-        return cast("Dataset", await self._make("/datasets", body, idempotency_key))
+        return cast("Dataset", await self._make("/datasets", body | field_of(metadata), idempotency_key))
 
-    def datasets(self) -> AsyncPages[Dataset]:
-        """Datasets, newest first."""
-        return AsyncPages(self._connection, "/datasets", {})
+    def datasets(
+        self,
+        *,
+        status: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        created_after: str | None = None,
+        created_before: str | None = None,
+    ) -> AsyncPages[Dataset]:
+        """Datasets, newest first: all, or those of this state, name and metadata, created in between (ISO 8601)."""
+        question = {"status": status, "name": name, "created_after": created_after, "created_before": created_before}
+        return AsyncPages(self._connection, "/datasets", question | filters_of(metadata))
 
     async def dataset(self, dataset_id: str) -> Dataset:
         """One dataset."""
@@ -184,18 +198,39 @@ class AsyncClient:
 
     # Jobs
 
-    async def submit(self, spec: Spec, *, idempotency_key: str | None = None) -> Job:
+    async def submit(
+        self,
+        spec: Spec,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
         """Promise a job on datasets that are named by id. Without a key of the caller's, each call makes a job."""
-        return cast("Job", await self._make("/jobs", spec, idempotency_key))
+        labels = ({} if name is None else {"name": name}) | field_of(metadata)
+        return cast("Job", await self._make("/jobs", {**spec, **labels}, idempotency_key))
 
     async def estimate(self, spec: Spec) -> Estimate:
         """What `submit` would take, by jobs that were; nothing is made."""
         ask = {"dry_run": "true"}
         return cast("Estimate", await self._connection.object("POST", "/jobs", "phases", json=spec, params=ask))
 
-    def jobs(self) -> AsyncPages[Job]:
-        """Jobs, newest first, without their long parts."""
-        return AsyncPages(self._connection, "/jobs", {})
+    def jobs(
+        self,
+        *,
+        status: str | None = None,
+        task: str | None = None,
+        dataset: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        created_after: str | None = None,
+        created_before: str | None = None,
+    ) -> AsyncPages[Job]:
+        """Jobs, newest first, without their long parts: all, or those of this state, task, dataset, name and metadata,
+        created in between (ISO 8601)."""
+        question = {"status": status, "task": task, "dataset": dataset, "name": name}
+        question |= {"created_after": created_after, "created_before": created_before}
+        return AsyncPages(self._connection, "/jobs", question | filters_of(metadata))
 
     async def job(self, job_id: str) -> Job:
         """One job."""
@@ -246,10 +281,16 @@ class AsyncClient:
         key: str | None = None,
         query: str | None = None,
         rate: float | None = None,
+        caption: str | None = None,
+        columns: Sequence[str] | None = None,
         limit: int | None = None,
+        **bounds: float | None,
     ) -> AsyncPages[Result]:
-        """Every row of a job in its order; `limit` is how many come in one answer, not how many there are."""
-        question = {"sort": sort, "order": order, "flagged": flagged, "key": key, "query": query, "rate": rate}
+        """Every row of a job in its order, of `columns` only if they are named; `limit` is how many come in one answer,
+        not how many there are. `bounds` are `min_` and `max_` of any score, such as `max_clip_score=0.2`."""
+        bounds |= {"rate": rate}
+        question = {"sort": sort, "order": order, "flagged": flagged, "key": key, "query": query, **bounds}
+        question |= {"caption": caption, "columns": None if columns is None else ",".join(columns)}
         return AsyncPages(self._connection, path_of("jobs", job_id, "results"), question | {"limit": limit})
 
     async def export(

@@ -1,6 +1,5 @@
 """`ecif list`, `status`, `watch`, `cancel` and `delete`."""
 
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -8,39 +7,31 @@ import click
 
 from ecif_client._sync.client import Client
 from ecif_client.answers import Job
-from ecif_client.cli.parameters import command
+from ecif_client.cli.parameters import command, created_options, metadata_option
 from ecif_client.cli.showing import Shown
 from ecif_client.errors import JobFailedError, UsageError
 
 STATUSES = ("queued", "running", "cancelling", "succeeded", "failed", "cancelled")
-_COLUMNS = ("id", "task", "status", "phase", "dataset", "scored", "flagged", "created_at")
+_COLUMNS = ("id", "task", "status", "phase", "dataset", "scored", "flagged", "created_at", "name")
 
 
 @command("list")
 @click.option("--status", type=click.Choice(STATUSES), help="Only such jobs.")
 @click.option("--task", help="Only jobs of this task.")
 @click.option("--dataset", metavar="ID", help="Only jobs on this dataset.")
+@click.option("--name", help="Only jobs of exactly this name.")
+@metadata_option("Only jobs with this pair; may be given again.")
+@created_options
 @click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="0 for all.")
-def list_jobs(
-    client: Client, shown: Shown, status: str | None, task: str | None, dataset: str | None, limit: int
-) -> None:
+def list_jobs(client: Client, shown: Shown, limit: int, **wanted: Any) -> None:
     """List jobs, newest first."""
-
-    def wanted() -> Iterator[Any]:
-        for job in client.jobs():
-            if (
-                status in (None, job["status"])
-                and task in (None, job["task"])
-                and dataset in (None, job["spec"].get("dataset"))
-            ):
-                yield job if shown.lists_json else _line(job)
-
-    shown.rows(islice(wanted(), limit or None), _COLUMNS)
+    jobs = islice(client.jobs(**wanted), limit or None)
+    shown.rows((job if shown.lists_json else _line(job) for job in jobs), _COLUMNS)
 
 
 def _line(job: Job) -> dict[str, Any]:
     counts = (job["summary"] or {}).get("counts", {})
-    of_job = {name: job[name] for name in ("id", "task", "status", "phase", "created_at")}
+    of_job = {name: job[name] for name in ("id", "name", "task", "status", "phase", "created_at")}
     about = {"dataset": job["spec"].get("dataset"), "scored": counts.get("scored"), "flagged": counts.get("flagged")}
     return {**of_job, **about}
 

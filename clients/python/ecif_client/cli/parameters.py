@@ -94,6 +94,32 @@ def command(name: str, *, formats: bool = True) -> Callable[[Callable[..., int |
     return decorate
 
 
+def _pairs(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"{text!r} is no pair such as run=17")
+        if pairs.setdefault(key, value) != value:
+            raise click.BadParameter(f"{key} is given two values")
+    return pairs
+
+
+def metadata_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--metadata KEY=VALUE`, any number of times, as a dictionary."""
+    return click.option("--metadata", multiple=True, metavar="KEY=VALUE", callback=_pairs, help=text)
+
+
+def created_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """When what is listed was made."""
+    for name, text in (("before", "earlier"), ("after", "later")):
+        option = click.option(
+            f"--created-{name}", metavar="TIME", help=f"Only what was made {text}: 2026-11-24T12:00Z."
+        )
+        function = option(function)
+    return function
+
+
 class Share(click.ParamType[tuple[float, bool]]):
     """A share such as `5%`, or a number of pairs, as (number, whether it is a share of 1)."""
 

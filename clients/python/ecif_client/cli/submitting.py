@@ -9,7 +9,7 @@ import click
 from ecif_client._sync.client import Client
 from ecif_client.answers import Dataset, Estimate, Spec
 from ecif_client.cli.jobs import follow
-from ecif_client.cli.parameters import command, number_of
+from ecif_client.cli.parameters import command, metadata_option, number_of
 from ecif_client.cli.showing import Shown
 from ecif_client.errors import UsageError
 from ecif_client.idempotency import part_key
@@ -40,7 +40,8 @@ _MEMORY = ("memory_bytes", "device_memory_bytes")
 @click.option("--verify", is_flag=True, help="Of a removal: refit without them too.")
 @click.option("--spec", default="{}", metavar="JSON|@FILE", help="More of the specification.")
 @click.option("--notify", metavar="URL", help="Is sent a signed POST when the job has ended.")
-@click.option("--name", help="Of the dataset that DATA becomes.")
+@click.option("--name", help="Of the job, and of the dataset that DATA becomes.")
+@metadata_option("A pair of text that the job carries; may be given again.")
 @click.option("--format", "format_", metavar="FORMAT", help="Of DATA; found out otherwise.")
 @click.option("--caption-template", metavar="TEXT", help="Of images in folders named by their class: 'a {label}'.")
 @click.option("--idempotency-key", metavar="KEY", help="The same command under the same key makes one job, for a day.")
@@ -71,7 +72,8 @@ def submit(client: Client, shown: Shown, **options: Any) -> int:  # fmt: skip
     if options["dry_run"]:
         _show_estimate(shown, client.estimate(spec))
         return 0
-    job = client.submit(spec, idempotency_key=options["idempotency_key"])
+    labels = {"name": options["name"], "metadata": options["metadata"]}
+    job = client.submit(spec, **labels, idempotency_key=options["idempotency_key"])
     shown.say(f"job {job['id']}")
     if options["wait"]:
         return follow(client, shown, job["id"], options["timeout"])

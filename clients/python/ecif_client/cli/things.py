@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ecif_client._sync.client import Client
-from ecif_client.cli.parameters import command
+from ecif_client.cli.parameters import command, created_options, metadata_option
 from ecif_client.cli.showing import Shown
 from ecif_client.errors import UsageError
 
@@ -63,8 +63,14 @@ def models(
 @click.argument("dataset", required=False)
 @click.option("--rejected", is_flag=True, help="Of DATASET: the pairs that were turned away, and why.")
 @click.option("--pairs", is_flag=True, help="Of DATASET: its pairs.")
+@click.option("--status", type=click.Choice(("ingesting", "ready", "failed")), help="Only such datasets.")
+@click.option("--name", help="Only datasets of exactly this name.")
+@metadata_option("Only datasets with this pair; may be given again.")
+@created_options
 @_limit
-def datasets(client: Client, shown: Shown, dataset: str | None, rejected: bool, pairs: bool, limit: int) -> None:
+def datasets(
+    client: Client, shown: Shown, dataset: str | None, rejected: bool, pairs: bool, limit: int, **wanted: Any
+) -> None:
     """List or show datasets.
 
     Without an argument: all of them, newest first. `ecif submit` makes them, `ecif delete` deletes them.
@@ -72,7 +78,9 @@ def datasets(client: Client, shown: Shown, dataset: str | None, rejected: bool, 
     if dataset is None:
         if rejected or pairs:
             raise UsageError("--pairs and --rejected are of a DATASET: name one")
-        shown.rows(islice(client.datasets(), limit or None), _DATASETS)
+        shown.rows(islice(client.datasets(**wanted), limit or None), _DATASETS)
+    elif any(wanted.values()):
+        raise UsageError("DATASET is one dataset, and the filters are of the list: leave one of both out")
     elif rejected or pairs:
         rows = client.pairs(dataset, rejected=True if rejected else None)
         shown.rows(islice(rows, limit or None), _PAIRS)
