@@ -41,6 +41,8 @@ def test_the_answer_echoes_the_whole_specification(client: TestClient, ready: st
             "partitions": 1,
             "seed": 0,
             "l2": 0.3,
+            "loss": None,
+            "logit_bias": None,
             "temperature": 0.01,
             "mask_duplicates": True,
             "train_temperature": False,

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from benchmarks.digit_worlds import smallest
 from ecif.curvature import choice
 from tests.service_fixtures import EmbeddingZip, ImageZip, Upload, Work
 
@@ -101,7 +102,7 @@ def test_of_whole_towers_too_and_alone(upload: Upload, image_zip: ImageZip, work
     work()
     spec = {
         "dataset": dataset,
-        "model": {"architecture": "tiny"},
+        "model": {"architecture": smallest()},  # of nine directions each pass goes through both towers
         "fit": {"epochs": 1},
         "validation": {"fraction": 0.4},
     }
