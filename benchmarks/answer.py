@@ -1,7 +1,8 @@
 """What an answer costs: whole default jobs through the service, as ratios to what no job can do without.
 
 Of embeddings that is F, a plain forward pass of two square heads over all pairs; of images the pass through the model.
-All in processor time: it counts what all threads had, so that whoever else is busy changes it little.
+All in processor time of one thread, so that whoever else is busy changes little: threads that wait for each other
+count as busy.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ _WRONG: Final = 20
 
 def run(size: Size, say: Say) -> Json:
     """A job on embeddings, and one on pictures through a small model."""
-    full, before = size == "full", logging.root.manager.disable
+    full, before, threads = size == "full", logging.root.manager.disable, torch.get_num_threads()
+    torch.set_num_threads(1)
     logging.disable(logging.WARNING)  # that nobody hears the doorbell: the worker needs none
     try:
         with tempfile.TemporaryDirectory(prefix="ecif-bench-") as folder, servers.postgres(Path(folder)) as url:
@@ -52,6 +54,7 @@ def run(size: Size, say: Say) -> Json:
                 say(f"pictures: {results['pictures']['ratio']:.2f} passes through the model")
     finally:
         logging.disable(before)
+        torch.set_num_threads(threads)
     return results
 
 
@@ -101,7 +104,7 @@ def _unit(pairs: int, width: int) -> float:
 
 
 def _of_pictures(service: OneProcess, full: bool) -> Json:
-    """Of scenes through a small model, whose weights are of no training: what a pass costs does not depend on it."""
+    """Of scenes through a small model, whose weights are of no training: a fit is longest there."""
     scale = replace(FULL, pairs=3400) if full else TOY
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "model.safetensors"

@@ -22,11 +22,11 @@ def answer(results: Json) -> str:
     parts = [(phase, f"{value:.2f}") for phase, value in pictures["phases"].items()]
     return f"""A default `misalignment` job through the API, all phases, no clean set. Of embeddings,
 {embeddings[-1]["width"]} wide, one pair of twenty wrong, as multiples of F: a plain forward pass of two square heads
-over all pairs. All in processor time, which counts what all threads had.
+over all pairs. All in processor time of one thread.
 
 {table(head, rows)}
 
-{pictures["pairs"]:,} pictures through a small model, as multiples of the pass that embeds them
-({pictures["encode_seconds"]:.1f} s): {pictures["ratio"]:.2f}.
+{pictures["pairs"]:,} pictures through a small model of no training, which makes the fit long, as multiples of the pass
+that embeds them ({pictures["encode_seconds"]:.1f} s): {pictures["ratio"]:.2f}.
 
 {table(("phase", "÷ embedding pass"), parts)}"""
