@@ -98,7 +98,8 @@ alike (digits are fewer); a clean set of {FULL.clean} is apart. Shares of wrong 
   resamples of right and wrong pairs within each seed. It says nothing of other data.
 - **These figures are the baseline.** They were measured when `suspicion` was a mean of two ranks, before it was learned
   ([decision 27](../docs/decisions/0027-suspicion-learned.md)); the quick run in [README.md](README.md) is of the
-  ranking as it is now. With every weight there was no `ekfac_if` and `trak` then; both run now."""
+  ranking as it is now. With every weight there was no `ekfac_if` and `trak` then; both run now. Times and memory
+  are of learned suspicion, too."""
 
 
 def _standing(every: Sequence[SettingFigures]) -> str:
