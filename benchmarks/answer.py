@@ -7,23 +7,20 @@ count as busy.
 
 from __future__ import annotations
 
-import io
 import logging
 import tempfile
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.detection.cells import FULL, TOY, Cell
 from benchmarks.detection.measure import scores_of
-from benchmarks.detection.setting import Setting
-from benchmarks.detection.training import as_file, new_model
+from benchmarks.detection.setting import Setting, embedding_archive
+from benchmarks.detection.training import Embedded, as_file, new_model
 from benchmarks.one_process import Job, OneProcess, one_process
 from benchmarks.sections import Json, Say, Size
 from ecif.detection.calibrator import auroc
@@ -60,16 +57,10 @@ def run(size: Size, say: Say) -> Json:
 
 def _of_embeddings(service: OneProcess, pairs: int, width: int) -> Json:
     images, texts, wrong = _spectrum_of_a_model(pairs, width)
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for name, rows in (("image.npy", images), ("text.npy", texts)):
-            one = io.BytesIO()
-            np.save(one, rows.numpy())
-            archive.writestr(name, one.getvalue())
-    dataset = service.dataset("embeddings.zip", content.getvalue())
-    units = [_unit(pairs, width)]
+    dataset = service.dataset("embeddings.zip", embedding_archive(Embedded(images, texts), None))
+    before = _unit(pairs, width)
     job = service.job({"task": "misalignment", "dataset": dataset})
-    unit = min(*units, _unit(pairs, width))
+    unit = min(before, _unit(pairs, width))
     seconds = job.worked.processor_seconds
     return {
         "pairs": pairs,

@@ -106,18 +106,20 @@ def image_archive(images: Tensor, captions: Sequence[str]) -> bytes:
     return packed.getvalue()
 
 
-def embedding_archive(embedded: Embedded, captions: Sequence[str]) -> bytes:
-    """A zip of image.npy, text.npy and a metadata.csv of captions."""
-    table, packed = io.StringIO(), io.BytesIO()
-    rows = csv.writer(table)
-    rows.writerow(("key", "caption"))
-    rows.writerows(enumerate(captions))
+def embedding_archive(embedded: Embedded, captions: Sequence[str] | None) -> bytes:
+    """A zip of image.npy, text.npy and, where there are captions, a metadata.csv of them."""
+    packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, content in (("image.npy", embedded.images), ("text.npy", embedded.texts)):
             array = io.BytesIO()
             np.save(array, content.numpy())
             archive.writestr(name, array.getvalue())
-        archive.writestr("metadata.csv", table.getvalue())
+        if captions is not None:
+            table = io.StringIO()
+            rows = csv.writer(table)
+            rows.writerow(("key", "caption"))
+            rows.writerows(enumerate(captions))
+            archive.writestr("metadata.csv", table.getvalue())
     return packed.getvalue()
 
 

@@ -55,8 +55,11 @@ AS_GIVEN: Final = "as given"
 
 def looks(n: int) -> int:
     """How often n pairs are looked at, at most."""
-    draws = MORE_DRAWS if n <= FEW else DRAWS
-    return (draws + (n > SAMPLE)) * (1 + len(RIDGES))
+    return (_count_of_draws(n) + (n > SAMPLE)) * (1 + len(RIDGES))
+
+
+def _count_of_draws(n: int) -> int:
+    return MORE_DRAWS if n <= FEW else DRAWS
 
 
 @dataclass(frozen=True)
@@ -128,20 +131,20 @@ def learn_suspicion(
     sample = torch.arange(n)
     if n > SAMPLE:
         sample = torch.randperm(n, generator=generator(seed, -70))[:SAMPLE].sort().values
-    draws = _draws(pairs, captions, sample)
+    covariances = Covariances.of(pairs.images, pairs.texts)
+    draws = _draws(pairs, covariances, captions, sample)
     if not draws:
         return _unlearned(pairs, "no two pairs with different captions could exchange them")
-    return _together(draws, pairs) if len(sample) == n else _of_all(draws, pairs)
+    return _together(draws, pairs) if len(sample) == n else _of_all(draws, pairs, covariances)
 
 
-def _draws(pairs: _Pairs, captions: Sequence[str] | None, sample: Tensor) -> list[_Draw]:
+def _draws(pairs: _Pairs, covariances: Covariances, captions: Sequence[str] | None, sample: Tensor) -> list[_Draw]:
     """What was learned in each draw from the pairs at `sample` (m,); none where no two could exchange captions."""
-    covariances = Covariances.of(pairs.images, pairs.texts)
     device, m = pairs.texts.device, len(sample)
     texts, groups = pairs.texts[sample.to(device)].cpu(), Groups.by(pairs.captions.of.cpu()[sample])
     said = [captions[place] for place in sample.tolist()] if captions is not None else None
     taken, draws = torch.zeros(m, dtype=torch.bool), list[_Draw]()
-    for number in range(MORE_DRAWS if m <= FEW else DRAWS):
+    for number in range(_count_of_draws(m)):
         injected = exchange(texts, said, groups, SHARE, pairs.seed, number, taken)
         taken |= injected.injected
         if bool(injected.injected.any()):
@@ -286,11 +289,11 @@ def _mean_weights(draws: list[_Draw]) -> dict[str, float]:
     return {name: sum(draw.calibrator.weights[name] for draw in draws) / len(draws) for name in draws[0].columns}
 
 
-def _of_all(draws: list[_Draw], pairs: _Pairs) -> Learned:
+def _of_all(draws: list[_Draw], pairs: _Pairs, covariances: Covariances) -> Learned:
     """All pairs by what draws learned from a sample: their columns as quantiles of those of the first draw's sample,
     so that they compare with its injected pairs."""
     weights, first = _mean_weights(draws), draws[0]
-    seen = list(pairs.looks(Covariances.of(pairs.images, pairs.texts)))
+    seen = list(pairs.looks(covariances))
     columns = {name: values for look in seen for name, values in look.columns.items()}
     parts = [normal_scores_among(values, first.columns[name]) * weights[name] for name, values in columns.items()]
     mean = Calibrator(weights, first.calibrator.auroc)
