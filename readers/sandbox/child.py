@@ -129,7 +129,8 @@ class Child:
     def _read(self, until: float) -> bytes:
         assert self._process.stdout is not None  # noqa: S101
         try:
-            if not select.select([self._process.stdout], [], [], max(0, until - time.monotonic()))[0]:
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
                 raise ChildTooSlowError(f"no answer within {self._limits.seconds} s")
             more = os.read(self._process.stdout.fileno(), _PIPE_BYTES)
         except ValueError:  # it was closed by another thread
