@@ -73,6 +73,7 @@ lock:  ## Resolve requirements/*.txt anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml clients/python/pyproject.toml --all-extras --group dev -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra service -c requirements/dev.txt -o requirements/service.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --extra worker -c requirements/dev.txt -o requirements/worker.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header requirements/peers.in -o requirements/peers.txt
 	echo uv | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header - -o requirements/uv.txt
 
 clean:  ## Remove caches and builds; keeps .venv and the data in .ecif

@@ -8,6 +8,7 @@ from statistics import mean, median
 from typing import Final
 
 from benchmarks.answer_page import answer
+from benchmarks.attribution import page as attribution
 from benchmarks.detection import page as detection
 from benchmarks.goals import goals, scores_of
 from benchmarks.plots import ORDER
@@ -378,6 +379,7 @@ PARTS: Final[dict[str, Callable[[Json], str]]] = {
     "cost": _cost,
     "answer": answer,
     "detection": detection.quick,
+    "attribution": attribution.quick,
     "retraining": _retraining,
     "memory": _memory,
     "ingest": _ingest,
@@ -386,5 +388,8 @@ PARTS: Final[dict[str, Callable[[Json], str]]] = {
 }
 """What each section says of its figures."""
 
-OWN_PAGES: Final[dict[str, Callable[[Mapping[str, Measured]], str]]] = {"detection": detection.whole}
+OWN_PAGES: Final[dict[str, Callable[[Mapping[str, Measured]], str]]] = {
+    "detection": detection.whole,
+    "attribution": attribution.whole,
+}
 """Of sections that come in pieces."""

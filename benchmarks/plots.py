@@ -11,6 +11,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
+from benchmarks.attribution import plot as attribution
 from benchmarks.detection import plot as detection
 from benchmarks.goals import scores_of
 from benchmarks.sections import SECTIONS, Json, Measured, read_pieces
@@ -189,5 +190,8 @@ PLOTS: Final[dict[str, tuple[str, Callable[[Json], Any]]]] = {
 }
 """File name: the section whose figures it shows, and what draws it."""
 
-OF_PIECES: Final[dict[str, Callable[[Mapping[str, Measured]], Any]]] = {"detection": detection.leads}
+OF_PIECES: Final[dict[str, Callable[[Mapping[str, Measured]], Any]]] = {
+    "detection": detection.leads,
+    "attribution": attribution.agreement,
+}
 """What draws a section that comes in pieces; the file has its name."""

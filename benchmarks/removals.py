@@ -126,7 +126,7 @@ class Oracle:
         with forward_mode(), torch.no_grad():
             for batch in self.world.train:
                 tilt = self._tilt(batch)
-                slope = grad(partial(_left_loss, self.world, self.params, batch, tilt))
+                slope = grad(partial(left_loss, self.world, self.params, batch, tilt))
                 total = total + vmap(slope)(thetas, subsets[:, batch.image_group])
         return total
 
@@ -137,7 +137,8 @@ class Oracle:
         return S.softmax(1) + S.softmax(0) - 2 * torch.eye(batch.size, dtype=S.dtype)
 
 
-def _left_loss(world: World, like: Params, batch: Batch, tilt: Tensor | None, theta: Tensor, removed: Tensor) -> Tensor:
+def left_loss(world: World, like: Params, batch: Batch, tilt: Tensor | None, theta: Tensor, removed: Tensor) -> Tensor:
+    """The batch's loss at theta (P,) with the removed (B,) bool deleted, less `tilt` (B, B) times S."""
     S = world.objective.similarity(unflatten(theta, like), batch)
     rows = S.masked_fill(removed[None, :], -1e300).log_softmax(1).diagonal()
     columns = S.masked_fill(removed[:, None], -1e300).log_softmax(0).diagonal()

@@ -66,6 +66,12 @@ SECTIONS: Final = (
         ("digits", "scenes", "emoji", "photos", "costs", "flags"),
         "detection.section",
     ),
+    Section(
+        "attribution",
+        "Attribution: predictions against retraining, beside other packages",
+        ("digits", "scenes", "emoji"),
+        "attribution.section",
+    ),
     Section("retraining", "Against retraining"),
     Section("memory", "Memory"),
     Section("ingest", "Ingest: against reading the same bytes"),

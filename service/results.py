@@ -29,6 +29,7 @@ SortKey = Literal[
     "tracin",
     "trak",
     "ekfac_if",
+    "magic",
     "lemon",
     "contrast_loss",
     "margin",
@@ -83,6 +84,9 @@ class ResultOut(BaseModel):
     tracin: float | None = Field(description="as influence: positive role, identity curvature, over the checkpoints")
     trak: float | None = Field(description="as influence: positive-role margins, random projection, Fisher inverse")
     ekfac_if: float | None = Field(description="as influence: positive role, EKFAC curvature")
+    magic: float | None = Field(
+        description="as influence: both roles, by the derivative of a fit on a fixed schedule, without a curvature"
+    )
     lemon: float | None = Field(description="disagreement with the nearest neighbours; high is suspicious")
     contrast_loss: float | None = Field(
         description="the pair's loss among all distinct captions and images, by the fitted model; high is suspicious"

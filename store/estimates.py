@@ -151,7 +151,7 @@ _SIZE: dict[Phase, Callable[[Json, Extent], float]] = {
     Phase.EIGENVALUES: _passes,
     Phase.PROJECT: _passes,
     Phase.CURVATURE: _passes,
-    Phase.BASELINES: _passes,
+    Phase.BASELINES: lambda spec, extent: (_epochs if "magic" in spec["methods"] else _passes)(spec, extent),
     Phase.EDIT: _passes,
     Phase.TRACE: lambda spec, extent: _passes(spec, extent) * extent.queries,
     Phase.SCORE: _passes,

@@ -6,8 +6,9 @@ import math
 from store.phases import Phase
 from store.specification import JobSpec
 
-OF_ALL_PAIRS = ("lemon", "contrast_loss", "margin")
-"""The methods that hold a pair against all others, and so are no matter of batches."""
+OF_ALL_PAIRS = ("lemon", "contrast_loss", "margin", "magic")
+"""The methods whose columns are ready before batches are scored: they hold a pair against all others, or go through
+a fit."""
 
 BASELINES = ("tracin", "trak", "ekfac_if", *OF_ALL_PAIRS)
 """The methods that are prepared apart before batches are scored."""

@@ -18,14 +18,14 @@ from pydantic import (
 from store.errors import InvalidError
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 8
+SPECIFICATION_VERSION = 9
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
 _SINCE = {"deadline": 2, "ttl": 2}
 """The fields of a job that came after the first version. Null, they are left out of what is kept and echoed."""
 
-_METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4, "neighbour_influence": 7}
+_METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4, "neighbour_influence": 7, "magic": 9}
 """The methods that came after it."""
 
 _FLAG_SINCE = {"confidence": 4, "by": 6}
@@ -279,12 +279,13 @@ Method = Literal[
     "tracin",
     "trak",
     "ekfac_if",
+    "magic",
     "lemon",
 ]
 ON_CHECKPOINTS = ("tracin", "margin")
 """The methods that are sums or means over points of a training."""
 
-NEED_VALIDATION: frozenset[str] = frozenset({"neighbour_influence", "tracin", "trak", "ekfac_if"})
+NEED_VALIDATION: frozenset[str] = frozenset({"neighbour_influence", "tracin", "trak", "ekfac_if", "magic"})
 
 
 Task = Literal["misalignment", "valuation", "traceback", "removal"]

@@ -376,6 +376,7 @@ SCORES = (
     "tracin",
     "trak",
     "ekfac_if",
+    "magic",
     "lemon",
     "contrast_loss",
     "margin",
@@ -421,6 +422,7 @@ class Result(Base):
     tracin: Mapped[float | None]
     trak: Mapped[float | None]
     ekfac_if: Mapped[float | None]
+    magic: Mapped[float | None]
     lemon: Mapped[float | None]
     contrast_loss: Mapped[float | None]
     margin: Mapped[float | None]

@@ -330,13 +330,26 @@ class MethodsToPrepare(Payload):
 
 
 @dataclass(frozen=True)
+class MagicReport(Record):
+    """The fit that `magic` went back through, in the job's summary. root: under Adam's square root. validation_loss: at
+    its end."""
+
+    epochs: int
+    steps: int
+    learning_rate: float
+    root: float
+    validation_loss: float
+
+
+@dataclass(frozen=True)
 class BaselinesOutput(Output):
     """prepared: a blob of what each of `methods` needs for scoring. checkpoints: the digest of each model that the job
-    names beside its own, by its id."""
+    names beside its own, by its id. magic: of the method of that name."""
 
     prepared: str
     methods: list[str]
     checkpoints: dict[str, str] = field(default_factory=dict)
+    magic: MagicReport | None = None
 
 
 @dataclass(frozen=True)

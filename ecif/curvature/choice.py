@@ -119,7 +119,7 @@ def from_products(
     if closed and exact:
         # A matrix of six million beside a ridge of twelve is not positive in single precision; heads that small cost
         # little in double.
-        objective, params, batches = _wide(objective, params, batches)
+        objective, params, batches = in_double(objective, params, batches)
     matrix = kind(
         objective,
         params,
@@ -139,8 +139,8 @@ def kronecker_terms(curvature: Curvature) -> dict[str, Terms]:
     return near.terms()
 
 
-def _wide(objective: Objective, params: Params, batches: Batches) -> tuple[Objective, Params, Batches]:
-    """The same heads in float64."""
+def in_double(objective: Objective, params: Params, batches: Batches) -> tuple[Objective, Params, Batches]:
+    """The same objective, weights and batches in float64; of heads that is cheap."""
 
     def doubled() -> Iterator[Batch]:
         for batch in batches():

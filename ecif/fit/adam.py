@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ecif.parameters import Params, flatten
 
-_BETA = (0.9, 0.98)
-_EPSILON = 1e-8
+BETA = (0.9, 0.98)
+EPSILON = 1e-8
 _SHARE = 0.02  # of the parameters' root mean square, the automatic step
 _BOUNDS = (1e-5, 3e-3)
 _WARM_UP = 0.1  # of the schedule
@@ -35,15 +35,16 @@ class Adam:
         """At rest."""
         return cls(theta, torch.zeros_like(theta), torch.zeros_like(theta))
 
-    def step(self, gradient: Tensor, learning_rate: float) -> Adam:
-        """One step; a gradient (P,) that is not finite is left out, as mixed-precision trainers do."""
+    def step(self, gradient: Tensor, learning_rate: float, root: float = 0.0) -> Adam:
+        """One step; a gradient (P,) that is not finite is left out, as mixed-precision trainers do. root: added to the
+        mean square under its root, which bounds how steep a step is in its gradient."""
         if not bool(gradient.isfinite().all()):
             return self
         t = self.steps + 1
-        mean = torch.lerp(gradient, self.mean, _BETA[0])
-        square = torch.lerp(gradient.square(), self.square, _BETA[1])
-        spread = (square / (1 - _BETA[1] ** t)).sqrt() + _EPSILON
-        theta = self.theta - (learning_rate / (1 - _BETA[0] ** t)) * mean / spread
+        mean = torch.lerp(gradient, self.mean, BETA[0])
+        square = torch.lerp(gradient.square(), self.square, BETA[1])
+        spread = (square / (1 - BETA[1] ** t) + root).sqrt() + EPSILON
+        theta = self.theta - (learning_rate / (1 - BETA[0] ** t)) * mean / spread
         return Adam(theta, mean, square, t)
 
 

@@ -8,7 +8,10 @@ from service.labels import Labels
 from store import datasets, jobs, models
 from store.catalogue import HUB_PREFIX, HubRules, check_model, check_size, loss_of
 from store.errors import InvalidError, NotFoundError
+from store.estimates import extent
+from store.job_phases import baselines
 from store.losses import with_loss
+from store.magic import check_magic, check_magic_size
 from store.nouns import new_id
 from store.settings import CODE_VERSION, Settings
 from store.specification import (
@@ -126,6 +129,8 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
         )
     if "leave_one_out" in spec.methods:
         _check_leave_one_out(spec)
+    if "magic" in baselines(spec):
+        check_magic(spec)
     inverting = sorted({"ekfac_if", "trak"}.intersection(spec.methods))
     if inverting and spec.objective.l2 == 0 and spec.influence.damping == 0:
         raise InvalidError(
@@ -145,6 +150,9 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
     if spec.model is not None:
         _check_kept_models(session, spec.model)
     spec = fill_for_kind(spec, dataset, validation)
+    there = extent(spec, dataset, validation, queries)
+    if "magic" in baselines(spec) and dataset.kind == "embeddings" and there is not None:
+        check_magic_size(spec, there.trained, 2 * there.width**2)
     return Checked(with_loss(spec, _loss_of(session, spec.model, dataset)), dataset, validation, queries)
 
 

@@ -38,6 +38,7 @@ def test_a_job_is_of_the_newest_version_that_it_uses() -> None:
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1", "checkpoints": ["model_2", "model_3"]}}) == 5
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1"}}) == 1
     assert version_of({"methods": ["neighbour_influence"]}) == 7
+    assert version_of({"methods": ["magic", "ecif"]}) == 9
     assert version_of({"methods": ["ecif", "margin"]}) == version_of({"methods": ["contrast_loss"]}) == 4
 
 

@@ -25,6 +25,7 @@ METHODS = [
     "tracin",
     "trak",
     "ekfac_if",
+    "magic",
     "lemon",
     "leave_one_out",
     "contrast_loss",
@@ -216,7 +217,37 @@ def test_the_loss_without_a_pair_is_refused_where_it_would_be_a_guess(
     assert named in problem["detail"]
 
 
-@pytest.mark.parametrize("method", ["neighbour_influence", "tracin", "trak", "ekfac_if"])
+@pytest.mark.parametrize(
+    ("other", "code", "named"),
+    [
+        ({"objective": {"scope": "all"}}, "magic_not_available", "objective.scope all"),
+        ({"fit": None}, "magic_not_available", "fit null"),
+        ({"fit": {"epochs": 10_000}}, "magic_too_large", "lower fit.epochs to 941 or less"),
+    ],
+)
+def test_magic_is_refused_in_words_where_it_has_no_fit_or_one_too_large(
+    client: TestClient, data: dict[str, Any], problem_of: ProblemOf, other: dict[str, Any], code: str, named: str
+) -> None:
+    body = {"task": "misalignment", **data, "methods": ["magic"], **other}
+    for url in ("/jobs", "/jobs?dry_run=true"):
+        problem = problem_of(client.post(url, json=body))
+        assert (problem["status"], problem["code"]) == (422, code)
+        assert problem["errors"][0]["loc"] == ["body", "methods"]
+        assert named in problem["detail"]
+
+
+def test_magic_of_a_service_is_that_of_its_own_fit_from_the_start(
+    client: TestClient, work: Work, data: dict[str, Any]
+) -> None:
+    spec = {"task": "valuation", **data, "methods": ["ecif", "magic"], "fit": {"epochs": 30}}
+    rows = finished(client, work, **spec, objective={"batch_size": 50, "temperature": 0.1, "partitions": 2})
+    summary = client.get("/jobs").json()["items"][0]["summary"]["magic"]
+    assert (summary["epochs"], summary["steps"]) == (30, 30 * 2 * 3)
+    influence, of_fit = (np.array([row[name] for row in rows]) for name in ("influence", "magic"))
+    assert np.corrcoef(influence, of_fit)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("method", ["neighbour_influence", "tracin", "trak", "ekfac_if", "magic"])
 def test_a_method_that_needs_validation_says_so(
     client: TestClient, data: dict[str, Any], problem_of: ProblemOf, method: str
 ) -> None:

@@ -17,10 +17,11 @@ from store.shards import Planned
 from store.specification import ON_CHECKPOINTS
 from worker.analysis.checkpoints import Point, at_checkpoint, checkpoint_model, named_checkpoints
 from worker.analysis.curvatures import damping_of, ekfac, projection_of, refused_curvature
+from worker.analysis.magic import magic_scores
 from worker.analysis.problem import Problem, open_problem
 from worker.analysis.tensors import get_tensors, put_tensors
 from worker.attempts.task import Done, Task
-from worker.outputs import BaselinesOutput, CurvatureOutput, FitOutput, MethodsToPrepare
+from worker.outputs import BaselinesOutput, CurvatureOutput, FitOutput, MagicReport, MethodsToPrepare
 from worker.pipeline import Planning
 
 _NEIGHBOURS = 16_384  # pairs among which LEMoN looks for neighbours: all, or a sample
@@ -40,17 +41,21 @@ def run(task: Task) -> Done[BaselinesOutput]:
     tensors: dict[str, Tensor] = {}
     methods = MethodsToPrepare.from_json(task.claim.payload).methods
     digests: dict[str, str] = {}
+    report: MagicReport | None = None
     with open_problem(task) as problem:
         sent = named_checkpoints(problem.view.spec)
         apart = [method for method in methods if sent and method in ON_CHECKPOINTS]
         for done, method in enumerate(method for method in methods if method not in apart):
             task.lease.progress(done)
-            tensors |= _PREPARE[method](problem)
+            if method == "magic":
+                tensors["magic"], report = magic_scores(problem)
+            else:
+                tensors |= _PREPARE[method](problem)
         if apart:
             task.lease.progress(len(methods) - len(apart))
             tensors |= _on_checkpoints(problem, apart, digests)
         blob = put_tensors(task.blobs, task.blob_name("baselines.safetensors"), tensors)
-    return Done(BaselinesOutput(blob, methods, digests), len(methods))
+    return Done(BaselinesOutput(blob, methods, digests, report), len(methods))
 
 
 def _on_checkpoints(problem: Problem, methods: list[str], digests: dict[str, str]) -> dict[str, Tensor]:

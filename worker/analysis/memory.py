@@ -2,13 +2,16 @@
 its baselines need of one."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from ecif.curvature.memory import Shapes, ekfac_bytes, groups_bytes, projection_bytes
+from ecif.methods.magic import magic_bytes
 from ecif.objective import LOGIT_BIAS, LOGIT_SCALE
 from store.errors import InvalidError
 from store.job_phases import baselines, inverts_curvature
+from store.magic import check_magic_size
 from store.settings import GiB
 from store.specification import JobSpec
 from worker.analysis.checkpoints import FIELD, named_checkpoints
@@ -28,7 +31,7 @@ _OF_METHOD: dict[str, tuple[Callable[[Shapes], int], str]] = {
 }
 
 
-def check_memory(task: Task, view: JobView, spec: JobSpec) -> None:
+def check_memory(task: Task, view: JobView, spec: JobSpec, pairs: int) -> None:
     """Raise unless what the job inverts fits into the memory of this worker's device, or of its like.
 
     Raises:
@@ -40,16 +43,20 @@ def check_memory(task: Task, view: JobView, spec: JobSpec) -> None:
     parts += [("methods", str(name), *_OF_METHOD[name]) for name in named if name in _OF_METHOD]
     if checkpoints := _of_checkpoints(spec):
         parts.append(checkpoints)
+    magical = "magic" in baselines(spec)
+    if magical:
+        parts.append(("methods", "magic", partial(_magic_bytes, spec, pairs), "lower fit.epochs, or leave it out"))
     if not parts:
         return  # what gauss_newton and hessian write out is bounded as it is, and no model is loaded here
     shapes = _shapes(task, view, spec)
     room = memory_of(device_of(task.settings))
+    if magical:
+        check_magic_size(spec, pairs, _weights(shapes))
     for field, name, needed, instead in parts:
         if (size := needed(shapes)) > room:
-            weights = sum(torch.Size(shape).numel() for shape in shapes.values())
             raise InvalidError(
                 "too_large_for_memory",
-                f"{name} of {weights:,} weights takes about {size / GiB:,.1f} GiB, and this worker has "
+                f"{name} of {_weights(shapes):,} weights takes about {size / GiB:,.1f} GiB, and this worker has "
                 f"{room / GiB:,.1f} GiB: {instead}",
                 field,
             )
@@ -68,10 +75,22 @@ def _of_checkpoints(spec: JobSpec) -> tuple[str, str, Callable[[Shapes], int], s
         return None
 
     def needed(shapes: Shapes) -> int:
-        return 4 * (len(named) + 4) * sum(torch.Size(shape).numel() for shape in shapes.values())
+        return 4 * (len(named) + 4) * _weights(shapes)
 
     name = f"tracin over {len(named)} checkpoints"
     return FIELD, name, needed, "name fewer, or take objective.scope heads"
+
+
+def _magic_bytes(spec: JobSpec, pairs: int, shapes: Shapes) -> int:
+    """The states of its fit that are held at once, and all features, in float64."""
+    assert spec.fit is not None  # noqa: S101  refused when the job came in
+    steps = (spec.fit.epochs or 1) * spec.objective.partitions * -(-pairs // spec.objective.batch_size)
+    wide = sum(shape[-1] for shape in shapes.values() if len(shape) == 2)
+    return magic_bytes(_weights(shapes), steps) + 8 * pairs * spec.objective.partitions * wide
+
+
+def _weights(shapes: Shapes) -> int:
+    return sum(torch.Size(shape).numel() for shape in shapes.values())
 
 
 def _shapes(task: Task, view: JobView, spec: JobSpec) -> Shapes:

@@ -21,14 +21,14 @@ def run(task: Task) -> Done[PlanOutput]:
 
     Raises:
         InvalidError: the datasets do not fit the specification, or leave nothing to work on, or a checkpoint is of
-            another architecture, or a curvature does not fit into the memory of this worker.
+            another architecture, or a curvature or a method is too large for this worker.
     """
     view = JobView.of(task)
     spec = _settled(task, view)
     groups.check(task, view, spec.flag.by)
     roster = draw(view, spec)
     check_alike(task, spec)
-    check_memory(task, view, spec)
+    check_memory(task, view, spec, roster.n_pairs)
     removed = resolve(task, view, spec, roster) if spec.task == "removal" else None
     output = PlanOutput(
         roster=roster.save(task.blobs, task.blob_name("roster.safetensors")),

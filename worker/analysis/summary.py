@@ -55,6 +55,9 @@ def methods(view: JobView) -> Json:
     fitted = view.output(FitOutput)
     if fitted is not None:
         report["fit"] = _without(fitted.as_json(), "params", "checkpoints")
+    prepared = view.output(BaselinesOutput)
+    if prepared is not None and prepared.magic is not None:
+        report["magic"] = prepared.magic.as_json()
     solved = view.output(CurvatureOutput)
     if solved is not None:
         report["curvature"] = _without(solved.as_json(), "kept", "self_influence") | _traced(view)

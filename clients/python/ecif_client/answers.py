@@ -108,6 +108,7 @@ class Result(TypedDict):
     tracin: float | None
     trak: float | None
     ekfac_if: float | None
+    magic: float | None
     neighbour_influence: float | None
     lemon: float | None
     contrast_loss: float | None
