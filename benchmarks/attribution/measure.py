@@ -166,4 +166,3 @@ class _Against:
         values = [self._made.validate(unflatten(start + step, self._params))[0] - self.before for step in steps]
         off = (torch.tensor(values, dtype=torch.float64) - actual).abs()
         return {"distance": median(distance.tolist()), "loss_gap": float(off.median() / actual.abs().median())}
-

@@ -34,7 +34,7 @@ def weighed_loss(objective: Objective, S: Tensor, weights: Tensor) -> Tensor:
         cells = torch.log1p(torch.exp(torch.where(own, -S, S)))
         return (torch.where(own, weights, weights[:, None] * weights) * cells).sum()
     logs = torch.where(own, 0.0, weights.log()[None, :])
-    return sum((weights * ((T + logs).logsumexp(1) - T.diagonal())).sum() for T in (S, S.mT))
+    return torch.stack([(weights * ((T + logs).logsumexp(1) - T.diagonal())).sum() for T in (S, S.mT)]).sum()
 
 
 def validation_after(world: HeadsWorld, fit: ScheduledFit, weights: Tensor) -> float:
