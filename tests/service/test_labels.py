@@ -155,3 +155,26 @@ def test_a_notice_carries_them(
     with database.transaction() as session:
         notice = json.loads(session.scalars(select(Delivery.body)).one())
     assert (notice["data"]["name"], notice["data"]["metadata"]) == ("nightly", RUN)
+
+
+@pytest.mark.parametrize("table", ["datasets", "jobs"])
+def test_metadata_are_found_by_their_index(database: Database, table: str) -> None:
+    """Among many: the planner is asked, not told."""
+    row = {
+        "datasets": "id, status, size_bytes, upload_blob, metadata) SELECT 'ds_' || n, 'ready', 1, 'x'",
+        "jobs": "id, task, status, spec, code_version, dataset_id, finished_at, metadata) "
+        "SELECT 'job_' || n, 'valuation', 'failed', '{}', '0', 'ds', now()",
+    }[table]
+    metadata = "jsonb_build_object('run', n::text)"
+    if table == "jobs":
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO datasets (id, status, size_bytes, upload_blob) VALUES ('ds', 'ready', 1, 'x')"
+            )
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(f"INSERT INTO {table} ({row}, {metadata} FROM generate_series(1, 20000) AS n")
+        connection.exec_driver_sql(f"ANALYZE {table}")
+        question = f'SELECT count(*) FROM {table} WHERE deleted_at IS NULL AND metadata @> \'{{"run": "17"}}\''  # noqa: S608
+        assert connection.exec_driver_sql(question).scalar_one() == 1
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {question}").scalars())
+    assert f"ix_{table}_metadata" in plan
