@@ -88,7 +88,7 @@ class Distribution(TypedDict):
 class Query(TypedDict):
     """One query of a traceback."""
 
-    key: str | None
+    key: str
     true: str | None
     predicted: str | None
     loss: Computed

@@ -59,15 +59,11 @@ def run(task: Task) -> Done[RankOutput]:
         else:
             ranked[name] = of_rows
     flagged = int(columns["flagged"].sum()) if "flagged" in columns else None
-    report: Ranked = {
-        "counts": summary.counts(view, flagged),
-        "ranked_by": decision.ranked_by,
-        "flagging": decision.flagging,
-        "scores": {name: describe(values) for name, values in columns.items() if name != "flagged"},
-        **summary.methods(view),
-        "removal": summary.removal(view),
-        "warnings": summary.warnings(view) + decision.warnings,
-    }
+    scores_in_results = {name: describe(values) for name, values in columns.items() if name != "flagged"}
+    report = summary.ranked(view, summary.counts(view, flagged), decision.ranked_by, scores_in_results)
+    report["warnings"] += decision.warnings
+    report["flagging"] = decision.flagging
+    report["removal"] = summary.removal(view)
     _tell_what_was_learned(decision, report)
     output = RankOutput(
         ranked=put_tensors(task.blobs, task.blob_name("ranked.safetensors"), ranked),
@@ -102,14 +98,13 @@ def _traced(task: Task, view: JobView, roster: Roster) -> Done[RankOutput]:
         "position": position[places.flatten()],
         "query": torch.arange(len(queries)).repeat_interleave(places.shape[1]),
     }
-    report: Ranked = {
-        "counts": {**summary.counts(view, None), "queries": len(queries)},
-        "ranked_by": "query, then relative_influence, most responsible first",
-        "queries": queries[:_LISTED_QUERIES],
-        "scores": {name: describe(values) for name, values in columns.items()},
-        **summary.methods(view),
-        "warnings": summary.warnings(view),
-    }
+    report = summary.ranked(
+        view,
+        {**summary.counts(view, None), "queries": len(queries)},
+        "query, then relative_influence, most responsible first",
+        {name: describe(values) for name, values in columns.items()},
+    )
+    report["queries"] = queries[:_LISTED_QUERIES]
     output = RankOutput(
         ranked=put_tensors(task.blobs, task.blob_name("ranked.safetensors"), ranked),
         queries=[query["key"] for query in queries],

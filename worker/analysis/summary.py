@@ -20,6 +20,7 @@ from store.summaries import (
     LossUsed,
     Methods,
     PhaseReport,
+    Ranked,
     Removal,
     SelfInfluence,
 )
@@ -79,6 +80,26 @@ def methods(view: JobView) -> Methods:
         shown = _without(solved.as_json(), "kept", "self_influence") | _traced(view)
         report["curvature"] = cast("CurvatureReport", shown)
         report["self_influence"] = None if view.spec.task == "traceback" else _self_influence(solved)
+    return report
+
+
+def ranked(view: JobView, counted: Counts, ranked_by: str, scores: dict[str, Distribution]) -> Ranked:
+    """What every task says of its ranking."""
+    used = methods(view)
+    report: Ranked = {
+        "counts": counted,
+        "ranked_by": ranked_by,
+        "scores": scores,
+        "model": used["model"],
+        "loss": loss(view),
+        "encoding": used["encoding"],
+        "fit": used["fit"],
+        "curvature": used["curvature"],
+        "self_influence": used["self_influence"],
+        "warnings": warnings(view),
+    }
+    if "checkpoints" in used:
+        report["checkpoints"] = used["checkpoints"]
     return report
 
 
