@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 
 from benchmarks.digit_worlds import smallest
 from encoders import ModelSpec, load_model
+from encoders.architectures import TINY_CONFIG
 from store.database import Database
 from store.tables import Job
 from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Refusing, Upload, Work
