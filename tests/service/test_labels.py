@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from store.database import Database
 from store.tables import Delivery
-from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload
+from tests.service_fixtures import EmbeddingZip, ProblemOf, Refusing, Upload
 
 RUN = {"run": "17", "who": "ünï"}
 
@@ -88,8 +88,8 @@ def test_times_may_be_any(client: TestClient, three: list[dict[str, Any]]) -> No
         ([(f"metadata.{n}", "1") for n in range(17)], "metadata"),
     ],
 )
-def test_a_filter_that_is_none_is_named(client: TestClient, problem_of: ProblemOf, params: Any, where: str) -> None:
-    problem = problem_of(client.get("/jobs", params=params))
+def test_a_filter_that_is_none_is_named(refusing: Refusing, problem_of: ProblemOf, params: Any, where: str) -> None:
+    problem = problem_of(refusing.client.get("/jobs", params=params))
     assert (problem["status"], where in problem["detail"]) == (422, True), problem
 
 
@@ -98,10 +98,10 @@ def test_a_filter_that_is_none_is_named(client: TestClient, problem_of: ProblemO
     [{str(n): "" for n in range(17)}, {"k" * 65: ""}, {"k": "v" * 501}, {"k": 1}, {"": "v"}, ["k"], {"k": "\0"}],
 )
 def test_metadata_are_bounded_pairs_of_text(
-    client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, problem_of: ProblemOf, metadata: Any
+    refusing: Refusing, embedding_zip: EmbeddingZip, problem_of: ProblemOf, metadata: Any
 ) -> None:
-    dataset = upload(embedding_zip(4))["id"]
-    job = {"task": "misalignment", "dataset": dataset, "metadata": metadata}
+    client = refusing.client
+    job = {"task": "misalignment", "dataset": refusing.embeddings, "metadata": metadata}
     form = client.post(
         "/datasets", data={"metadata": json.dumps(metadata)}, files={"file": ("x.zip", embedding_zip(4))}
     )
