@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from service.labels import Labels
-from store import datasets, jobs, models
+from store import datasets, job_gates, jobs, models
 from store.catalogue import HUB_PREFIX, HubRules, check_model, check_size, loss_of
 from store.errors import InvalidError, NotFoundError
 from store.estimates import extent
 from store.job_phases import baselines
 from store.losses import with_loss
 from store.magic import check_magic, check_magic_size
+from store.model_choice import Model
 from store.nouns import new_id
 from store.settings import CODE_VERSION, Settings
 from store.specification import (
     NEED_VALIDATION,
     JobSpec,
-    Model,
     RemoveFlagged,
     ValidationDataset,
     fill_for_kind,
@@ -149,6 +149,7 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
         HubRules.of(session, settings).check(spec.model.architecture, "model.architecture")
     if spec.model is not None:
         _check_kept_models(session, spec.model)
+    job_gates.check(session, spec)
     spec = fill_for_kind(spec, dataset, validation)
     there = extent(spec, dataset, validation, queries)
     if "magic" in baselines(spec) and dataset.kind == "embeddings" and there is not None:

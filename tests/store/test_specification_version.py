@@ -19,7 +19,8 @@ _FIELDS = {
     6: "71ea7319877e2a9e",
     7: "d27b332f5244ad2b",
     8: "1c353d6687b633c4",
-    9: "8fa7c231cb56dbfa",
+    9: "7f3f8c9ef8b52db2",
+    10: "87809c91aa01bb9b",
 }
 
 
@@ -39,7 +40,7 @@ def test_a_job_is_of_the_newest_version_that_it_uses() -> None:
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1", "checkpoints": ["model_2", "model_3"]}}) == 5
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1"}}) == 1
     assert version_of({"methods": ["neighbour_influence"]}) == 7
-    assert version_of({"methods": ["magic", "ecif"]}) == 9
+    assert version_of({"methods": ["magic", "ecif"]}) == 10
     assert version_of({"methods": ["ecif", "margin"]}) == version_of({"methods": ["contrast_loss"]}) == 4
 
 

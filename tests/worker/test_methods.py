@@ -15,7 +15,7 @@ from ecif.detection.contrast import Contrast
 from ecif.detection.contrast import contrast as against_all
 from ecif.methods import lemon
 from ecif.similarity import normalise
-from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload, Work
+from tests.service_fixtures import EmbeddingZip, ProblemOf, Refusing, Upload, Work
 from worker.analysis import baselines
 
 METHODS = [
@@ -226,11 +226,17 @@ def test_the_loss_without_a_pair_is_refused_where_it_would_be_a_guess(
     ],
 )
 def test_magic_is_refused_in_words_where_it_has_no_fit_or_one_too_large(
-    client: TestClient, data: dict[str, Any], problem_of: ProblemOf, other: dict[str, Any], code: str, named: str
+    refusing: Refusing, problem_of: ProblemOf, other: dict[str, Any], code: str, named: str
 ) -> None:
-    body = {"task": "misalignment", **data, "methods": ["magic"], **other}
+    body = {
+        "task": "misalignment",
+        "dataset": refusing.embeddings,
+        "validation": {"dataset": refusing.clean},
+        "methods": ["magic"],
+        **other,
+    }
     for url in ("/jobs", "/jobs?dry_run=true"):
-        problem = problem_of(client.post(url, json=body))
+        problem = problem_of(refusing.client.post(url, json=body))
         assert (problem["status"], problem["code"]) == (422, code)
         assert problem["errors"][0]["loc"] == ["body", "methods"]
         assert named in problem["detail"]
@@ -248,10 +254,8 @@ def test_magic_of_a_service_is_that_of_its_own_fit_from_the_start(
 
 
 @pytest.mark.parametrize("method", ["neighbour_influence", "tracin", "trak", "ekfac_if", "magic"])
-def test_a_method_that_needs_validation_says_so(
-    client: TestClient, data: dict[str, Any], problem_of: ProblemOf, method: str
-) -> None:
-    body = {"task": "misalignment", "dataset": data["dataset"], "methods": [method]}
-    problem = problem_of(client.post("/jobs", json=body))
+def test_a_method_that_needs_validation_says_so(refusing: Refusing, problem_of: ProblemOf, method: str) -> None:
+    body = {"task": "misalignment", "dataset": refusing.embeddings, "methods": [method]}
+    problem = problem_of(refusing.client.post("/jobs", json=body))
     assert (problem["status"], problem["code"]) == (422, "validation_required")
     assert method in problem["detail"]
