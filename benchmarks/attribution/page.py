@@ -192,8 +192,10 @@ def _hoped(every: Sequence[Seeds]) -> str:
             other = max(theirs, key=lambda name: theirs[name])
             said = f"`{best}` {mine[best]:.3f}, {other} {theirs[other]:.3f}"
             rows.append((title(seeds), "LDS ahead of every other package", said, _met(mine[best] > theirs[other])))
-        for name in (FEW, _FEW_STEPS):
-            rows.append((title(seeds), f"LDS of `{name}` ≥ {_GOAL}", f"{mine[name]:.3f}", _met(mine[name] >= _GOAL)))
+        rows += [
+            (title(seeds), f"LDS of `{name}` ≥ {_GOAL}", f"{mine[name]:.3f}", _met(mine[name] >= _GOAL))
+            for name in (FEW, _FEW_STEPS)
+        ]
         before, after = (figure(seeds, name, "retrained", "slope") or 0.0 for name in ("gauss_newton", "edit"))
         said = f"{after:.2f}, by `gauss_newton` {before:.2f}"
         rows.append((title(seeds), "slope of `edit` within 10 % of 1", said, _met(abs(after - 1) <= 0.1)))

@@ -222,7 +222,11 @@ def test_the_loss_without_a_pair_is_refused_where_it_would_be_a_guess(
     [
         ({"objective": {"scope": "all"}}, "magic_not_available", "objective.scope all"),
         ({"fit": None}, "magic_not_available", "fit null"),
-        ({"fit": {"epochs": 10_000}}, "magic_too_large", "lower fit.epochs to 941 or less"),
+        (
+            {"fit": {"epochs": 1000}, "objective": {"partitions": 256}},
+            "magic_too_large",
+            "ower fit.epochs to 149 or less",
+        ),
     ],
 )
 def test_magic_is_refused_in_words_where_it_has_no_fit_or_one_too_large(

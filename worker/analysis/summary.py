@@ -18,6 +18,7 @@ from store.summaries import (
     Encoding,
     FitReport,
     LossUsed,
+    MagicReport,
     Methods,
     PhaseReport,
     Ranked,
