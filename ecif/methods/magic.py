@@ -81,12 +81,12 @@ def magic(
     """
     walk = _Walk(fit, on_step)
     stretch = max(1, math.isqrt(fit.steps))
-    kept = [fit.opening()]
-    now = kept[0]
+    stored = [fit.opening()]
+    now = stored[0]
     for step in range(fit.steps):
         now = walk.forward(now, step)
         if (step + 1) % stretch == 0 and step + 1 < fit.steps:
-            kept.append(now)
+            stored.append(now)
     params = unflatten(now.theta, fit.start)
     loss, gradient = fit.objective.validation_value_and_gradient(params, validation, n_validation)
     back = _Adjoint(gradient.to(now.theta), torch.zeros_like(now.theta), torch.zeros_like(now.theta))
@@ -95,9 +95,9 @@ def magic(
     directions: list[Tensor] = []
     thetas: list[Tensor] = []
     last = fit.steps
-    while kept:
-        states = [kept.pop()]
-        first = len(kept) * stretch
+    while stored:
+        states = [stored.pop()]
+        first = len(stored) * stretch
         for step in range(first, last - 1):
             states.append(walk.forward(states[-1], step))
         for step in range(last - 1, first - 1, -1):

@@ -33,7 +33,7 @@ def magic_scores(problem: Problem) -> tuple[Tensor, MagicReport]:
     root = _ROOT * typical_square(objective, start, training) or 1.0
     fit = ScheduledFit(objective, start, training, Schedule(spec.fit.epochs or 1, peak, root))
     try:
-        found = magic(
+        derived = magic(
             fit,
             list(validating()),
             problem.roster.n_validation,
@@ -43,6 +43,6 @@ def magic_scores(problem: Problem) -> tuple[Tensor, MagicReport]:
     except ValueError as error:
         raise InvalidError("magic_not_finite", f"magic: {error}", "fit.learning_rate") from error
     scores = torch.zeros(problem.roster.n_pairs, dtype=torch.float64)
-    for (places, _), positive, negative in zip(placed, found.positive, found.negative, strict=True):
+    for (places, _), positive, negative in zip(placed, derived.positive, derived.negative, strict=True):
         scores[places] += positive + negative
-    return scores, MagicReport(spec.fit.epochs or 1, fit.steps, peak, root, found.loss)
+    return scores, MagicReport(spec.fit.epochs or 1, fit.steps, peak, root, derived.loss)
