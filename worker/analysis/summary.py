@@ -102,6 +102,8 @@ def ranked(view: JobView, counted: Counts, ranked_by: str, scores: dict[str, Dis
         "self_influence": used["self_influence"],
         "warnings": warnings(view),
     }
+    if "magic" in used:
+        report["magic"] = used["magic"]
     if "checkpoints" in used:
         report["checkpoints"] = used["checkpoints"]
     return report
