@@ -249,10 +249,10 @@ def test_magic_is_refused_in_words_where_it_has_no_fit_or_one_too_large(
 def test_magic_of_a_service_is_that_of_its_own_fit_from_the_start(
     client: TestClient, work: Work, data: dict[str, Any]
 ) -> None:
-    spec = {"task": "valuation", **data, "methods": ["ecif", "magic"], "fit": {"epochs": 30}}
+    spec = {"task": "valuation", **data, "methods": ["ecif", "magic"], "fit": {"epochs": 200}}
     rows = finished(client, work, **spec, objective={"batch_size": 50, "temperature": 0.1, "partitions": 2})
     summary = client.get("/jobs").json()["items"][0]["summary"]["magic"]
-    assert (summary["epochs"], summary["steps"]) == (30, 30 * 2 * 3)
+    assert (summary["epochs"], summary["steps"]) == (200, 200 * 2 * 3)
     influence, of_fit = (np.array([row[name] for row in rows]) for name in ("influence", "magic"))
     assert np.corrcoef(influence, of_fit)[0, 1] > 0.9
 
