@@ -118,8 +118,11 @@ def run(task: Task) -> Done[Output]:
     memory.begin()
     task = replace(task, blobs=task.blobs.counted())
     step = step_of(task.claim.owner, task.claim.phase)
-    done: Done[Output] = import_module(step.module).run(task)
-    return replace(done, kept_bytes=task.kept_bytes(), peak=memory.peak())
+    try:
+        done: Done[Output] = import_module(step.module).run(task)
+        return replace(done, kept_bytes=task.kept_bytes(), peak=memory.peak())
+    finally:
+        memory.end()
 
 
 @dataclass(frozen=True)

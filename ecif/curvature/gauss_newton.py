@@ -24,10 +24,10 @@ class GaussNewton(Matrix):
         """(k, P) float64: G·v for vectors (k, P), one pass over the data for all of them."""
         total = torch.zeros_like(vectors, dtype=torch.float64)
         if self.objective.closed_form(self.params):
-            narrow = vectors.to(next(iter(self.params.values())).dtype)  # once, and not for every stack
+            along = heads.tangents(vectors, self.params)
             for stack in heads.stacked(self.batches(), len(vectors)):
                 at = heads.AtParams.of(self.objective, self.params, stack)
-                total += at.pull(self.objective.loss.curvature(at.S, at.push(narrow)))
+                total += at.pull(self.objective.loss.curvature(at.S, at.push(along)))
             return total / self.objective.partitions + self.objective.ridge(self.damping) * vectors
         for batch in self.batches():
             S, dS = push(self.objective, self.params, batch, vectors)

@@ -112,9 +112,9 @@ class Kronecker:
         moments: dict[tuple[str, str], Tensor] = {}
         for at, roots in _labelled(objective, params, batches, seed):
             for tower in TOWERS:
-                x, t = at.side(tower).features, at.cotangents(tower, roots)
-                weighed = x * t.square().sum((0, -1))[..., None]
-                for side, part in (("left", (t.mT @ t).sum((0, 1))), ("right", (weighed.mT @ x).sum(0))):
+                x, t = at.side(tower).features.flatten(0, 1), at.cotangents(tower, roots)
+                weighed, rows = x * t.square().sum((2, 3)).view(-1, 1), t.flatten(0, 2)
+                for side, part in (("left", rows.mT @ rows), ("right", weighed.mT @ x)):
                     moments[tower, side] = moments.get((tower, side), torch.zeros_like(part.double())) + part
         bases = {place: torch.linalg.eigh(moment)[1] for place, moment in moments.items()}
         along: dict[str, Tensor] = {}
@@ -124,8 +124,9 @@ class Kronecker:
             pairs += len(roots) * at.S.shape[0] * at.S.shape[1]
             for tower in TOWERS:
                 left, right = (bases[tower, side].to(dtype) for side in ("left", "right"))
-                rotated = (at.cotangents(tower, roots) @ left).mT @ (at.side(tower).features @ right)
-                part = rotated.square().sum((0, 1), dtype=torch.float64)
+                turned = (at.cotangents(tower, roots) @ left).permute(0, 2, 3, 1).flatten(1, 2)  # (G, k·E, B)
+                rotated = turned @ (at.side(tower).features @ right)
+                part = rotated.square().sum(0, dtype=torch.float64).view(len(roots), *left.shape[:1], -1).sum(0)
                 along[tower] = along[tower] + part if tower in along else part
         # Averages over partitions: the sample stands for N pairs of one.
         heads = {
