@@ -26,8 +26,8 @@ is a validation set, whose influences are of a minimum."""
 _FEW_EPOCHS = 5
 
 _WELL_FITTED = 1e-2
-"""Of the Newton decrement's bound, per pair: where nothing is an influence, a fit that is so near a minimum ranks as the
-one at it does (decision 25)."""
+"""Of the Newton decrement's bound, per pair: where nothing is an influence, a fit that is so near a minimum ranks as
+the one at it does (decision 25)."""
 
 
 def settings_of(

@@ -1,8 +1,5 @@
 """Score: every pair of some whole batches, along every direction, with one Jacobian-vector product a batch."""
 
-from collections.abc import Iterable, Iterator
-from itertools import tee
-
 import torch
 from torch import Tensor
 
@@ -35,9 +32,8 @@ def run(task: Task) -> Done[ScoreOutput]:
         columns: dict[str, list[Tensor]] = {}
         embedded: list[tuple[Tensor, Tensor]] = []
         detected = problem.view.spec.task == "misalignment" and not BatchRange.from_json(task.claim.payload).partition
-        ours, theirs = tee(batch for _, batch in batches_of(problem))
-        for batch, of_batch in zip(ours, _scores(problem, along, theirs), strict=True):
-            scored = of_batch | baselines.score(batch)
+        for _, batch in batches_of(problem):
+            scored = _score(problem, along, batch) | baselines.score(batch)
             text, image = _as_given(problem, batch)
             if near is not None:
                 along_groups = scored.pop("along_groups")
@@ -87,14 +83,16 @@ def _neighbourhood(problem: Problem, content: dict[str, Tensor]) -> Neighbourhoo
     return Neighbourhood(content["joint"].to(problem.device), content["group_of"].to(problem.device))
 
 
-def _scores(problem: Problem, along: Directions | None, batches: Iterable[Batch]) -> Iterator[dict[str, Tensor]]:
-    if along is not None:
-        yield from along.score(problem.objective, problem.params, batches, problem.view.spec.influence.negative)
-        return
-    for batch in batches:
+def _score(problem: Problem, along: Directions | None, batch: Batch) -> dict[str, Tensor]:
+    if along is None:
         with torch.no_grad():
             S = problem.objective.similarity(problem.params, batch)
-            yield {"pair_loss": problem.objective.loss.pair_loss(S)}
+            columns = {"pair_loss": problem.objective.loss.pair_loss(S)}
+    else:
+        # Alone: in one product with others its last digits would depend on which batches share its shard.
+        mode = problem.view.spec.influence.negative
+        (columns,) = along.score(problem.objective, problem.params, [batch], mode)
+    return columns
 
 
 def _apart(problem: Problem, along: Directions) -> dict[str, Tensor]:
