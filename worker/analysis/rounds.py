@@ -1,0 +1,94 @@
+"""The rounds of a phase (decision 43, `docs/decisions/`): a step that asks for a sum, shards that sum leaves, shards
+that add partial sums where those are many, and the step that goes on with the sum."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from ecif import unflatten
+from ecif.sums import LEAF, total
+from store.shards import Planned
+from worker.analysis.notebook import StepNotebook, WantedError, sum_of, term_of
+from worker.analysis.problem import Problem, open_problem
+from worker.analysis.tensors import put_tensors
+from worker.attempts.task import Done, Task
+from worker.outputs import Asked, GoOn, LeafRange, Output, Parts, RoundOutput, RoundPayload
+from worker.pipeline import Planning
+
+MOST_SHARDS = 128
+"""Of a round."""
+
+_READ_AT_MOST = 1 << 29
+"""Bytes of partial sums that one shard should read."""
+
+_LEAST_TOGETHER = 16
+"""Partial sums that are added by one shard, however large they are."""
+
+
+def run_round(task: Task, step: Callable[[Problem], Done[Output]]) -> Done[Output]:
+    """Do a shard of a phase whose steps are `step`: it is run from its start each time, and finds in the notebook of
+    its problem what it knew before."""
+    told = RoundPayload.from_json(task.claim.payload)
+    if told.sum is not None:
+        return _sum(task, told.sum)
+    if told.add is not None:
+        added = put_tensors(task.blobs, task.passing_name("part.safetensors"), sum_of(task, told.add.parts))
+        return Done(RoundOutput(part=added, asked_in=told.add.asked_in, read=told.add.parts))
+    notebook = StepNotebook(task)
+    notebook.forget_what_was_read()
+    with open_problem(task) as problem:
+        try:
+            done = step(replace(problem, notebook=notebook))
+        except WantedError as wanted:
+            return Done(RoundOutput(asked=notebook.ask(wanted.question)), units=1)
+    return replace(done, units=1) if task.claim.round else done
+
+
+def next_round(planning: Planning) -> list[Planned]:
+    """The shards of the round after one that has ended; none where it has ended the phase."""
+    left = [RoundOutput.from_json(output) for output in planning.left_by_round(planning.round)]
+    asked = left[0].asked
+    if asked is not None:
+        return _summing(asked, planning.round)
+    parts = [output.part for output in left if output.part is not None]
+    if not parts:
+        return []
+    asked_in = left[0].asked_in
+    (asking,) = planning.left_by_round(asked_in)
+    asked = RoundOutput.from_json(asking).asked
+    assert asked is not None  # noqa: S101  that round was a step, which asked
+    together = max(_LEAST_TOGETHER, _power_of_two_below(_READ_AT_MOST / max(1, asked.bytes)))
+    if len(parts) > together:
+        starts = range(0, len(parts), together)
+        return [
+            Planned(RoundPayload(add=Parts(parts[start : start + together], asked_in)).as_json()) for start in starts
+        ]
+    read = [blob for output in left for blob in output.read]
+    return [Planned(RoundPayload(go_on=GoOn(asked, parts, read)).as_json(), 1)]
+
+
+def _summing(asked: Asked, asked_in: int) -> list[Planned]:
+    """Aligned runs of leaves, as many in each as a power of two."""
+    run = 1
+    while math.ceil(asked.leaves / run) > MOST_SHARDS:
+        run *= 2
+    return [
+        Planned(RoundPayload(sum=LeafRange(asked.sum, asked_in, first, min(first + run, asked.leaves))).as_json())
+        for first in range(0, asked.leaves, run)
+    ]
+
+
+def _power_of_two_below(number: float) -> int:
+    return 1 << max(0, math.floor(math.log2(max(1.0, number))))
+
+
+def _sum(task: Task, mine: LeafRange) -> Done[Output]:
+    """The sum of some leaves."""
+    with open_problem(task) as problem:
+        term, weights = term_of(task, mine.sum, problem.device)
+        params = problem.params if weights is None else unflatten(weights, problem.params)
+        first, last = mine.first * LEAF, mine.last * LEAF
+        batches = problem.pass_over(mine.sum.over).between(first, last)
+        sums = total(term, problem.objective, params, batches, first)
+        part = put_tensors(task.blobs, task.passing_name("part.safetensors"), sums)
+    return Done(RoundOutput(part=part, asked_in=mine.asked_in))
