@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from doorbell.bell import Bell, celery_application
-from service import checkpoints, deliveries, errors, events, health, metrics, models, results
+from service import checkpoints, deliveries, diffs, errors, events, health, metrics, models, results
 from service.access import HOW_TO_MAKE_A_KEY
 from service.concurrency import Heavy, Streams
 from service.context import Service
@@ -114,6 +114,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         events.router,
         deliveries.router,
         results.router,
+        diffs.router,
         exports_endpoints.router,
         report_endpoints.router,
         checkpoints.router,

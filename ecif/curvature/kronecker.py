@@ -135,7 +135,8 @@ class Kronecker:
         return cls(heads, ridge, {name: tensor.detach() for name, tensor in params.items()})
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `of_tensors` makes it of again, to the same bits; products of a matrix in another order round otherwise."""
+        """What `of_tensors` makes it of again, to the same bits."""
+        # Contiguous, as they are once written and read: products of another order of memory round otherwise.
         return {
             f"{tower}.{part}": getattr(head, part).contiguous()
             for tower, head in self.heads.items()

@@ -91,7 +91,7 @@ def _job(client: TestClient, train: str, clean: str, curvature: str) -> str:
             "task": "valuation",
             "dataset": train,
             "validation": {"dataset": clean},
-            "objective": {"batch_size": 5, "l2": 1.0},
+            "objective": {"batch_size": 5, "l2": 0.5, "temperature": 0.3},
             "fit": {"epochs": 3},
             "influence": {"curvature": curvature},
             "methods": _METHODS,
