@@ -61,7 +61,7 @@ def page(
 
 def _of(session: Session, now: Judged, before: Judged, verdict: Verdict, limit: int, after: int) -> Sequence[Change]:
     flagging, other = (now, before) if verdict == "flagged" else (before, now)
-    mine, theirs, here, there = (aliased(kind) for kind in (Result, Result, Pair, Pair))
+    mine, theirs, here, there = aliased(Result), aliased(Result), aliased(Pair), aliased(Pair)
     rows = session.execute(
         select(here.key, here.caption, there.caption, mine.rank, mine.suspicion, theirs.rank, theirs.suspicion)
         .join(here, and_(here.dataset == flagging.dataset, here.position == mine.position))
