@@ -12,7 +12,7 @@ from ecif.solve.solution import OnState, State
 class Notebook:
     """Results under names, and the states of solves. This one forgets all of it."""
 
-    def kept(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """What was made under this name before, or what `make` makes now."""
         return make()
 

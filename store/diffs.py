@@ -77,6 +77,7 @@ def _of(session: Session, now: Judged, before: Judged, verdict: Verdict, limit: 
         if verdict == "flagged"
         else Change(verdict, key, caption_of_other, rank_of_other, suspicion_of_other, rank, suspicion)
         for key, caption, caption_of_other, rank, suspicion, rank_of_other, suspicion_of_other in rows
+        if key is not None  # never: keys that are equal are there
     ]
 
 

@@ -60,7 +60,7 @@ class Nothing(Output):
 
 
 @dataclass(frozen=True)
-class AskedSum:
+class SumRequest:
     """A sum over the pass `over`. term: its class. numbers: its fields that are whole numbers. question: a blob of
     those that are tensors, and of the weights that it is taken at, where they are not the job's."""
 
@@ -71,19 +71,19 @@ class AskedSum:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingSum:
     """What a step of a phase needs before it can go on.
 
     digest: of the sum. leaves: how many it is over. bytes: of the sum, about.
-    state, kept: blobs of what the step has written down. read: blobs that the step has read, and nobody after it.
+    state, notes: blobs of what the step has written down. read: blobs that the step has read, and nobody after it.
     """
 
-    sum: AskedSum
+    sum: SumRequest
     digest: str
     leaves: int
     bytes: int
     state: str | None = None
-    kept: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     read: list[str] = field(default_factory=list)
 
 
@@ -91,27 +91,27 @@ class Asked:
 class GoOn:
     """A step goes on with the sum of `parts`, blobs in order; `read` are others that nobody needs any more."""
 
-    asked: Asked
+    pending: PendingSum
     parts: list[str]
     read: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class LeafRange:
-    """The leaves from `first` to `last` of what round `asked_in` of the phase asked."""
+    """The leaves from `first` to `last` of what round `requested_in` of the phase waits for."""
 
-    sum: AskedSum
-    asked_in: int
+    sum: SumRequest
+    requested_in: int
     first: int
     last: int
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Blobs of partial sums, in order, of what round `asked_in` asked."""
+    """Blobs of partial sums, in order, of what round `requested_in` waits for."""
 
     parts: list[str]
-    asked_in: int
+    requested_in: int
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,12 @@ class RoundPayload(Payload):
 
 @dataclass(frozen=True)
 class RoundOutput(Output):
-    """What a shard of a phase with rounds leaves before the phase's end: a step what it asks, others the blob of a
-    partial sum of what round `asked_in` asked, and blobs that they have `read`, and nobody after them."""
+    """What a shard of a phase with rounds leaves before the phase's end: a step what it waits for, others the blob of a
+    partial sum of what round `requested_in` waits for, and blobs that they have `read`, and nobody after them."""
 
-    asked: Asked | None = None
+    pending: PendingSum | None = None
     part: str | None = None
-    asked_in: int = 0
+    requested_in: int = 0
     read: list[str] = field(default_factory=list)
 
 

@@ -117,7 +117,7 @@ def from_products(
     exact, closed = method == "exact", objective.closed_form(params)
     near = None
     if closed and not exact and kind is GaussNewton and objective.ridge(damping) > 0:
-        factors = (notebook or Notebook()).kept(
+        factors = (notebook or Notebook()).once(
             "kronecker", lambda: Kronecker.of(objective, params, batches, damping=damping, seed=seed).tensors()
         )
         near = Kronecker.of_tensors(factors, objective.ridge(damping), params)
@@ -193,13 +193,13 @@ def draw_probes(
     if isinstance(curvature, Ekfac):
         return Probes(curvature.probes(count, seed), solved=True)
     if method == "diagonal":
-        made = notes.kept(
+        made = notes.once(
             "diagonal",
             lambda: {"diagonal": Diagonal.of(objective, params, batches, damping=damping, seed=seed).diagonal},
         )
         diagonal = Diagonal(made["diagonal"].to(next(iter(params.values())).device))
         return Probes(diagonal.probes(count, seed), solved=True)
-    drawn = notes.kept("draws", lambda: {"rows": probe_rhs(objective, params, batches, count, seed, damping)})
+    drawn = notes.once("draws", lambda: {"rows": probe_rhs(objective, params, batches, count, seed, damping)})
     rows = drawn["rows"].to(next(iter(params.values())).device)
     if not isinstance(curvature, Hessian):
         return Probes(rows, solved=False)
@@ -211,7 +211,7 @@ def draw_probes(
         tolerance=curvature.tolerance,
         max_iterations=curvature.max_iterations,
     )
-    solved = notes.kept(
+    solved = notes.once(
         "partners",
         lambda: {"x": near.solve(rows, state=notes.state("partners"), on_state=notes.keep("partners")).x},
     )

@@ -109,7 +109,7 @@ def _neighbourhood(problem: Problem) -> Neighbourhood | None:
     spec = problem.view.spec
     if "neighbour_influence" not in spec.methods or spec.task == "traceback":
         return None
-    made = problem.kept("neighbourhood", lambda: _grouped(problem))
+    made = problem.once("neighbourhood", lambda: _grouped(problem))
     return Neighbourhood(made["joint"], made["group_of"])
 
 
@@ -133,18 +133,18 @@ def _sides(
     facts: dict[str, float | None] = {}
     task = problem.view.spec.task
     if problem.roster.n_validation and task != "traceback":
-        validation = problem.kept("validation", lambda: _validation(problem))
+        validation = problem.once("validation", lambda: _validation(problem))
         facts["validation_loss"] = float(validation["value"])
         if "ecif" in problem.view.spec.methods or task == "removal":
             sides.rows["validation"] = validation["gradient"][None]
         if neighbourhood is not None:
-            of_groups = problem.kept("groups", lambda: _of_groups(problem, neighbourhood))
+            of_groups = problem.once("groups", lambda: _of_groups(problem, neighbourhood))
             sides.rows["groups"] = of_groups["gradients"]
     fitted = problem.view.output(FitOutput)
     # Of a misalignment job that has no influence, or a fit that is short by design, the fit's own report is enough.
     reported = task == "misalignment" and (not problem.roster.n_validation or (fitted is not None and fitted.bounded))
     if not reported and (fitted is None or not fitted.stationary):
-        here = problem.kept("objective", lambda: _objective(problem))
+        here = problem.once("objective", lambda: _objective(problem))
         gradient = here["gradient"]
         norm = float(gradient.norm())
         facts |= {
@@ -155,7 +155,7 @@ def _sides(
         if not effort(problem.view.spec).by_diagonal:  # else the bound must do: a second solve costs as much again
             sides.rows["gradient"] = gradient[None]
     if task == "removal":
-        leaving = problem.kept("edit", lambda: {"gradient": set_gradient(problem)})
+        leaving = problem.once("edit", lambda: {"gradient": set_gradient(problem)})
         sides.rows["edit"] = leaving["gradient"][None]
     return sides, facts
 

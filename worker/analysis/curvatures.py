@@ -67,7 +67,7 @@ def damping_of(problem: Problem) -> DampingChoice:
         numbers = torch.tensor([chosen.value, mean], dtype=torch.float64)
         return {"numbers": numbers, "reason": torch.tensor(list(chosen.reason.encode()), dtype=torch.uint8)}
 
-    made = problem.notebook.kept("damping", choose)
+    made = problem.notebook.once("damping", choose)
     value, mean = made["numbers"].tolist()
     return DampingChoice(value, None if math.isnan(mean) else mean, bytes(made["reason"].tolist()).decode())
 

@@ -18,7 +18,7 @@ from ecif.self_influence import Draws
 from ecif.sums import Sums, Term, Tree
 from worker.analysis.tensors import get_tensors, keeper, put_tensors, resumed
 from worker.attempts.task import Task
-from worker.outputs import Asked, AskedSum, RoundPayload
+from worker.outputs import PendingSum, RoundPayload, SumRequest
 
 _TERMS: dict[str, type[Term]] = {
     term.__name__: term for term in (GaussNewtonProduct, HessianProduct, LossAndGradient, Draws, SquaredDraws)
@@ -39,8 +39,8 @@ class Question:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        told = {name: value for name, value in self._fields.items() if isinstance(value, Tensor)}
-        return told if self.weights is None else told | {_WEIGHTS: self.weights}
+        tensors = {name: value for name, value in self._fields.items() if isinstance(value, Tensor)}
+        return tensors if self.weights is None else tensors | {_WEIGHTS: self.weights}
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -61,11 +61,11 @@ class Question:
         return digest.hexdigest()
 
 
-def term_of(task: Task, asked: AskedSum, device: torch.device) -> tuple[Term, Tensor | None]:
+def term_of(task: Task, request: SumRequest, device: torch.device) -> tuple[Term, Tensor | None]:
     """The term that a question is about, and the weights (P,) that it is taken at; `None` for those of the problem."""
-    told = {name: tensor.to(device) for name, tensor in get_tensors(task.blobs, asked.question).items()}
-    weights = told.pop(_WEIGHTS, None)
-    return _TERMS[asked.term](**told, **asked.numbers), weights
+    tensors = {name: tensor.to(device) for name, tensor in get_tensors(task.blobs, request.question).items()}
+    weights = tensors.pop(_WEIGHTS, None)
+    return _TERMS[request.term](**tensors, **request.numbers), weights
 
 
 class WantedError(Exception):
@@ -83,15 +83,15 @@ class StepNotebook(Notebook):
         self._task = task
         self._went_on = RoundPayload.from_json(task.claim.payload).go_on
         self._keep = keeper(task)
-        self._blobs = dict(self._went_on.asked.kept) if self._went_on else {}
+        self._blobs = dict(self._went_on.pending.notes) if self._went_on else {}
         self._made: dict[str, dict[str, Tensor]] = {}
         self._answer = sum_of(task, self._went_on.parts) if self._went_on else None
         self._state: State | None = resumed(task)  # of an earlier attempt at this step, which got further
         self._new_state = self._state is not None
-        if self._state is None and self._went_on and self._went_on.asked.state:
-            self._state = get_tensors(task.blobs, self._went_on.asked.state)
+        if self._state is None and self._went_on and self._went_on.pending.state:
+            self._state = get_tensors(task.blobs, self._went_on.pending.state)
 
-    def kept(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         if name not in self._made:
             blob = self._blobs.get(name)
             made = get_tensors(self._task.blobs, blob) if blob else make()
@@ -118,23 +118,23 @@ class StepNotebook(Notebook):
             WantedError: it has asked something else, or the answer has been had already.
         """
         answer, self._answer = self._answer, None
-        if answer is not None and self._went_on is not None and self._went_on.asked.digest == question.digest:
+        if answer is not None and self._went_on is not None and self._went_on.pending.digest == question.digest:
             return answer
         raise WantedError(question)
 
-    def ask(self, question: Question) -> Asked:
+    def ask(self, question: Question) -> PendingSum:
         """Write down the question, and what is needed to go on when it is answered."""
         task, before = self._task, self._went_on
-        read = [*before.parts, *before.read, before.asked.sum.question] if before else []
-        state = before.asked.state if before else None
+        read = [*before.parts, *before.read, before.pending.sum.question] if before else []
+        state = before.pending.state if before else None
         if self._new_state and self._state is not None:
             read += [state] if state else []
             state = put_tensors(task.blobs, task.passing_name("state.safetensors"), self._state)
         for name in self._made.keys() - self._blobs.keys():
             blob = task.passing_name(f"{name}.kept.safetensors")
             self._blobs[name] = put_tensors(task.blobs, blob, self._made[name])
-        return Asked(
-            sum=AskedSum(
+        return PendingSum(
+            sum=SumRequest(
                 term=type(question.term).__name__,
                 over=question.over,
                 numbers=question.numbers,
@@ -144,13 +144,13 @@ class StepNotebook(Notebook):
             leaves=question.leaves,
             bytes=8 * question.width,
             state=state,
-            kept=self._blobs,
+            notes=self._blobs,
             read=read,
         )
 
     def forget_what_was_read(self) -> None:
         """Delete what the step before has read: it has ended, so nobody will read that again."""
-        for blob in self._went_on.asked.read if self._went_on else []:
+        for blob in self._went_on.pending.read if self._went_on else []:
             self._task.blobs.delete(blob)
 
 

@@ -55,9 +55,9 @@ class Problem:
     task: Task
     notebook: Notebook = field(default_factory=Notebook)
 
-    def kept(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """As `Notebook.kept`, on the device of the problem."""
-        made = self.notebook.kept(name, make)
+    def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """As `Notebook.once`, on the device of the problem."""
+        made = self.notebook.once(name, make)
         return {key: tensor.to(self.device) for key, tensor in made.items()}
 
     def progress(self, done: int) -> None:

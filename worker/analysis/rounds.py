@@ -12,7 +12,7 @@ from worker.analysis.notebook import StepNotebook, WantedError, sum_of, term_of
 from worker.analysis.problem import Problem, open_problem
 from worker.analysis.tensors import put_tensors
 from worker.attempts.task import Done, Task
-from worker.outputs import Asked, GoOn, LeafRange, Output, Parts, RoundOutput, RoundPayload
+from worker.outputs import GoOn, LeafRange, Output, Parts, PendingSum, RoundOutput, RoundPayload
 from worker.pipeline import Planning
 
 MOST_SHARDS = 128
@@ -28,53 +28,56 @@ _LEAST_TOGETHER = 16
 def run_round(task: Task, step: Callable[[Problem], Done[Output]]) -> Done[Output]:
     """Do a shard of a phase whose steps are `step`: it is run from its start each time, and finds in the notebook of
     its problem what it knew before."""
-    told = RoundPayload.from_json(task.claim.payload)
-    if told.sum is not None:
-        return _sum(task, told.sum)
-    if told.add is not None:
-        added = put_tensors(task.blobs, task.passing_name("part.safetensors"), sum_of(task, told.add.parts))
-        return Done(RoundOutput(part=added, asked_in=told.add.asked_in, read=told.add.parts))
+    payload = RoundPayload.from_json(task.claim.payload)
+    if payload.sum is not None:
+        return _sum(task, payload.sum)
+    if payload.add is not None:
+        added = put_tensors(task.blobs, task.passing_name("part.safetensors"), sum_of(task, payload.add.parts))
+        return Done(RoundOutput(part=added, requested_in=payload.add.requested_in, read=payload.add.parts))
     notebook = StepNotebook(task)
     notebook.forget_what_was_read()
     with open_problem(task) as problem:
         try:
             done = step(replace(problem, notebook=notebook))
         except WantedError as wanted:
-            return Done(RoundOutput(asked=notebook.ask(wanted.question)), units=1)
+            return Done(RoundOutput(pending=notebook.ask(wanted.question)), units=1)
     return replace(done, units=1) if task.claim.round else done
 
 
 def next_round(planning: Planning) -> list[Planned]:
     """The shards of the round after one that has ended; none where it has ended the phase."""
     left = [RoundOutput.from_json(output) for output in planning.left_by_round(planning.round)]
-    asked = left[0].asked
-    if asked is not None:
-        return _summing(asked, planning.round)
+    pending = left[0].pending
+    if pending is not None:
+        return _summing(pending, planning.round)
     parts = [output.part for output in left if output.part is not None]
     if not parts:
         return []
-    asked_in = left[0].asked_in
-    (asking,) = planning.left_by_round(asked_in)
-    asked = RoundOutput.from_json(asking).asked
-    assert asked is not None  # noqa: S101  that round was a step, which asked
-    together = max(_LEAST_TOGETHER, _power_of_two_below(_READ_AT_MOST / max(1, asked.bytes)))
+    requested_in = left[0].requested_in
+    (asking,) = planning.left_by_round(requested_in)
+    pending = RoundOutput.from_json(asking).pending
+    assert pending is not None  # noqa: S101  that round was a step, which pending
+    together = max(_LEAST_TOGETHER, _power_of_two_below(_READ_AT_MOST / max(1, pending.bytes)))
     if len(parts) > together:
         starts = range(0, len(parts), together)
         return [
-            Planned(RoundPayload(add=Parts(parts[start : start + together], asked_in)).as_json()) for start in starts
+            Planned(RoundPayload(add=Parts(parts[start : start + together], requested_in)).as_json())
+            for start in starts
         ]
     read = [blob for output in left for blob in output.read]
-    return [Planned(RoundPayload(go_on=GoOn(asked, parts, read)).as_json(), 1)]
+    return [Planned(RoundPayload(go_on=GoOn(pending, parts, read)).as_json(), 1)]
 
 
-def _summing(asked: Asked, asked_in: int) -> list[Planned]:
+def _summing(pending: PendingSum, requested_in: int) -> list[Planned]:
     """Aligned runs of leaves, as many in each as a power of two."""
     run = 1
-    while math.ceil(asked.leaves / run) > MOST_SHARDS:
+    while math.ceil(pending.leaves / run) > MOST_SHARDS:
         run *= 2
     return [
-        Planned(RoundPayload(sum=LeafRange(asked.sum, asked_in, first, min(first + run, asked.leaves))).as_json())
-        for first in range(0, asked.leaves, run)
+        Planned(
+            RoundPayload(sum=LeafRange(pending.sum, requested_in, first, min(first + run, pending.leaves))).as_json()
+        )
+        for first in range(0, pending.leaves, run)
     ]
 
 
@@ -91,4 +94,4 @@ def _sum(task: Task, mine: LeafRange) -> Done[Output]:
         batches = problem.pass_over(mine.sum.over).between(first, last)
         sums = total(term, problem.objective, params, batches, first)
         part = put_tensors(task.blobs, task.passing_name("part.safetensors"), sums)
-    return Done(RoundOutput(part=part, asked_in=mine.asked_in))
+    return Done(RoundOutput(part=part, requested_in=mine.requested_in))
