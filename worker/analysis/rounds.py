@@ -56,14 +56,11 @@ def next_round(planning: Planning) -> list[Planned]:
     requested_in = left[0].requested_in
     (asking,) = planning.left_by_round(requested_in)
     pending = RoundOutput.from_json(asking).pending
-    assert pending is not None  # noqa: S101  that round was a step, which pending
+    assert pending is not None  # noqa: S101  that round was a step that waits
     together = max(_LEAST_TOGETHER, _power_of_two_below(_READ_AT_MOST / max(1, pending.bytes)))
     if len(parts) > together:
-        starts = range(0, len(parts), together)
-        return [
-            Planned(RoundPayload(add=Parts(parts[start : start + together], requested_in)).as_json())
-            for start in starts
-        ]
+        runs = [parts[start : start + together] for start in range(0, len(parts), together)]
+        return [Planned(RoundPayload(add=Parts(run, requested_in)).as_json()) for run in runs]
     read = [blob for output in left for blob in output.read]
     return [Planned(RoundPayload(go_on=GoOn(pending, parts, read)).as_json(), 1)]
 
@@ -73,12 +70,8 @@ def _summing(pending: PendingSum, requested_in: int) -> list[Planned]:
     run = 1
     while math.ceil(pending.leaves / run) > MOST_SHARDS:
         run *= 2
-    return [
-        Planned(
-            RoundPayload(sum=LeafRange(pending.sum, requested_in, first, min(first + run, pending.leaves))).as_json()
-        )
-        for first in range(0, pending.leaves, run)
-    ]
+    ranges = [(first, min(first + run, pending.leaves)) for first in range(0, pending.leaves, run)]
+    return [Planned(RoundPayload(sum=LeafRange(pending.sum, requested_in, *ends)).as_json()) for ends in ranges]
 
 
 def _power_of_two_below(number: float) -> int:
