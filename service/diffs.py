@@ -33,6 +33,7 @@ class DiffPage(BaseModel):
 
     items: list[ChangeOut]
     next_cursor: str | None = Field(description="null on the last page")
+    total: int | None = Field(description="null: changes are not counted")
 
 
 router = APIRouter(tags=["results"])
@@ -77,7 +78,7 @@ def list_changes(
         )
         for change in changes[:limit]
     ]
-    return DiffPage(items=items, next_cursor=following)
+    return DiffPage(items=items, next_cursor=following, total=None)
 
 
 def _judged(session: Session, job_id: str) -> diffs.Judged:
