@@ -79,7 +79,7 @@ def test_what_cannot_be_compared_is_named(
     unjudged = world.job(task="valuation", dataset=dataset, validation={"fraction": 0.2})
     for params, status, code in (
         ({"with": unjudged}, 409, "no_verdicts"),
-        ({"with": "job_nothing"}, 404, "not_found"),
+        ({"with": "job_nothing"}, 404, "job_not_found"),
         ({}, 422, "invalid_request"),
     ):
         problem = problem_of(client.get(f"/jobs/{job}/diff", params=params))
