@@ -16,6 +16,6 @@ def test_the_notebook_runs() -> None:
     for number, cell in enumerate(cells):
         exec(compile("".join(cell["source"]), f"{NOTEBOOK.name}, cell {number}", "exec"), names)  # noqa: S102
     right = int((names["flagged"] & ~names["wrong"]).sum())
-    assert 0 < int(names["flagged"].sum())
+    assert int(names["flagged"].sum()) > 0
     assert right <= 0.1 * int(names["flagged"].sum())
     assert names["areas"]["suspicion"] > max(0.9, names["areas"]["influence"])
