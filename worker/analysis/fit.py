@@ -9,10 +9,12 @@ from ecif import FitSettings, fit, flatten
 from store.shards import Planned
 from store.specification import JobSpec
 from worker.analysis.models import adam_precision
-from worker.analysis.problem import open_problem
-from worker.analysis.tensors import keeper, put_tensors, resumed
+from worker.analysis.problem import Problem
+from worker.analysis.rounds import next_round as next_round
+from worker.analysis.rounds import run_round
+from worker.analysis.tensors import put_tensors
 from worker.attempts.task import Done, Task
-from worker.outputs import FitOutput
+from worker.outputs import FitOutput, Output
 from worker.pipeline import Planning
 
 ADAM_SHARE: dict[str, float | Literal["auto"]] = {"heads": "auto", "lora": 1.0, "all": 1.0}
@@ -59,34 +61,35 @@ def cut(planning: Planning) -> list[Planned]:
     return [Planned({}, fit_spec.epochs or 0)] if fit_spec else []
 
 
-def run(task: Task) -> Done[FitOutput]:
+def run(task: Task) -> Done[Output]:
     """Fit the weights of a job."""
-    with open_problem(task) as problem:
-        spec, roster = problem.view.spec, problem.roster
-        state = resumed(task)
-        keep = keeper(task)
-        precision = adam_precision(problem.device, spec.objective.scope)
-        settings, bounded = settings_of(spec, roster.n_pairs, roster.n_validation, precision)
-        result = fit(
-            problem.objective,
-            problem.initial,
-            problem.training_batches,
-            settings,
-            state=state,
-            on_state=keep,
-            on_epoch=lambda epoch, _: task.lease.progress(epoch),
-        )
-        checkpoints = {"checkpoints": torch.stack([flatten(weights) for weights in result.checkpoints])}
-        output = FitOutput(
-            checkpoints=put_tensors(task.blobs, task.blob_name("checkpoints.safetensors"), checkpoints),
-            params=put_tensors(task.blobs, task.blob_name("params.safetensors"), result.params),
-            epochs=result.epochs_done,
-            objective=result.objective,
-            gradient_norm=result.gradient_norm,
-            decrement_bound=result.decrement_bound if problem.objective.l2 else None,
-            stationary=result.stationary and settings.tolerance <= FitSettings.tolerance,
-            bounded=bounded,
-            adam_precision=precision,
-            temperature=float(1 / problem.objective.scale_of(result.params)),
-        )
+    return run_round(task, _fit)
+
+
+def _fit(problem: Problem) -> Done[Output]:
+    task, spec, roster = problem.task, problem.view.spec, problem.roster
+    precision = adam_precision(problem.device, spec.objective.scope)
+    settings, bounded = settings_of(spec, roster.n_pairs, roster.n_validation, precision)
+    result = fit(
+        problem.objective,
+        problem.initial,
+        problem.training_batches,
+        settings,
+        state=problem.notebook.state("fit"),
+        on_state=problem.notebook.keep("fit"),
+        on_epoch=lambda epoch, _: problem.progress(epoch),
+    )
+    checkpoints = {"checkpoints": torch.stack([flatten(weights) for weights in result.checkpoints])}
+    output = FitOutput(
+        checkpoints=put_tensors(task.blobs, task.blob_name("checkpoints.safetensors"), checkpoints),
+        params=put_tensors(task.blobs, task.blob_name("params.safetensors"), result.params),
+        epochs=result.epochs_done,
+        objective=result.objective,
+        gradient_norm=result.gradient_norm,
+        decrement_bound=result.decrement_bound if problem.objective.l2 else None,
+        stationary=result.stationary and settings.tolerance <= FitSettings.tolerance,
+        bounded=bounded,
+        adam_precision=precision,
+        temperature=float(1 / problem.objective.scale_of(result.params)),
+    )
     return Done(output, result.epochs_done)
