@@ -17,7 +17,7 @@ from store.blobs import Blobs
 from store.job_phases import BASELINES, OF_ALL_PAIRS
 from store.shards import Planned
 from store.specification import Grouping as Grouped
-from worker.analysis import groups, summary
+from worker.analysis import groups, stability, summary
 from worker.analysis.job_view import JobView
 from worker.analysis.models import starts_from_nothing
 from worker.analysis.roster import Roster
@@ -75,6 +75,8 @@ def run(task: Task) -> Done[RankOutput]:
             "ranked_by": decision.ranked_by,
             "flagging": decision.flagging,
             **_learned(decision),
+            "stability": stability.of_columns(task.blobs, view, roster, columns)
+            | ({"suspicion": decision.detected.report["stability"]} if decision.detected is not None else {}),
             **({"groups": decision.groups} if decision.groups is not None else {}),
             "scores": {name: describe(values) for name, values in columns.items() if name != "flagged"},
             **summary.methods(view),
@@ -289,11 +291,10 @@ def _why(roster: Roster, learned: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _learned(decision: Decision) -> Json:
-    """`summary.suspicion`: what it is made of; `summary.stability`: how far two draws of it agree."""
+    """`summary.suspicion`: what it is made of."""
     if decision.detected is None:
         return {}
-    report = dict(decision.detected.report)
-    return {"stability": {"suspicion": report.pop("stability")}, "suspicion": report}
+    return {"suspicion": {name: of for name, of in decision.detected.report.items() if name != "stability"}}
 
 
 def _positions(task: Task, view: JobView) -> Tensor:
