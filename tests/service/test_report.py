@@ -191,9 +191,10 @@ def test_how_firm_the_order_is(world: World) -> None:
     dataset = world.upload(grouped_zip(("cat", "dog"), 120))
     job = world.job(dataset=dataset)
     found = world.client.get(f"/jobs/{job}").json()["summary"]["stability"]["suspicion"]
-    assert content.firmness("misalignment", {"stability": {"suspicion": found}}) in Page(
-        world.client.get(f"/jobs/{job}/report").text
-    ).text
+    assert (
+        content.firmness("misalignment", {"stability": {"suspicion": found}})
+        in Page(world.client.get(f"/jobs/{job}/report").text).text
+    )
 
 
 def test_the_groups_of_a_job_stand_in_its_report(world: World) -> None:
