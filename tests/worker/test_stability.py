@@ -55,10 +55,10 @@ def test_another_partition_is_the_one_that_a_second_would_have_been(run: Run) ->
             assert found["standard_error"] == pytest.approx(spread / (2 * averaged) ** 0.5, rel=1e-2)
     assert "suspicion" not in one["stability"]
     # The most harmful first: a top of nine pairs, in the one and in the other.
-    here, there = ({key: float(of[key]["influence"]) for key in of} for of in (rows, both))
-    twice = {key: 2 * there[key] - here[key] for key in here}
-    first = [set(sorted(of, key=of.__getitem__)[:9]) for of in (here, twice)]
-    assert one["stability"]["influence"]["top_overlap"]["0.1"] == pytest.approx(len(first[0] & first[1]) / 9)
+    first = {key: float(rows[key]["influence"]) for key in rows}
+    second = {key: 2 * float(both[key]["influence"]) - first[key] for key in rows}
+    tops = [set(sorted(of, key=of.__getitem__)[:9]) for of in (first, second)]
+    assert one["stability"]["influence"]["top_overlap"]["0.1"] == pytest.approx(len(tops[0] & tops[1]) / 9)
 
 
 def test_suspicion_and_influence_of_a_default_job_say_how_firm_they_are(run: Run) -> None:

@@ -102,8 +102,9 @@ def _score(
     if along is None:
         with torch.no_grad():
             S = problem.objective.similarity(problem.params, batch)
-            return {"pair_loss": problem.objective.loss.pair_loss(S)}
-    columns = along.score(problem.objective, problem.params, batch, problem.view.spec.influence.negative)
+            columns = {"pair_loss": problem.objective.loss.pair_loss(S)}
+    else:
+        columns = along.score(problem.objective, problem.params, batch, problem.view.spec.influence.negative)
     if near is not None:
         columns["neighbour_influence"] = near.mean_over_nearest(joint(text, image), columns.pop("along_groups"))
     return columns
