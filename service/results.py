@@ -1,6 +1,7 @@
 """`/jobs/{id}/results`: pages of scored pairs."""
 
 import inspect
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -163,6 +164,14 @@ _bounds.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
 )
 
 
+def _refuse_misspelt(parameters: Iterable[str]) -> None:
+    """A bound of no score would be passed over, and everything listed."""
+    for name in parameters:
+        side, score = name[: len(_LEAST)], name[len(_LEAST) :]
+        if side in (_LEAST, _MOST) and score not in SCORES:
+            raise InvalidError("unknown_column", f"{score!r} is no score{nearest(score, SCORES)}", name)
+
+
 def _of_side(bounds: dict[str, float], side: str) -> dict[str, float]:
     return {name.removeprefix(side): bound for name, bound in bounds.items() if name.startswith(side)}
 
@@ -210,6 +219,7 @@ def list_results(
     score leave out the pairs that do not have it. They and `caption` are looked for row by row: where nearly nothing
     is found among millions, the answer may be a 503.
     """
+    _refuse_misspelt(request.query_params)
     chosen = _chosen(columns)
     limit = min(limit, MAX_LIMIT)
     question: dict[str, Any] = {"results": job_id, "sort": sort, "order": order}

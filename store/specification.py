@@ -5,8 +5,6 @@ Of a list the first wrong item is the only error (`fail_fast`): half a million o
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -16,13 +14,16 @@ from pydantic import (
 )
 
 from store.errors import InvalidError
+from store.gates import Gate
+from store.model_choice import DEFAULT_ARCHITECTURE, DEFAULT_PRETRAINED, Model, NamedModel
+from store.strict import Strict
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 8
+SPECIFICATION_VERSION = 9
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
-_SINCE = {"deadline": 2, "ttl": 2}
+_SINCE = {"deadline": 2, "ttl": 2, "gate": 9}
 """The fields of a job that came after the first version. Null, they are left out of what is kept and echoed."""
 
 _METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4, "neighbour_influence": 7}
@@ -49,9 +50,6 @@ def version_of(spec: dict[str, Any]) -> int:
     return max([1, *fields, *(_METHODS_SINCE.get(method, 1) for method in spec.get("methods", ()))])
 
 
-DEFAULT_ARCHITECTURE = "ViT-B-32"
-DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
-
 SMALLEST_TEMPERATURE = 0.01
 """Of the softmax loss: CLIP's own bound, s ≤ 100."""
 
@@ -60,39 +58,32 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400, allow_inf_nan=False)]
 
 
-ModelId = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ValidationDataset(_Strict):
+class ValidationDataset(Strict):
     """Clean pairs of another dataset."""
 
     dataset: Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class ValidationFraction(_Strict):
+class ValidationFraction(Strict):
     """A random part of the same dataset, held out and not scored."""
 
     fraction: Annotated[float, Field(gt=0, lt=1)]
 
 
-class RemoveKeys(_Strict):
+class RemoveKeys(Strict):
     """Named pairs."""
 
     keys: Annotated[tuple[str, ...], Field(min_length=1, fail_fast=True)]
 
 
-class RemoveFlagged(_Strict):
+class RemoveFlagged(Strict):
     """The pairs that an earlier job on the same dataset flagged."""
 
     job: Annotated[str, Field(min_length=1, max_length=200)]
     flagged: Literal[True]
 
 
-class Queries(_Strict):
+class Queries(Strict):
     """Test images with their true texts, each to be traced back to training pairs."""
 
     dataset: Annotated[str, Field(min_length=1, max_length=200)] = Field(
@@ -105,54 +96,14 @@ class Queries(_Strict):
     top: Annotated[int, Field(ge=1, le=10_000)] = Field(default=20, description="training pairs kept for each query")
 
 
-class Model(_Strict):
-    """An open_clip model by name, or one of `/models` by its id. `tiny` is a small architecture for trials on 32-pixel
-    images."""
-
-    id: ModelId | None = Field(default=None, description="of a model of `/models`, in place of the other fields")
-    architecture: Annotated[str, Field(min_length=1, max_length=200)] | dict[str, Any] | None = Field(
-        default=None,
-        description="a name that open_clip knows, `tiny`, `hf-hub:organisation/repository` (with its own weights), or "
-        "an open_clip model configuration as an object",
-    )
-    pretrained: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
-        default=None, description="an open_clip tag; null starts from random weights drawn from `objective.seed`"
-    )
-    checkpoints: Annotated[tuple[ModelId, ...], Field(min_length=2, max_length=10, fail_fast=True)] | None = Field(
-        default=None,
-        description="ids of models of `/models`: this model along its own training, for the methods `tracin` and "
-        "`margin`, which are then of these and not of the fit",
-    )
-
-    @model_validator(mode="after")
-    def _one_or_the_other(self) -> Self:
-        if (self.id is None) == (self.architecture is None):
-            raise ValueError("a model is named either by `architecture` or by `id`")
-        if self.id is not None and self.pretrained is not None:
-            raise ValueError("a model named by `id` brings its own weights: leave `pretrained` out")
-        seen: set[str] = set()
-        for checkpoint in self.checkpoints or ():
-            if checkpoint in seen:
-                raise ValueError(f"`checkpoints` names {checkpoint} twice")
-            seen.add(checkpoint)
-        return self
-
-    @model_serializer(mode="wrap")
-    def _as_named(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        absent = {"architecture", "pretrained"} if self.id is not None else {"id"}
-        if self.checkpoints is None:
-            absent.add("checkpoints")
-        return {name: value for name, value in fields(self).items() if name not in absent}
-
-
-class Lora(_Strict):
+class Lora(Strict):
     """The adapters of scope `lora`: W + (alpha/rank)·B·A on every linear map of both towers."""
 
     rank: Annotated[int, Field(ge=1, le=256)] = 8
     alpha: Annotated[float, Field(gt=0, le=1024)] = 16.0
 
 
-class Objective(_Strict):
+class Objective(Strict):
     """Which loss over which parameters."""
 
     scope: Literal["heads", "lora", "all"] = "heads"
@@ -209,7 +160,7 @@ class Objective(_Strict):
 DEFAULT_EPOCHS = {"heads": 200, "lora": 5, "all": 5}
 
 
-class Fit(_Strict):
+class Fit(Strict):
     """Minimise the objective first, until stationary or for `epochs` passes over the data at most."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
@@ -218,7 +169,7 @@ class Fit(_Strict):
     learning_rate: Literal["auto"] | Positive = "auto"
 
 
-class Influence(_Strict):
+class Influence(Strict):
     """How the curvature of the objective is inverted."""
 
     negative: Literal["exact", "taylor"] = "exact"
@@ -229,7 +180,7 @@ class Influence(_Strict):
 Grouping = Literal["label", "length", "language", "script"]
 
 
-class Flag(_Strict):
+class Flag(Strict):
     """Which pairs to drop."""
 
     false_discovery_rate: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -262,7 +213,7 @@ def echoed(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Notify(_Strict):
+class Notify(Strict):
     """Who is told, by a signed POST, that the job has ended (docs/webhooks.md)."""
 
     url: Annotated[str, Field(min_length=1, max_length=2000)] = Field(description="https://host/path")
@@ -290,14 +241,15 @@ NEED_VALIDATION: frozenset[str] = frozenset({"neighbour_influence", "tracin", "t
 Task = Literal["misalignment", "valuation", "traceback", "removal"]
 
 
-class JobSettings(_Strict):
+class JobSettings(Strict):
     """Everything of a job but the dataset that it works on."""
 
     task: Task
     validation: ValidationDataset | ValidationFraction | None = None
-    model: Model | None = Field(
+    model: NamedModel | None = Field(
         default=None,
-        description=f"for images; default {DEFAULT_ARCHITECTURE} with {DEFAULT_PRETRAINED}. Absent for embeddings",
+        description="for images, also as text: `ViT-B-32`, `ViT-B-32:openai` or an id of `/models`; default "
+        f"{DEFAULT_ARCHITECTURE} with {DEFAULT_PRETRAINED}. Absent for embeddings",
     )
     objective: Objective = Objective()
     fit: Fit | None = Field(default=Fit(), description="null takes the model as it is")
@@ -308,6 +260,9 @@ class JobSettings(_Strict):
     remove: RemoveKeys | RemoveFlagged | None = Field(default=None, description="for `removal`: which pairs leave")
     verify: bool = Field(default=False, description="for `removal`: refit without them too, and report the gap")
     notify: Notify | None = None
+    gate: Gate | None = Field(
+        default=None, description="what the data must be like: `summary.gate` says whether they are"
+    )
     deadline: Seconds | None = Field(
         default=None,
         description="seconds after it was submitted in which the job must end, or it fails with `deadline`",

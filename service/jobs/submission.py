@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from service.labels import Labels
-from store import datasets, jobs, models
+from store import datasets, job_gates, jobs, models
 from store.catalogue import HUB_PREFIX, HubRules, check_model, check_size, loss_of
 from store.errors import InvalidError, NotFoundError
 from store.losses import with_loss
+from store.model_choice import Model
 from store.nouns import new_id
 from store.settings import CODE_VERSION, Settings
 from store.specification import (
     NEED_VALIDATION,
     JobSpec,
-    Model,
     RemoveFlagged,
     ValidationDataset,
     fill_for_kind,
@@ -144,6 +144,7 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
         HubRules.of(session, settings).check(spec.model.architecture, "model.architecture")
     if spec.model is not None:
         _check_kept_models(session, spec.model)
+    job_gates.check(session, spec)
     spec = fill_for_kind(spec, dataset, validation)
     return Checked(with_loss(spec, _loss_of(session, spec.model, dataset)), dataset, validation, queries)
 

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from ecif.batches import cut_batches, plan_batches
 from ecif.stability import Stability, stability
+from store import summaries
 from store.blobs import Blobs
 from worker.analysis.job_view import JobView
 from worker.analysis.problem import Problem
 from worker.analysis.roster import Roster
 from worker.analysis.tensors import get_tensors
-from worker.outputs import Json, ScoreOutput
+from worker.outputs import ScoreOutput
 
 AGAIN = 1024
 """Pairs that are scored in other batches, at most, or one batch if it is larger."""
@@ -36,11 +37,13 @@ def drawn_again(problem: Problem) -> list[Tensor]:
     return batches[: max(1, AGAIN // len(batches[0]))] if len(batches) > 1 else []
 
 
-def of_columns(blobs: Blobs, view: JobView, roster: Roster, columns: dict[str, Tensor]) -> Json:
+def of_columns(
+    blobs: Blobs, view: JobView, roster: Roster, columns: dict[str, Tensor]
+) -> dict[str, summaries.Stability | float | None]:
     """How firm those of `columns`, of the scored pairs, are that depend on batches; null if it is not known."""
     names = [name for name in _OF_BATCHES if name in columns]
     repeats = _in_two_partitions(blobs, view, roster, columns) if names else {}
-    report: Json = {}
+    report: dict[str, summaries.Stability | float | None] = {}
     for name in names:
         found = None
         if name in repeats:
@@ -85,7 +88,7 @@ def _with_influence(columns: dict[str, Tensor]) -> dict[str, Tensor]:
     return columns | {"influence": columns["positive_influence"] + columns["negative_influence"]}
 
 
-def told(found: Stability | None, over: Literal["exchanges", "partitions"]) -> Json | None:
+def told(found: Stability | None, over: Literal["exchanges", "partitions"]) -> summaries.Stability | None:
     """As it stands in the summary. over: what was drawn again."""
     if found is None:
         return None
