@@ -109,7 +109,8 @@ def _neighbourhood(problem: Problem) -> Neighbourhood | None:
         joint(*problem.objective.embed(problem.as_given, batch.images, batch.texts))
         for batch in problem.validation_batches()
     ]
-    most = most_groups(spec.objective.batch_size, direct=per_pair(problem) == "exact")
+    towers = spec.objective.scope != "heads"
+    most = most_groups(spec.objective.batch_size, direct=per_pair(problem) == "exact", towers=towers)
     return Neighbourhood.of_pairs(torch.cat(near), most, spec.objective.seed)
 
 
