@@ -35,7 +35,8 @@ _UID = "^[0-9a-fA-F]{32}$"
 
 Exported = Row[Any]
 """rank, query, key, caption, flagged, each score, why, better_caption and exchanged_with (keys), better_position, extra
-(JSON text) and where the image lies: part, row, width, height, image_format, image_offset, image_length."""
+(JSON text), where the image lies: part, row, width, height, image_format, image_offset, image_length; and which sample
+of which tar it is: shard, sample."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,8 @@ def _exported(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> 
             Pair.image_format,
             Pair.image_offset,
             Pair.image_length,
+            Pair.shard,
+            Pair.sample,
         )
         .outerjoin(Pair, and_(Pair.dataset == dataset, Pair.position == Result.position))
         .where(mine)

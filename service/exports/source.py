@@ -37,7 +37,8 @@ _LONGEST_NAME = 1000
 
 @dataclass(frozen=True)
 class Source:
-    """The chosen pairs of a job that succeeded. `expected` is how many there are."""
+    """The chosen pairs of a job that succeeded. `expected` is how many there are; `filename` is that of the upload, and
+    `judges` says whether the job flags at all."""
 
     job_id: str
     job: int
@@ -48,6 +49,8 @@ class Source:
     expected: int
     database: Database
     images: Images
+    judges: bool
+    filename: str | None
 
     @classmethod
     def of(cls, job_id: str, keep: Keep, database: Database, blobs: Blobs) -> "Source":
@@ -63,16 +66,19 @@ class Source:
                 raise ConflictError(
                     "no_results", f"job {job_id} is {job.status}: results are there once it has succeeded"
                 )
+            dataset = datasets.get_including_deleted(session, job.dataset_id)
             return cls(
                 job_id=job_id,
                 job=job.number,
                 task=job.task,
                 dataset_id=job.dataset_id,
-                dataset=datasets.number(session, job.dataset_id),
+                dataset=dataset.number,
                 flagged=None if keep == "all" else keep == "flagged",
                 expected=_expected(job, keep),
                 database=database,
                 images=blobs,
+                judges=job.flagged_count is not None,
+                filename=dataset.filename,
             )
 
     def with_blanks(self) -> "Source":
