@@ -230,13 +230,13 @@ _FIRST = 0.05
 
 def firmness(task: str, summary: Json) -> str:
     """How much of the top of the ranking another draw would have kept; nothing where that was not measured."""
-    found = (summary.get("stability") or {}).get(_RANKED_BY.get(task, ""))
-    if not isinstance(found, dict):  # a release before told one number
+    firm = (summary.get("stability") or {}).get(_RANKED_BY.get(task, ""))
+    if not isinstance(firm, dict):  # a release before told one number
         return ""
-    kept = share(found["top_overlap"][f"{_FIRST:g}"])
+    overlap = share(firm["top_overlap"][f"{_FIRST:g}"])
     return (
-        f"How firm the order is: computed again {_DRAWN_AGAIN[found['over']]}, the first {share(_FIRST)} of the pairs "
-        f"keep {kept} of their members (rank correlation of all {found['rank_correlation']:.2f})."
+        f"How firm the order is: computed again {_DRAWN_AGAIN[firm['over']]}, the first {share(_FIRST)} of the pairs "
+        f"keep {overlap} of their members (rank correlation of all {firm['rank_correlation']:.2f})."
     )
 
 

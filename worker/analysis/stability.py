@@ -45,11 +45,11 @@ def of_columns(
     repeats = _in_two_partitions(blobs, view, roster, columns) if names else {}
     report: dict[str, summaries.Stability | float | None] = {}
     for name in names:
-        found = None
+        measured = None
         if name in repeats:
             sign = -1 if name in _HARMFUL_FIRST else 1
-            found = stability(sign * repeats[name], averaged=len(roster.partitions))
-        report[name] = told(found, "partitions")
+            measured = stability(sign * repeats[name], averaged=len(roster.partitions))
+        report[name] = as_summary(measured, "partitions")
     return report
 
 
@@ -88,15 +88,15 @@ def _with_influence(columns: dict[str, Tensor]) -> dict[str, Tensor]:
     return columns | {"influence": columns["positive_influence"] + columns["negative_influence"]}
 
 
-def told(found: Stability | None, over: Literal["exchanges", "partitions"]) -> summaries.Stability | None:
+def as_summary(measured: Stability | None, over: Literal["exchanges", "partitions"]) -> summaries.Stability | None:
     """As it stands in the summary. over: what was drawn again."""
-    if found is None:
+    if measured is None:
         return None
     return {
         "over": over,
-        "repeats": found.repeats,
-        "pairs": found.pairs,
-        "rank_correlation": found.rank_correlation,
-        "top_overlap": {f"{share:g}": overlap for share, overlap in found.top_overlap.items()},
-        "standard_error": found.standard_error,
+        "repeats": measured.repeats,
+        "pairs": measured.pairs,
+        "rank_correlation": measured.rank_correlation,
+        "top_overlap": {f"{share:g}": overlap for share, overlap in measured.top_overlap.items()},
+        "standard_error": measured.standard_error,
     }
