@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from doorbell.bell import Bell, celery_application
-from service import checkpoints, deliveries, errors, events, health, metrics, models, results
+from service import checkpoints, deliveries, diffs, errors, events, health, metrics, models, results
 from service.access import HOW_TO_MAKE_A_KEY
 from service.concurrency import Heavy, Streams
 from service.context import VERSION, Service
@@ -121,6 +121,7 @@ def _mount(app: FastAPI) -> None:
         events.router,
         deliveries.router,
         results.router,
+        diffs.router,
         exports_endpoints.router,
         report_endpoints.router,
         checkpoints.router,
