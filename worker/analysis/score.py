@@ -107,6 +107,8 @@ def _score(
         # Alone: in one product with others its last digits would depend on which batches share its shard.
         mode = problem.view.spec.influence.negative
         (columns,) = along.score(problem.objective, problem.params, [batch], mode)
+    if near is not None:
+        columns["neighbour_influence"] = near.mean_over_nearest(joint(text, image), columns.pop("along_groups"))
     return columns
 
 
