@@ -5,8 +5,6 @@ Of a list the first wrong item is the only error (`fail_fast`): half a million o
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -15,10 +13,11 @@ from pydantic import (
     model_validator,
 )
 
+from store.clean_pairs import CLEAN, Strict, ValidationDataset, ValidationFraction, ValidationMarks
 from store.errors import InvalidError
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 8
+SPECIFICATION_VERSION = 9
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
@@ -35,6 +34,9 @@ _OBJECTIVE_SINCE = {"loss": 8, "logit_bias": 8}
 """The fields of `objective` that came after it. Null, they are left out of what is kept, yet echoed."""
 
 
+_MARKS_SINCE = 9
+"""`validation.marks`."""
+
 _CHECKPOINTS_SINCE = 5
 """`model.checkpoints`, which is left out where there are none."""
 
@@ -45,6 +47,7 @@ def version_of(spec: dict[str, Any]) -> int:
     fields += [since for field, since in _FLAG_SINCE.items() if field in (spec.get("flag") or {})]
     objective = spec.get("objective") or {}
     fields += [since for field, since in _OBJECTIVE_SINCE.items() if objective.get(field) is not None]
+    fields += [_MARKS_SINCE] if (spec.get("validation") or {}).get("marks") else []
     fields += [_CHECKPOINTS_SINCE] if (spec.get("model") or {}).get("checkpoints") else []
     return max([1, *fields, *(_METHODS_SINCE.get(method, 1) for method in spec.get("methods", ()))])
 
@@ -63,36 +66,20 @@ Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400, allow_inf_nan=False
 ModelId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ValidationDataset(_Strict):
-    """Clean pairs of another dataset."""
-
-    dataset: Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class ValidationFraction(_Strict):
-    """A random part of the same dataset, held out and not scored."""
-
-    fraction: Annotated[float, Field(gt=0, lt=1)]
-
-
-class RemoveKeys(_Strict):
+class RemoveKeys(Strict):
     """Named pairs."""
 
     keys: Annotated[tuple[str, ...], Field(min_length=1, fail_fast=True)]
 
 
-class RemoveFlagged(_Strict):
+class RemoveFlagged(Strict):
     """The pairs that an earlier job on the same dataset flagged."""
 
     job: Annotated[str, Field(min_length=1, max_length=200)]
     flagged: Literal[True]
 
 
-class Queries(_Strict):
+class Queries(Strict):
     """Test images with their true texts, each to be traced back to training pairs."""
 
     dataset: Annotated[str, Field(min_length=1, max_length=200)] = Field(
@@ -105,7 +92,7 @@ class Queries(_Strict):
     top: Annotated[int, Field(ge=1, le=10_000)] = Field(default=20, description="training pairs kept for each query")
 
 
-class Model(_Strict):
+class Model(Strict):
     """An open_clip model by name, or one of `/models` by its id. `tiny` is a small architecture for trials on 32-pixel
     images."""
 
@@ -145,14 +132,14 @@ class Model(_Strict):
         return {name: value for name, value in fields(self).items() if name not in absent}
 
 
-class Lora(_Strict):
+class Lora(Strict):
     """The adapters of scope `lora`: W + (alpha/rank)·B·A on every linear map of both towers."""
 
     rank: Annotated[int, Field(ge=1, le=256)] = 8
     alpha: Annotated[float, Field(gt=0, le=1024)] = 16.0
 
 
-class Objective(_Strict):
+class Objective(Strict):
     """Which loss over which parameters."""
 
     scope: Literal["heads", "lora", "all"] = "heads"
@@ -209,7 +196,7 @@ class Objective(_Strict):
 DEFAULT_EPOCHS = {"heads": 200, "lora": 5, "all": 5}
 
 
-class Fit(_Strict):
+class Fit(Strict):
     """Minimise the objective first, until stationary or for `epochs` passes over the data at most."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
@@ -218,7 +205,7 @@ class Fit(_Strict):
     learning_rate: Literal["auto"] | Positive = "auto"
 
 
-class Influence(_Strict):
+class Influence(Strict):
     """How the curvature of the objective is inverted."""
 
     negative: Literal["exact", "taylor"] = "exact"
@@ -229,7 +216,7 @@ class Influence(_Strict):
 Grouping = Literal["label", "length", "language", "script"]
 
 
-class Flag(_Strict):
+class Flag(Strict):
     """Which pairs to drop."""
 
     false_discovery_rate: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -262,7 +249,7 @@ def echoed(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Notify(_Strict):
+class Notify(Strict):
     """Who is told, by a signed POST, that the job has ended (docs/webhooks.md)."""
 
     url: Annotated[str, Field(min_length=1, max_length=2000)] = Field(description="https://host/path")
@@ -290,11 +277,11 @@ NEED_VALIDATION: frozenset[str] = frozenset({"neighbour_influence", "tracin", "t
 Task = Literal["misalignment", "valuation", "traceback", "removal"]
 
 
-class JobSettings(_Strict):
+class JobSettings(Strict):
     """Everything of a job but the dataset that it works on."""
 
     task: Task
-    validation: ValidationDataset | ValidationFraction | None = None
+    validation: ValidationDataset | ValidationFraction | ValidationMarks | None = None
     model: Model | None = Field(
         default=None,
         description=f"for images; default {DEFAULT_ARCHITECTURE} with {DEFAULT_PRETRAINED}. Absent for embeddings",
@@ -343,9 +330,11 @@ class JobSettings(_Strict):
             raise ValueError("objective.l2 and influence.damping are both 0: the curvature is singular; raise one")
         if (self.task == "traceback") != (self.queries is not None):
             raise ValueError("task traceback needs `queries`, and no other task takes them")
-        calibrates = self.task == "misalignment" and isinstance(self.validation, ValidationDataset)
+        calibrates = self.task == "misalignment" and isinstance(self.validation, CLEAN)
         if self.flag.by is not None and not calibrates:
-            raise ValueError("flag.by is for task misalignment with a validation dataset: its clean pairs calibrate")
+            raise ValueError(
+                "flag.by is for task misalignment with a validation dataset or marks: their clean pairs calibrate"
+            )
         if self.task == "removal" and self.remove is None:
             raise ValueError("task removal needs `remove`: keys, or the flagged pairs of a job")
         if self.task != "removal" and (self.remove is not None or self.verify):

@@ -19,6 +19,7 @@ _FIELDS = {
     6: "71ea7319877e2a9e",
     7: "d27b332f5244ad2b",
     8: "1c353d6687b633c4",
+    9: "29a62670639f546c",
 }
 
 
@@ -70,6 +71,11 @@ def test_a_job_whose_clean_pairs_calibrate_within_groups_is_for_workers_that_kno
     assert version_of(JobSpec.model_validate(spec).model_dump(mode="json")) == 1
     grouped = JobSpec.model_validate({**spec, "flag": {"by": "label"}}).model_dump(mode="json")
     assert (grouped["flag"], version_of(grouped)) == ({"false_discovery_rate": 0.05, "by": "label"}, 6)
+
+
+def test_a_job_that_calibrates_by_marks_is_for_workers_that_know_of_them() -> None:
+    spec = {"task": "misalignment", "dataset": "ds_1", "validation": {"marks": "job_1"}}
+    assert version_of(JobSpec.model_validate(spec).model_dump(mode="json")) == 9
 
 
 def test_the_version_belongs_to_the_fields() -> None:

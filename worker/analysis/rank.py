@@ -18,6 +18,7 @@ from store.job_phases import BASELINES, OF_ALL_PAIRS
 from store.shards import Planned
 from store.specification import Grouping as Grouped
 from worker.analysis import groups, summary
+from worker.analysis.embedding_map import put_map
 from worker.analysis.job_view import JobView
 from worker.analysis.models import starts_from_nothing
 from worker.analysis.roster import Roster
@@ -65,6 +66,8 @@ def run(task: Task) -> Done[RankOutput]:
         else:
             ranked[name] = of_rows
     flagged = int(columns["flagged"].sum()) if "flagged" in columns else None
+    if "flagged" in columns:
+        put_map(task.blobs, view, roster, sequence, columns["suspicion"], columns["flagged"])
     output = RankOutput(
         ranked=put_tensors(task.blobs, task.blob_name("ranked.safetensors"), ranked),
         results=roster.scored,
