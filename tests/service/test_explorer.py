@@ -12,6 +12,7 @@ from tests.service import browsing
 from tests.service.browsing import opened, overflows, picture, violations
 from tests.service.exporting import World
 from tests.service.serving import in_a_thread
+from tests.service_fixtures import EmbeddingZip
 
 pytestmark = browsing.NEEDED
 
@@ -117,6 +118,24 @@ def test_marks_by_keyboard_alone(page: Page, world: World, seen: str) -> None:
     )
 
 
+def test_an_upload_becomes_a_job_whose_progress_is_followed(
+    page: Page, world: World, embedding_zip: EmbeddingZip
+) -> None:
+    page.goto("/new")
+    page.get_by_label("Or a file").first.set_input_files(
+        {"name": "pairs.zip", "mimeType": "application/zip", "buffer": embedding_zip(40)}
+    )
+    page.get_by_label("Name of the job").fill("From the page")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("queued: ingest").wait_for()
+    job = page.url.split("/")[-2]
+    sent = world.client.get(f"/jobs/{job}").json()
+    assert (sent["name"], sent["spec"]["flag"]["false_discovery_rate"]) == ("From the page", 0.05)
+    world.work()
+    page.get_by_role("heading", name="40 pairs").wait_for()  # the page loads anew when the job has ended
+    assert ranks(page) == list(range(1, 41))
+
+
 def test_the_sample_shows_no_score_and_its_marks_are_its_own(page: Page, world: World, seen: str) -> None:
     page.goto(f"/jobs/{seen}/explore/sample")
     assert page.locator(".scores").count() == 0
@@ -171,6 +190,7 @@ def test_axe_finds_nothing_and_no_page_is_wider_than_its_window(
         "pair": f"/jobs/{seen}/explore/1",
         "map": f"/jobs/{seen}/explore/map",
         "sample": f"/jobs/{seen}/explore/sample",
+        "report": f"/jobs/{seen}/report",
         "dataset": f"/datasets/{dataset}/explore",
         "new": "/new",
         "missing": "/jobs/job_0/explore",
