@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo serve test screenshots coverage bench chaos integrations audit lint types format lock clean
+.PHONY: help setup demo serve docs test screenshots coverage bench chaos integrations audit lint types format lock clean
 
 help:  ## What there is to run
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -32,6 +32,9 @@ demo: setup  ## Start everything, find the wrong captions among 1,437 digits, sh
 
 serve: setup  ## Run the service on this machine until Ctrl-C (PORT=8000, ECIF_HOME=.ecif)
 	@exec $(BIN)/python -m standalone serve --with-parent
+
+docs: setup  ## The documentation as a site, in .site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 test: lint  ## Every check there is (ARGS='-k name' for pytest)
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -79,5 +82,5 @@ lock:  ## Resolve requirements/*.txt anew from pyproject.toml
 	echo uv | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header - -o requirements/uv.txt
 
 clean:  ## Remove caches and builds; keeps .venv and the data in .ecif
-	rm -rf .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .site dist
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

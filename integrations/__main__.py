@@ -19,7 +19,7 @@ from standalone.errors import StandaloneError
 from standalone.stack import Stack
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 300
+PATIENCE = 600
 """Seconds that a step may take."""
 
 

@@ -12,7 +12,7 @@ all inputs have in common cancels (the label's and the expected image, δ_y − 
 example: G is Jᵀξ for labels ξ sampled for all rows and columns (never the observed ones: no empirical Fisher), cross
 terms included: the left and right factors are those of Shampoo (Gupta et al. 2018, arXiv 1802.09568). They need no
 hooks: any two-dimensional parameter is a linear map, its bias, and whatever else, has a diagonal. Blocks between maps
-are left out, which for two heads that face each other costs (`docs/methods.md`).
+are left out, which for two heads that face each other costs (`docs/record.md`).
 
 A side of more than `LONGEST` keeps its own coordinates (Q = I), as if its factor were diagonal; so does Shampoo with
 long sides. Such a side counts things that are looked up, the rows of an embedding table, and a factor would be as wide

@@ -90,7 +90,7 @@ def test_as_a_preconditioner_it_saves_passes(make_heads: MakeHeads) -> None:
         assert plain.converged
         assert helped.converged
         assert helped.eigenvalue_range is None
-        assert helped.iterations < plain.iterations  # by 11 to 57 %: docs/methods.md
+        assert helped.iterations < plain.iterations  # by 11 to 57 %: docs/record.md
 
 
 def test_preconditioned_solves_are_right_and_resume_exactly() -> None:

@@ -1,7 +1,7 @@
 """The whole: predicted against real change of the validation loss when random 5 % subsets leave (`docs/design.md`, 11).
 
 Three seeds fixed beforehand, 256 pairs, a fifth of them wrong, δ = 0.3; the floors are those of that page. At
-twice this scale `hessian` stays above 0.97 but `gauss_newton` falls to 0.91–0.95: see docs/methods.md. The bias of the
+twice this scale `hessian` stays above 0.97 but `gauss_newton` falls to 0.91–0.95: see docs/record.md. The bias of the
 sigmoid loss is near its best: with one that is off by 1, `gauss_newton` falls to 0.81–0.92.
 """
 
@@ -131,7 +131,7 @@ def test_gauss_newton_predicts_what_refits_do(refits: list[Refits]) -> None:
 
 
 def test_ekfac_stays_close_to_what_it_approximates(refits: list[Refits]) -> None:
-    """Its floor is not the 0.95 that was hoped for: blocks between the two heads are missing (docs/methods.md)."""
+    """Its floor is not the 0.95 that was hoped for: blocks between the two heads are missing (docs/record.md)."""
     scores = []
     for one in refits:
         w = Ekfac.of(*one.given, draws=32).solve(one.gradient[None]).x
