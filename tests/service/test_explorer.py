@@ -65,6 +65,7 @@ def test_from_the_list_of_jobs_to_a_pair(page: Page, world: World, seen: str) ->
     page.get_by_role("link", name="Scanned digits").click()
     assert page.url.endswith(f"/jobs/{seen}/explore")
     assert ranks(page) == list(range(1, 49))
+    page.wait_for_load_state("networkidle")
     assert page.evaluate("[...document.images].slice(0, 8).every((image) => image.naturalWidth > 0)")
     page.get_by_role("link", name="Next page").click()
     assert ranks(page) == list(range(49, 97))
