@@ -4,12 +4,9 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,19 +14,19 @@ from doorbell.bell import Bell, celery_application
 from service import checkpoints, deliveries, errors, events, health, maps, marks, metrics, models, results
 from service.access import HOW_TO_MAKE_A_KEY
 from service.concurrency import Heavy, Streams
-from service.context import Service
+from service.context import VERSION, Service
 from service.datasets import endpoints as datasets_endpoints
 from service.datasets import images
-from service.datasets.creation import DatasetReference
+from service.documentation import document
 from service.explorer import routers as explorer_routers
 from service.exports import endpoints as exports_endpoints
 from service.html_pages import HtmlPolicy, install_documentation
 from service.jobs import endpoints as jobs_endpoints
-from service.labels import FormSubmission, JobSubmission
 from service.limits import RequestRate
-from service.models import ModelReference
 from service.pagination import Cursors
+from service.problems import endpoints as problems_endpoints
 from service.report import endpoints as report_endpoints
+from service.request_ids import RequestIds, log_request_ids
 from service.resumable import endpoints as resumable_endpoints
 from service.resumable.protocol import TusHeaders
 from store import api_keys
@@ -37,7 +34,6 @@ from store.blobs import Blobs
 from store.database import Database
 from store.settings import CODE_VERSION, Settings, get_settings
 from store.shared_secrets import cursor_key
-from store.specification import JobSettings, JobSpec
 
 logger = logging.getLogger("uvicorn.error")  # the one that is seen wherever the API runs
 
@@ -84,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             streams=(streams := Streams(settings.ecif_max_streams)),
             heavy=Heavy(settings.ecif_max_heavy_requests),
         )
+        log_request_ids()
         _log_who_has_access(database, settings)
         with streams.close_on_signals():
             yield
@@ -106,8 +103,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(_NoNul)
     metrics.install(app)
     health.install(app)
-    app.add_middleware(TusHeaders)
+    app.add_middleware(TusHeaders, prefixes=("", VERSION))
     errors.install(app)
+    _mount(app)
+    document(app)
+    build = app.build_middleware_stack
+    app.build_middleware_stack = lambda: RequestIds(build())  # type: ignore[method-assign]  # outside all others
+    return app
+
+
+def _mount(app: FastAPI) -> None:
+    """Mount everything twice, at the bare paths and under `/v1`; the document shows each operation once."""
+    whole = APIRouter()
     for router in (
         datasets_endpoints.router,
         images.router,
@@ -124,10 +131,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         checkpoints.router,
         metrics.router,
     ):
-        app.include_router(router, responses=errors.problem_docs(400, 401, 403, 422, 429, 500, 503))
-    app.include_router(health.router, responses=errors.problem_docs(400))
-    _document_hand_read_bodies(app)
-    return app
+        whole.include_router(router, responses=errors.problem_docs(400, 401, 403, 422, 429, 500, 503))
+    for router in (health.router, problems_endpoints.router):
+        whole.include_router(router, responses=errors.problem_docs(400))
+    app.include_router(whole)
+    app.include_router(whole, prefix=VERSION, include_in_schema=False)
+    app.add_route(f"{VERSION}/openapi.json", lambda _: JSONResponse(app.openapi()), include_in_schema=False)
 
 
 def _log_who_has_access(database: Database, settings: Settings) -> None:
@@ -139,31 +148,3 @@ def _log_who_has_access(database: Database, settings: Settings) -> None:
     if not keys:
         whom = "everybody who reaches it" if settings.ecif_open else "every user of this machine, and to nobody else"
         logger.warning("there are no API keys: open to %s. %s", whom, HOW_TO_MAKE_A_KEY)
-
-
-_BODIES: tuple[type[BaseModel], ...] = (
-    JobSpec,
-    JobSettings,
-    JobSubmission,
-    FormSubmission,
-    DatasetReference,
-    ModelReference,
-)
-
-
-def _document_hand_read_bodies(app: FastAPI) -> None:
-    """Add the schemas of the bodies that endpoints read themselves, and of problems, to the OpenAPI document."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = generate()
-            _, extra = models_json_schema(
-                [*((body, "validation") for body in _BODIES), (errors.Problem, "serialization")],
-                ref_template="#/components/schemas/{model}",
-            )
-            document["components"]["schemas"].update(extra["$defs"])
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

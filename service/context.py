@@ -18,6 +18,9 @@ from store.database import Database
 from store.settings import Settings
 from store.tables import DEFAULT_TENANT
 
+VERSION = "/v1"
+"""The prefix under which every path is there a second time."""
+
 
 @dataclass(frozen=True)
 class Service:

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg.errors import QueryCanceled
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -112,7 +112,7 @@ def problem(
 ) -> JSONResponse:
     """One problem document."""
     body: dict[str, Any] = {
-        "type": "about:blank",
+        "type": f"/problems/{code}",
         "title": "Checksum Mismatch" if status == CHECKSUM_MISMATCH else HTTPStatus(status).phrase,
         "status": int(status),
         "detail": detail,
@@ -217,7 +217,7 @@ class ProblemError(BaseModel):
 class Problem(BaseModel):
     """RFC 9457."""
 
-    type: str
+    type: str = Field(description="a path of this service that explains the code")
     title: str
     status: int
     detail: str

@@ -4,18 +4,22 @@ are located in the words of whoever wrote the body."""
 import json
 import math
 from collections import defaultdict
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar, get_args
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from service.errors import MalformedError
+from service.errors import MalformedError, nearest
 from store.errors import InvalidError
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _MOST_MEMBERS = 1000
 """Of one object: no body that is read here needs a tenth of it, and each unknown member is an error of its own."""
+
+_MOST_HINTS = 10
+"""Errors of one body that come with the nearest field: each is compared with all."""
 
 _LONGEST_QUOTE = 200  # characters of what was sent, in a message about it
 
@@ -38,8 +42,40 @@ def parse(text: bytes | str, into: type[Model], loc: tuple[str, ...]) -> Model:
     try:
         return into.model_validate(content)
     except ValidationError as error:
-        errors = [{**item, "loc": (*loc, *item["loc"])} for item in located(error, content)]
+        errors = [
+            {**item, "loc": (*loc, *item["loc"]), "msg": _in_words(item, into, number < _MOST_HINTS)}
+            for number, item in enumerate(located(error, content))
+        ]
         raise RequestValidationError(errors) from None
+
+
+def _in_words(item: dict[str, Any], into: type[BaseModel], hint: bool) -> str:
+    """A message in the words of whoever wrote the body; a field that there is not is told with the nearest one."""
+    if item["type"] == "value_error":
+        return str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        if not hint:
+            return "there is no such field"
+        *place, name = item["loc"]
+        known = {field for model in models_at(into, place) for field in model.model_fields}
+        return f"there is no such field{nearest(str(name), known)}"
+    return str(item["msg"])
+
+
+def models_at(model: type[BaseModel], place: Iterable[str | int]) -> list[type[BaseModel]]:
+    """What may stand at a place of a body that is read as `model`."""
+    here = [model]
+    for part in place:
+        fields = [one.model_fields[part] for one in here if isinstance(part, str) and part in one.model_fields]
+        here = [within for field in fields for within in _models_in(field.annotation)]
+    return here
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
 
 
 def _no_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.context import Service, ServiceDep
+from service.context import VERSION, Service, ServiceDep
 from service.recent import Recent
 from store import gauges
 from store.errors import ForbiddenError
@@ -47,7 +47,7 @@ class Requests:
 
     def seen(self, scope: Scope, status: int, seconds: float) -> None:
         """Count one answer."""
-        route = getattr(scope.get("route"), "path", None) or _NO_ROUTE
+        route = (getattr(scope.get("route"), "path", None) or _NO_ROUTE).removeprefix(VERSION)
         method = scope["method"] if scope["method"] in _METHODS else _OTHER
         self._count.labels(route, method, str(int(status))).inc()
         self._seconds.labels(route, method).observe(seconds)

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from service.bodies import MAX_FIELD_BYTES, chunks, declared_length, refuse_large, too_large
 from service.context import Service
-from service.errors import MalformedError, MediaTypeError, TooLargeError
+from service.errors import MalformedError, MediaTypeError, TooLargeError, nearest
 from service.idempotency import IdempotentRequest
 from store.errors import InvalidError
 
@@ -109,7 +109,9 @@ class _Reader:
         known = [*self._file_names, *self._field_names]
         if name not in known:
             raise InvalidError(
-                "unknown_field", f"unknown form field {name!r}; known: {', '.join(known)}", name or "form"
+                "unknown_field",
+                f"unknown form field {name!r}{nearest(name, known)}; known: {', '.join(known)}",
+                name or "form",
             )
         if name in self.form.files or name in self.form.fields:
             raise InvalidError("repeated_field", f"form field {name!r} is given twice", name)

@@ -1,6 +1,7 @@
 """`/jobs/{id}/results`: pages of scored pairs."""
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -166,6 +167,14 @@ _bounds.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
 )
 
 
+def _refuse_misspelt(parameters: Iterable[str]) -> None:
+    """A bound of no score would be passed over, and everything listed."""
+    for name in parameters:
+        side, score = name[: len(LEAST)], name[len(LEAST) :]
+        if side in (LEAST, MOST) and score not in SCORES:
+            raise InvalidError("unknown_column", f"{score!r} is no score{nearest(score, SCORES)}", name)
+
+
 def _of_side(bounds: dict[str, float], side: str) -> dict[str, float]:
     return {name.removeprefix(side): bound for name, bound in bounds.items() if name.startswith(side)}
 
@@ -213,6 +222,7 @@ class Question:
 
 
 def _question(
+    request: Request,
     sort: Annotated[SortKey, Query(description="rank, or any score")] = "rank",
     order: Annotated[Order, Query()] = Order.ASC,
     flagged: Annotated[bool | None, Query(description="only the flagged, or only the others")] = None,
@@ -231,6 +241,7 @@ def _question(
         Query(pattern=r"^[0-9]{1,12}(,[0-9]{1,12}){0,499}$", description="only these ranks, with commas in between"),
     ] = None,
 ) -> Question:
+    _refuse_misspelt(request.query_params)
     return Question(sort, order, flagged, key, query, rate, bounds, caption, ranks)
 
 

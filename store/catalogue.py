@@ -58,6 +58,12 @@ def loss_of(architecture: str | dict[str, Any]) -> str | None:
     return "softmax" if config.get("init_logit_bias") is None else "sigmoid"
 
 
+def pretrained_tags(name: str) -> list[str]:
+    """The pretrained weights that open_clip has of an architecture; none of a name that it does not know."""
+    entry = _catalogue()["architectures"].get(name)
+    return [] if entry is None else list(entry["pretrained"])
+
+
 def check_size(architecture: str | dict[str, Any], most_bytes: int, param: str = _PARAM) -> None:
     """Raise if a configuration that passed `check_architecture` describes more than `most_bytes` of float32 weights.
 

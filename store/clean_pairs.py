@@ -2,13 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Strict(BaseModel):
-    """A part of a specification: unknown fields are errors, and nothing changes it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from store.strict import Strict
 
 
 class ValidationDataset(Strict):

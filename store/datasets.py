@@ -75,7 +75,7 @@ def fetched(session: Session, dataset_id: str, *, blob: str, digest: str, size_b
 _DATASETS = Noun(Dataset, "dataset")
 find, get, exists = _DATASETS.find, _DATASETS.get, _DATASETS.exists
 lock, count = _DATASETS.lock, _DATASETS.count
-get_including_deleted = _DATASETS.get_including_deleted
+find_including_deleted, get_including_deleted = _DATASETS.find_including_deleted, _DATASETS.get_including_deleted
 
 
 def usable(session: Session, dataset_id: str, param: str) -> Dataset:

@@ -83,6 +83,9 @@ def announce(session: Session, job: Job) -> None:
     session.flush()
 
 
+_TOLD_OF_SUMMARY = ("counts", "ranked_by", "warnings", "gate")
+
+
 def _essentials(job: Job) -> dict[str, Any]:
     summary = job.summary or {}
     return {
@@ -94,7 +97,7 @@ def _essentials(job: Job) -> dict[str, Any]:
         "error": job.error,
         "results": job.result_count,
         "flagged": job.flagged_count,
-        "summary": {name: summary[name] for name in ("counts", "ranked_by", "warnings") if name in summary} or None,
+        "summary": {name: summary[name] for name in _TOLD_OF_SUMMARY if name in summary} or None,
         "created_at": _utc(job.created_at),
         "started_at": job.started_at and _utc(job.started_at),
         "finished_at": job.finished_at and _utc(job.finished_at),

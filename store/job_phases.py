@@ -12,11 +12,31 @@ OF_ALL_PAIRS = ("lemon", "contrast_loss", "margin")
 BASELINES = ("tracin", "trak", "ekfac_if", *OF_ALL_PAIRS)
 """The methods that are prepared apart before batches are scored."""
 
+COLUMNS_OF = {
+    "ecif": ("influence", "positive_influence", "negative_influence", "self_influence"),
+    "clip_score": ("clip_score",),
+    "pair_loss": ("pair_loss",),
+    "leave_one_out": ("leave_one_out",),
+    "neighbour_influence": ("neighbour_influence",),
+    **{method: (method,) for method in BASELINES},
+}
+"""The scores that a method gives every pair."""
+
+_OF_TRACEBACK = ("relative_influence", "influence", "positive_influence", "negative_influence")
+
 PAIRS_A_SHARD = 16_384
 """About, of whole batches."""
 
 ROWS_A_SHARD = 100_000
 """Of results that are loaded."""
+
+
+def columns_of(spec: JobSpec) -> set[str]:
+    """The scores that the results of a job have; a p-value only where clean pairs calibrate."""
+    if spec.task == "traceback":
+        return set(_OF_TRACEBACK)
+    columns = {name for method in spec.methods for name in COLUMNS_OF[method]}
+    return columns | {"suspicion", "q_value", "p_value"} if spec.task == "misalignment" else columns
 
 
 def inverts_curvature(spec: JobSpec) -> bool:

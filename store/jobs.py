@@ -71,7 +71,7 @@ def create(
 
 
 _JOBS = Noun(Job, "job")
-get, exists, lock, count = _JOBS.get, _JOBS.exists, _JOBS.lock, _JOBS.count
+find, get, exists, lock, count = _JOBS.find, _JOBS.get, _JOBS.exists, _JOBS.lock, _JOBS.count
 find_including_deleted, get_including_deleted = _JOBS.find_including_deleted, _JOBS.get_including_deleted
 
 

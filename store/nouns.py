@@ -51,8 +51,8 @@ class Wanted:
         return {name: value for name, value in vars(self).items() if value}
 
     def of(self, table: type[Dataset | Model | Job]) -> list[ColumnElement[bool]]:
-        """The conditions, those of a deleted row among them. They need no index of their own: a tenant's rows are
-        walked newest first, and there are thousands of them at most."""
+        """The conditions, those of a deleted row among them. Metadata have an index of their own; for the others a
+        tenant's rows are walked newest first."""
         conditions: list[ColumnElement[bool]] = [table.deleted_at.is_(None)]
         conditions += [getattr(table, column) == value for column, value in self.equal.items()]
         if self.metadata:

@@ -13,15 +13,18 @@ from pydantic import (
     model_validator,
 )
 
-from store.clean_pairs import CLEAN, Strict, ValidationDataset, ValidationFraction, ValidationMarks
+from store.clean_pairs import CLEAN, ValidationDataset, ValidationFraction, ValidationMarks
 from store.errors import InvalidError
+from store.gates import Gate
+from store.model_choice import DEFAULT_ARCHITECTURE, DEFAULT_PRETRAINED, Model, NamedModel
+from store.strict import Strict
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 9
+SPECIFICATION_VERSION = 10
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
-_SINCE = {"deadline": 2, "ttl": 2}
+_SINCE = {"deadline": 2, "ttl": 2, "gate": 9}
 """The fields of a job that came after the first version. Null, they are left out of what is kept and echoed."""
 
 _METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4, "neighbour_influence": 7}
@@ -34,7 +37,7 @@ _OBJECTIVE_SINCE = {"loss": 8, "logit_bias": 8}
 """The fields of `objective` that came after it. Null, they are left out of what is kept, yet echoed."""
 
 
-_MARKS_SINCE = 9
+_MARKS_SINCE = 10
 """`validation.marks`."""
 
 _CHECKPOINTS_SINCE = 5
@@ -52,18 +55,12 @@ def version_of(spec: dict[str, Any]) -> int:
     return max([1, *fields, *(_METHODS_SINCE.get(method, 1) for method in spec.get("methods", ()))])
 
 
-DEFAULT_ARCHITECTURE = "ViT-B-32"
-DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
-
 SMALLEST_TEMPERATURE = 0.01
 """Of the softmax loss: CLIP's own bound, s ≤ 100."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400, allow_inf_nan=False)]
-
-
-ModelId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class RemoveKeys(Strict):
@@ -90,46 +87,6 @@ class Queries(Strict):
     )
     loss: Literal["cross_entropy", "margin"] = "cross_entropy"
     top: Annotated[int, Field(ge=1, le=10_000)] = Field(default=20, description="training pairs kept for each query")
-
-
-class Model(Strict):
-    """An open_clip model by name, or one of `/models` by its id. `tiny` is a small architecture for trials on 32-pixel
-    images."""
-
-    id: ModelId | None = Field(default=None, description="of a model of `/models`, in place of the other fields")
-    architecture: Annotated[str, Field(min_length=1, max_length=200)] | dict[str, Any] | None = Field(
-        default=None,
-        description="a name that open_clip knows, `tiny`, `hf-hub:organisation/repository` (with its own weights), or "
-        "an open_clip model configuration as an object",
-    )
-    pretrained: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
-        default=None, description="an open_clip tag; null starts from random weights drawn from `objective.seed`"
-    )
-    checkpoints: Annotated[tuple[ModelId, ...], Field(min_length=2, max_length=10, fail_fast=True)] | None = Field(
-        default=None,
-        description="ids of models of `/models`: this model along its own training, for the methods `tracin` and "
-        "`margin`, which are then of these and not of the fit",
-    )
-
-    @model_validator(mode="after")
-    def _one_or_the_other(self) -> Self:
-        if (self.id is None) == (self.architecture is None):
-            raise ValueError("a model is named either by `architecture` or by `id`")
-        if self.id is not None and self.pretrained is not None:
-            raise ValueError("a model named by `id` brings its own weights: leave `pretrained` out")
-        seen: set[str] = set()
-        for checkpoint in self.checkpoints or ():
-            if checkpoint in seen:
-                raise ValueError(f"`checkpoints` names {checkpoint} twice")
-            seen.add(checkpoint)
-        return self
-
-    @model_serializer(mode="wrap")
-    def _as_named(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        absent = {"architecture", "pretrained"} if self.id is not None else {"id"}
-        if self.checkpoints is None:
-            absent.add("checkpoints")
-        return {name: value for name, value in fields(self).items() if name not in absent}
 
 
 class Lora(Strict):
@@ -282,9 +239,10 @@ class JobSettings(Strict):
 
     task: Task
     validation: ValidationDataset | ValidationFraction | ValidationMarks | None = None
-    model: Model | None = Field(
+    model: NamedModel | None = Field(
         default=None,
-        description=f"for images; default {DEFAULT_ARCHITECTURE} with {DEFAULT_PRETRAINED}. Absent for embeddings",
+        description="for images, also as text: `ViT-B-32`, `ViT-B-32:openai` or an id of `/models`; default "
+        f"{DEFAULT_ARCHITECTURE} with {DEFAULT_PRETRAINED}. Absent for embeddings",
     )
     objective: Objective = Objective()
     fit: Fit | None = Field(default=Fit(), description="null takes the model as it is")
@@ -295,6 +253,9 @@ class JobSettings(Strict):
     remove: RemoveKeys | RemoveFlagged | None = Field(default=None, description="for `removal`: which pairs leave")
     verify: bool = Field(default=False, description="for `removal`: refit without them too, and report the gap")
     notify: Notify | None = None
+    gate: Gate | None = Field(
+        default=None, description="what the data must be like: `summary.gate` says whether they are"
+    )
     deadline: Seconds | None = Field(
         default=None,
         description="seconds after it was submitted in which the job must end, or it fails with `deadline`",

@@ -56,6 +56,17 @@ def _with_shards(table: str) -> Index:
     return Index(f"ix_{table}_with_shards", "finished_at", postgresql_where=condition)
 
 
+def _of_metadata(table: str) -> Index:
+    """What listings are filtered by; most rows have none."""
+    return Index(
+        f"ix_{table}_metadata",
+        "metadata",
+        postgresql_using="gin",
+        postgresql_ops={"metadata": "jsonb_path_ops"},
+        postgresql_where=text("metadata IS NOT NULL"),
+    )
+
+
 def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
     names = ", ".join(f"'{state.value}'" for state in states)
     return CheckConstraint(f"{column} IN ({names})", name=column)
@@ -70,6 +81,7 @@ class Dataset(Base):
         Index(None, "tenant", "created_at", "id"),
         Index("ix_datasets_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
         _with_shards("datasets"),
+        _of_metadata("datasets"),
         Index("ix_datasets_ingesting", "tenant", postgresql_where=text("status = 'ingesting'")),
     )
 
@@ -243,6 +255,7 @@ class Job(Base):
         Index("ix_jobs_expires", "expires_at", postgresql_where=text("expires_at IS NOT NULL AND deleted_at IS NULL")),
         Index("ix_jobs_not_begun", "created_at", postgresql_where=text("status = 'queued' AND phase IS NULL")),
         _with_shards("jobs"),
+        _of_metadata("jobs"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

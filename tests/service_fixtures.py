@@ -4,6 +4,8 @@ import csv
 import io
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +35,20 @@ class Answer(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
     def json(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refusing:
+    """A service that many tests send what it refuses, which changes nothing, and the ids of its ready datasets."""
+
+    client: TestClient
+    home: Path
+    embeddings: str
+    """40 pairs"""
+    clean: str
+    """12 pairs of the same width"""
+    images: str
+    """6 pairs"""
 
 
 ProblemOf = Callable[[Answer], dict[str, Any]]
@@ -72,7 +88,7 @@ def picture(seed: int, size: int = 32) -> bytes:
     return out.getvalue()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def image_zip() -> ImageZip:
     """A zip of n images with a metadata.csv; `broken` names the rows whose image is no image."""
 
@@ -131,6 +147,32 @@ def upload(client: TestClient) -> Upload:
         return dict(answer.json())
 
     return send
+
+
+@pytest.fixture(scope="session")
+def refusing(
+    new_database: Callable[[], str],
+    tmp_path_factory: pytest.TempPathFactory,
+    embedding_zip: EmbeddingZip,
+    image_zip: ImageZip,
+) -> Iterator[Refusing]:
+    settings = Settings(
+        ecif_home=tmp_path_factory.mktemp("refusing"),
+        database_url=new_database(),
+        redis_url="redis://127.0.0.1:1/0",
+        ecif_device="cpu",
+    )
+    database = Database.from_settings(settings)
+    place = Workplace(settings, database, Blobs.from_settings(settings))
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        sent = (embedding_zip(40, wrong=8), embedding_zip(12, seed=1), image_zip(6))
+        answers = [client.post("/datasets", files={"file": ("data.zip", content)}) for content in sent]
+        while work_once(place) is not None:
+            pass
+        yield Refusing(client, settings.ecif_home, *(answer.json()["id"] for answer in answers))
+        assert client.get("/jobs").json()["total"] == 0
+        assert client.get("/datasets").json()["total"] == len(sent)
+    database.close()
 
 
 def problem_of(answer: Answer) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
+from store.summaries import Query, Removal, TallyCounts
+
 Json = dict[str, Any]
 
 Number = Annotated[float, BeforeValidator(lambda value: nan if value is None else value)]
@@ -125,7 +127,7 @@ class IngestOutput(Output):
     rejected: int
     first_reason: str | None
     width: int | None
-    tally: Json
+    tally: TallyCounts
     fingerprints: str
     codes: dict[str, str]
     format: str | None = None
@@ -344,7 +346,7 @@ class EditOutput(Output):
     """checkpoint: a blob of the edited model. report: the removal in the job's summary."""
 
     checkpoint: str
-    report: Annotated[Json, Field(alias="told")]
+    report: Annotated[Removal, Field(alias="told")]
 
 
 @dataclass(frozen=True)
@@ -371,7 +373,7 @@ class TraceOutput(Output):
     where none was needed."""
 
     traced: str
-    queries: list[Json]
+    queries: list[Query]
     spans: str
     solve: Solve | None
     probes: int = 0

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from service.labels import Labels
-from store import datasets, jobs, marks, models
+from store import datasets, job_gates, jobs, marks, models
 from store.catalogue import HUB_PREFIX, HubRules, check_model, check_size, loss_of
 from store.clean_pairs import ValidationDataset, ValidationMarks
 from store.errors import InvalidError, NotFoundError
 from store.losses import with_loss
+from store.model_choice import Model
 from store.nouns import new_id
 from store.settings import CODE_VERSION, Settings
-from store.specification import NEED_VALIDATION, JobSpec, Model, RemoveFlagged, fill_for_kind
+from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, fill_for_kind
 from store.states import JobStatus
 from store.tables import Dataset, Job
 
@@ -158,6 +159,7 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
         HubRules.of(session, settings).check(spec.model.architecture, "model.architecture")
     if spec.model is not None:
         _check_kept_models(session, spec.model)
+    job_gates.check(session, spec)
     spec = fill_for_kind(spec, dataset, validation)
     return Checked(with_loss(spec, _loss_of(session, spec.model, dataset)), dataset, validation, queries)
 

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -24,11 +25,12 @@ class TusHeaders:
     """Says the version in every answer of `/uploads`, errors included, and lets a client whose network knows no PATCH
     send a POST that says what it means."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, prefixes: Sequence[str]) -> None:
         self._app = app
+        self._places = tuple(f"{prefix}/uploads/" for prefix in prefixes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not f"{scope['path']}/".startswith("/uploads/"):
+        if scope["type"] != "http" or not f"{scope['path']}/".startswith(self._places):
             await self._app(scope, receive, send)
             return
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+from xml.etree import ElementTree
 
 import pytest
 
 from ecif_client.cli import main
-from tests.clients.answering import answering
+from tests.clients.answering import answering, as_json
 from tests.clients.cutting import Cutting
 from tests.clients.test_client import HTML
 from tests.clients.test_uploads import arrived, unpack
@@ -310,3 +311,52 @@ def test_help_says_what_there_is(ecif: Ecif) -> None:
     assert ecif("--version")[1].startswith("ecif, version ")
     assert "_ECIF_COMPLETE" in ecif("completion", "bash")[1]
     assert ecif()[::2] == (2, ecif("--help")[1])
+
+
+def test_the_gate_of_the_specification_is_what_counts(
+    made: Callable[..., dict[str, Any]], ecif: Ecif, job: str, tmp_path: Path
+) -> None:
+    dataset = json.loads(ecif("status", job, "--json")[1])["spec"]["dataset"]
+    policy = tmp_path / "gate.json"
+    policy.write_text(json.dumps({"error": {"rejected": 0.0}, "warn": {"columns": {"clip_score": {"min": 2.0}}}}))
+    warned = made(dataset, "--spec", QUICK, "--gate", f"@{policy}")["id"]
+    code, out, _ = ecif("gate", warned)
+    assert (code, out.splitlines()[0]) == (0, "passed: 0 % of the pairs were turned away; at most 0 % is allowed")
+    assert out.splitlines()[1].startswith("warning: the mean of clip_score is ")
+    verdict = json.loads(ecif("gate", warned, "--max-flagged", "100%", "--json")[1])
+    assert (verdict["passed"], verdict["verdict"]) == (True, "warn")
+    assert [check["rule"] for check in verdict["checks"]] == ["rejected", "columns.clip_score", "max-flagged"]
+    failed = made(dataset, "--spec", QUICK, "--gate", '{"error": {"columns": {"clip_score": {"min": 2}}}}')["id"]
+    for form in ("text", "junit", "github", "markdown"):
+        assert ecif("gate", failed, "--format", form)[0] == 1
+        assert ecif("gate", warned, "--format", form)[0] == 0
+    suite = ElementTree.fromstring(ecif("gate", failed, "--format", "junit")[1])[0]  # noqa: S314  our own
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
+    assert suite[0].get("name") == "error columns.clip_score at least 2"
+    assert "at least 2 is allowed" in (suite[0][0].get("message") or "")
+    lines = ecif("gate", warned, "--format", "github")[1].splitlines()
+    assert lines[0].startswith(f"::notice title=ecif gate {warned}%3A error rejected at most 0::0 %25 of the pairs")
+    assert lines[1].startswith("::warning title=")
+    assert "| FAILED | error | columns.clip_score | the mean of" in ecif("gate", failed, "--format", "markdown")[1]
+    code, _, err = ecif("gate", job)
+    assert (code, "has no gate in its specification" in err) == (2, True)
+    assert ecif("gate", warned, "--format", "junit", "--json")[0] == 2
+
+
+def test_results_are_searched_bounded_and_cut_to_columns(ecif: Ecif, job: str) -> None:
+    code, out, _ = ecif("results", job, "--columns", "key,clip_score", "--max", "clip_score=0.5", "--limit", "3")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (code, len(rows)) == (0, 3)
+    assert all(set(row) <= {"rank", "key", "clip_score"} and row["clip_score"] <= 0.5 for row in rows)
+    assert ecif("results", job, "--caption", "no such words")[1] == ""
+    code, _, err = ecif("results", job, "--min", "clip_score")
+    assert (code, err) == (2, "ecif: --min: 'clip_score' is no bound such as clip_score=0.2\n")
+    assert "did you mean 'clip_score'?" in ecif("results", job, "--min", "clip_scor=0.2")[2]
+
+
+def test_a_listing_asks_for_no_more_than_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = {"items": [{"id": f"job_{n}"} for n in range(3)], "next_cursor": None, "total": 3}
+    with answering(as_json(page)) as given:
+        assert main(["list", "--limit", "3", "--url", given.url, "--json"]) == 0
+        assert main(["list", "--limit", "0", "--url", given.url, "--json"]) == 0
+    assert [request for request, _ in given.requests] == ["GET /jobs?limit=3", "GET /jobs?limit=1000"]

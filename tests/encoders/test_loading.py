@@ -116,7 +116,8 @@ def test_another_loss_is_refused_with_its_reason() -> None:
     assert refusal(ModelSpec(changed(multimodal_cfg={}))).code == "unsupported_model"
 
 
-def test_a_hugging_face_text_tower_without_its_hub_is_refused() -> None:
+def test_a_hugging_face_text_tower_without_its_hub_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it tries its address for 20 s
     refused = refusal(ModelSpec("roberta-ViT-B-32"))
     assert refused.code in ("weights_unavailable", "unsupported_model")
     assert "roberta-base" in refused.message

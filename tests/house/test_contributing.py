@@ -242,7 +242,7 @@ def _add_method(copy: Copy) -> str:
     columns["distance"] = distance(problem.objective.similarity(problem.params, batch).detach())
 """,
     )
-    copy.insert("worker/analysis/rank.py", '    "clip_score": ("clip_score",),\n', '    "distance": ("distance",),\n')
+    copy.insert("store/job_phases.py", '    "clip_score": ("clip_score",),\n', '    "distance": ("distance",),\n')
     copy.insert("store/specification.py", '    "lemon",\n]', '    "distance",\n')
     copy.insert("store/tables.py", '    "lemon",\n', '    "distance",\n')
     copy.insert("store/tables.py", "    lemon: Mapped[float | None]\n", "    distance: Mapped[float | None]\n")

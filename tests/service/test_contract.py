@@ -22,8 +22,8 @@ from tests.service_fixtures import EmbeddingZip, ImageZip, Upload, Work
 
 CONFIG: dict[str, Any] = {
     "seed": 1,
-    "generation": {"deterministic": True, "max-examples": 30, "no-shrink": True},
-    "phases": {"stateful": {"generation": {"max-examples": 20}}},
+    "generation": {"deterministic": True, "max-examples": 15, "no-shrink": True},
+    "phases": {"stateful": {"generation": {"max-examples": 10}}},
     "checks": {
         # What a schema cannot say (this dataset does not exist, that is no archive) is a 4xx too.
         "positive_data_acceptance": {

@@ -81,3 +81,55 @@ def test_the_name_of_an_architecture_is_short_in_a_form_too(client: TestClient, 
     problem = problem_of(client.post("/models", **form))
     assert (problem["status"], problem["code"]) == (422, "name_too_long")
     assert len(problem["detail"]) < 500
+
+
+@pytest.mark.parametrize(
+    ("body", "place", "says"),
+    [
+        ({"methds": ["ecif"]}, ["methds"], "there is no such field (did you mean 'methods'?)"),
+        ({"objective": {"batchsize": 4}}, ["objective", "batchsize"], "(did you mean 'batch_size'?)"),
+        ({"validation": {"datset": "ds_1"}}, ["validation", "datset"], "(did you mean 'dataset'?)"),
+        ({"model": {"architecure": "tiny"}}, ["model", "architecure"], "(did you mean 'architecture'?)"),
+        ({"fit": {"zzz": 1}}, ["fit", "zzz"], "there is no such field"),
+    ],
+)
+def test_a_misspelt_field_names_the_nearest(
+    client: TestClient, problem_of: ProblemOf, body: dict[str, Any], place: list[str], says: str
+) -> None:
+    answer = problem_of(client.post("/jobs", json={"task": "misalignment", "dataset": "ds_1", **body}))
+    messages = {tuple(error["loc"]): error["msg"] for error in answer["errors"]}
+    assert says in messages[("body", *place)]
+
+
+def test_a_misspelt_field_of_a_form_names_the_nearest(client: TestClient, problem_of: ProblemOf) -> None:
+    answer = problem_of(client.post("/datasets", files={"fil": b"x"}))
+    assert "(did you mean 'file'?)" in answer["detail"]
+
+
+def test_a_thousand_misspelt_fields_are_told_in_no_time() -> None:
+    body = '{"task":"removal","dataset":"ds",' + ",".join(f'"methods{n:090}":0' for n in range(990)) + "}"
+    began = time.process_time()
+    with pytest.raises(RequestValidationError) as refused:
+        parse(body, JobSpec, ("body",))
+    assert time.process_time() - began < 1
+    assert len(refused.value.errors()) == 990
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ("ViT-B-32", {"architecture": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}),
+        ("ViT-B-32:openai", {"architecture": "ViT-B-32", "pretrained": "openai"}),
+        ("tiny", {"architecture": "tiny", "pretrained": None}),
+        ("model_1", {"id": "model_1"}),
+        ("hf-hub:timm/x", {"architecture": "hf-hub:timm/x", "pretrained": None}),
+    ],
+)
+def test_a_model_may_be_named_by_text_alone(text: str, model: dict[str, Any]) -> None:
+    spec = parse(f'{{"task": "misalignment", "dataset": "ds_1", "model": "{text}"}}', JobSpec, ("body",))
+    assert spec.model_dump()["model"] == model
+
+
+def test_random_weights_are_not_taken_for_pretrained_ones(client: TestClient, problem_of: ProblemOf) -> None:
+    answer = problem_of(client.post("/jobs", json={"task": "misalignment", "dataset": "ds_1", "model": "RN50"}))
+    assert answer["detail"].startswith("model: which weights of RN50 is not said: write RN50:openai, ")

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from store.database import Database
 from store.tables import Delivery
-from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload
+from tests.service_fixtures import EmbeddingZip, ProblemOf, Refusing, Upload
 
 RUN = {"run": "17", "who": "ünï"}
 
@@ -88,8 +88,8 @@ def test_times_may_be_any(client: TestClient, three: list[dict[str, Any]]) -> No
         ([(f"metadata.{n}", "1") for n in range(17)], "metadata"),
     ],
 )
-def test_a_filter_that_is_none_is_named(client: TestClient, problem_of: ProblemOf, params: Any, where: str) -> None:
-    problem = problem_of(client.get("/jobs", params=params))
+def test_a_filter_that_is_none_is_named(refusing: Refusing, problem_of: ProblemOf, params: Any, where: str) -> None:
+    problem = problem_of(refusing.client.get("/jobs", params=params))
     assert (problem["status"], where in problem["detail"]) == (422, True), problem
 
 
@@ -98,10 +98,10 @@ def test_a_filter_that_is_none_is_named(client: TestClient, problem_of: ProblemO
     [{str(n): "" for n in range(17)}, {"k" * 65: ""}, {"k": "v" * 501}, {"k": 1}, {"": "v"}, ["k"], {"k": "\0"}],
 )
 def test_metadata_are_bounded_pairs_of_text(
-    client: TestClient, upload: Upload, embedding_zip: EmbeddingZip, problem_of: ProblemOf, metadata: Any
+    refusing: Refusing, embedding_zip: EmbeddingZip, problem_of: ProblemOf, metadata: Any
 ) -> None:
-    dataset = upload(embedding_zip(4))["id"]
-    job = {"task": "misalignment", "dataset": dataset, "metadata": metadata}
+    client = refusing.client
+    job = {"task": "misalignment", "dataset": refusing.embeddings, "metadata": metadata}
     form = client.post(
         "/datasets", data={"metadata": json.dumps(metadata)}, files={"file": ("x.zip", embedding_zip(4))}
     )
@@ -155,3 +155,26 @@ def test_a_notice_carries_them(
     with database.transaction() as session:
         notice = json.loads(session.scalars(select(Delivery.body)).one())
     assert (notice["data"]["name"], notice["data"]["metadata"]) == ("nightly", RUN)
+
+
+@pytest.mark.parametrize("table", ["datasets", "jobs"])
+def test_metadata_are_found_by_their_index(database: Database, table: str) -> None:
+    """Among many: the planner is asked, not told."""
+    row = {
+        "datasets": "id, status, size_bytes, upload_blob, metadata) SELECT 'ds_' || n, 'ready', 1, 'x'",
+        "jobs": "id, task, status, spec, code_version, dataset_id, finished_at, metadata) "
+        "SELECT 'job_' || n, 'valuation', 'failed', '{}', '0', 'ds', now()",
+    }[table]
+    metadata = "jsonb_build_object('run', n::text)"
+    if table == "jobs":
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO datasets (id, status, size_bytes, upload_blob) VALUES ('ds', 'ready', 1, 'x')"
+            )
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(f"INSERT INTO {table} ({row}, {metadata} FROM generate_series(1, 20000) AS n")
+        connection.exec_driver_sql(f"ANALYZE {table}")
+        question = f'SELECT count(*) FROM {table} WHERE deleted_at IS NULL AND metadata @> \'{{"run": "17"}}\''  # noqa: S608
+        assert connection.exec_driver_sql(question).scalar_one() == 1
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {question}").scalars())
+    assert f"ix_{table}_metadata" in plan

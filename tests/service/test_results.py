@@ -223,6 +223,7 @@ def test_bounds_are_numbers_and_part_of_the_question(
 ) -> None:
     url = f"/jobs/{job['id']}/results"
     assert problem_of(client.get(url, params={"min_suspicion": "nan"}))["status"] == 422
+    assert "did you mean 'suspicion'?" in problem_of(client.get(url, params={"max_suspicon": 1}))["detail"]
     cursor = client.get(url, params={"limit": 3, "min_clip_score": 0}).json()["next_cursor"]
     other = client.get(url, params={"limit": 3, "min_clip_score": 0.1, "cursor": cursor})
     assert problem_of(other)["code"] == "invalid_cursor"

@@ -29,7 +29,7 @@ from store.database import Database
 from store.settings import Settings
 from store.tables import Dataset, Upload
 from tests.service.serving import in_a_process, in_a_thread
-from tests.service_fixtures import Answer, EmbeddingZip, ImageZip, ProblemOf, Work
+from tests.service_fixtures import Answer, EmbeddingZip, ImageZip, ProblemOf, Refusing, Work
 from worker.sweeper import sweep
 
 Client = TestClient | httpx.Client
@@ -322,9 +322,9 @@ def test_an_upload_is_used_once(client: TestClient, content: bytes, problem_of: 
     ],
 )
 def test_a_bad_reference_is_a_problem(
-    client: TestClient, problem_of: ProblemOf, body: list[Any] | dict[str, Any], status: int, code: str
+    refusing: Refusing, problem_of: ProblemOf, body: list[Any] | dict[str, Any], status: int, code: str
 ) -> None:
-    problem = problem_of(client.post("/datasets", json=body))
+    problem = problem_of(refusing.client.post("/datasets", json=body))
     assert (problem["status"], problem["code"]) == (status, code)
 
 

@@ -9,11 +9,13 @@ import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import save
 
+from benchmarks.digit_worlds import smallest
 from encoders import ModelSpec, load_model
 from encoders.architectures import TINY_CONFIG
-from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work
+from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Refusing, Upload, Work
 
 SPEC: dict[str, Any] = {"task": "misalignment", "methods": ["tracin", "margin"], "objective": {"batch_size": 6}}
+SMALL = smallest()  # a pass through every weight of `tiny` takes twenty times as long
 SCALES = (2.0, 3.0, 4.5)  # log 1/τ of each checkpoint
 
 Run = Callable[..., dict[str, Any]]
@@ -70,11 +72,11 @@ def test_they_are_the_mean_over_jobs_on_each_of_them(
     client: TestClient, bring: Bring, data: dict[str, Any], run: Run, work: Work, scope: str
 ) -> None:
     """Each a model as it is, by its own features and temperature, the positive role with no curvature."""
-    named = [bring(seed) for seed in range(3)]
+    named = [bring(seed, SMALL, **SMALL) for seed in range(3)]
     work()
     objective = {**SPEC["objective"], "scope": scope, "partitions": 2}
-    job = run(**data, objective=objective, model={"architecture": "tiny", "checkpoints": named}, fit={"epochs": 1})
-    assert job["spec"]["model"] == {"architecture": "tiny", "pretrained": None, "checkpoints": named}
+    job = run(**data, objective=objective, model={"architecture": SMALL, "checkpoints": named}, fit={"epochs": 1})
+    assert job["spec"]["model"] == {"architecture": SMALL, "pretrained": None, "checkpoints": named}
     alone: dict[str, list[dict[str, float]]] = {"tracin": [], "margin": []}
     digests = []
     for model in named:
@@ -186,15 +188,15 @@ def test_one_of_another_architecture_is_refused(
     ],
 )
 def test_what_cannot_be_named_is_a_422(
-    client: TestClient,
-    data: dict[str, Any],
+    refusing: Refusing,
     problem_of: ProblemOf,
     model: dict[str, Any],
     methods: list[str],
     param: str,
     says: str,
 ) -> None:
-    problem = problem_of(client.post("/jobs", json={**SPEC, **data, "model": model, "methods": methods}))
+    spec = {**SPEC, "dataset": refusing.images, "validation": {"fraction": 0.3}, "model": model, "methods": methods}
+    problem = problem_of(refusing.client.post("/jobs", json=spec))
     loc = problem["errors"][0]["loc"]
     assert (problem["status"], ".".join(loc[1:]) or loc[0]) == (422, param)
     assert says in problem["detail"]

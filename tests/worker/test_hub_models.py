@@ -23,7 +23,7 @@ from store import api_keys
 from store.blobs import Blobs
 from store.database import Database
 from store.settings import Settings
-from tests.service_fixtures import ImageZip, ProblemOf, Upload, Work
+from tests.service_fixtures import ImageZip, ProblemOf, Refusing, Upload, Work
 from worker.attempts.attempt import Workplace, work_once
 
 Run = Callable[..., dict[str, Any]]
@@ -115,11 +115,9 @@ def test_without_a_network_the_job_says_so(hub: Hold, run: Run) -> None:
         {"architecture": f"hf-hub:{REPOSITORY}", "pretrained": "openai"},
     ],
 )
-def test_what_names_no_repository_is_a_422(
-    client: TestClient, upload: Upload, image_zip: ImageZip, problem_of: ProblemOf, model: dict[str, str]
-) -> None:
-    body = {**SPEC, "dataset": upload(image_zip(1))["id"], "model": model}
-    assert problem_of(client.post("/jobs", json=body))["status"] == 422
+def test_what_names_no_repository_is_a_422(refusing: Refusing, problem_of: ProblemOf, model: dict[str, str]) -> None:
+    body = {**SPEC, "dataset": refusing.images, "model": model}
+    assert problem_of(refusing.client.post("/jobs", json=body))["status"] == 422
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -15,7 +15,7 @@ from ecif.detection.contrast import Contrast
 from ecif.detection.contrast import contrast as against_all
 from ecif.methods import lemon
 from ecif.similarity import normalise
-from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload, Work
+from tests.service_fixtures import EmbeddingZip, ProblemOf, Refusing, Upload, Work
 from worker.analysis import baselines
 
 METHODS = [
@@ -217,10 +217,8 @@ def test_the_loss_without_a_pair_is_refused_where_it_would_be_a_guess(
 
 
 @pytest.mark.parametrize("method", ["neighbour_influence", "tracin", "trak", "ekfac_if"])
-def test_a_method_that_needs_validation_says_so(
-    client: TestClient, data: dict[str, Any], problem_of: ProblemOf, method: str
-) -> None:
-    body = {"task": "misalignment", "dataset": data["dataset"], "methods": [method]}
-    problem = problem_of(client.post("/jobs", json=body))
+def test_a_method_that_needs_validation_says_so(refusing: Refusing, problem_of: ProblemOf, method: str) -> None:
+    body = {"task": "misalignment", "dataset": refusing.embeddings, "methods": [method]}
+    problem = problem_of(refusing.client.post("/jobs", json=body))
     assert (problem["status"], problem["code"]) == (422, "validation_required")
     assert method in problem["detail"]

@@ -20,7 +20,7 @@ from store.errors import InvalidError
 from store.settings import Settings
 from store.specification import JobSpec
 from store.tables import Model, Shard
-from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work, app_of
+from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Refusing, Upload, Work, app_of
 from worker.analysis.models import job_embedder
 from worker.sweeper import sweep
 
@@ -211,18 +211,18 @@ def test_a_model_by_reference(
     ],
 )
 def test_what_cannot_be_a_model_is_a_422_and_nothing_is_kept(
-    client: TestClient,
+    refusing: Refusing,
     weights: dict[str, Tensor],
     problem_of: ProblemOf,
-    settings: Settings,
     fields: dict[str, Any],
     param: str,
     says: str,
 ) -> None:
+    client = refusing.client
     problem = problem_of(client.post("/models", files={"file": save(weights)}, data=fields))
     assert (problem["status"], ".".join(problem["errors"][0]["loc"][1:])) == (422, param)
     assert says in problem["detail"]
-    assert not list((settings.ecif_home / "blobs").rglob("*.safetensors"))
+    assert not list((refusing.home / "blobs").rglob("*.safetensors"))
     assert client.get("/models").json()["total"] == 0
 
 
@@ -238,9 +238,9 @@ def test_what_cannot_be_a_model_is_a_422_and_nothing_is_kept(
     ],
 )
 def test_a_reference_that_cannot_be_is_a_422(
-    client: TestClient, problem_of: ProblemOf, body: dict[str, Any], param: str
+    refusing: Refusing, problem_of: ProblemOf, body: dict[str, Any], param: str
 ) -> None:
-    problem = problem_of(client.post("/models", json=body))
+    problem = problem_of(refusing.client.post("/models", json=body))
     assert (problem["status"], ".".join(problem["errors"][0]["loc"][1:])) == (422, param)
 
 
@@ -269,10 +269,10 @@ def test_only_removals_of_models_leave_one(
     ],
 )
 def test_a_model_that_a_job_cannot_name(
-    client: TestClient, upload: Upload, image_zip: ImageZip, problem_of: ProblemOf, model: dict[str, Any], param: str
+    refusing: Refusing, problem_of: ProblemOf, model: dict[str, Any], param: str
 ) -> None:
-    body = {**SPEC, "dataset": upload(image_zip(2))["id"], "model": model}
-    problem = problem_of(client.post("/jobs", json=body))
+    body = {**SPEC, "dataset": refusing.images, "model": model}
+    problem = problem_of(refusing.client.post("/jobs", json=body))
     assert (problem["status"], ".".join(problem["errors"][0]["loc"][1:])) == (422, param)
 
 

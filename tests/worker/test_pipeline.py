@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from benchmarks.digit_worlds import smallest
 from ecif.detection.learned import looks
 from store.blobs import Blobs
 from store.database import Database
@@ -92,19 +93,20 @@ def test_images_through_a_model(
     run: Run,
     scope: str,
 ) -> None:
+    model = {"architecture": smallest() if scope == "all" else "tiny", "pretrained": None}
     dataset, clean = upload(image_zip(14)), upload(image_zip(6))
     work()
     spec = {
         "task": "valuation",
         "dataset": dataset["id"],
         "validation": {"dataset": clean["id"]},
-        "model": {"architecture": "tiny", "pretrained": None},
+        "model": model,
         "objective": {"scope": scope, "batch_size": 8},
         "fit": {"epochs": 2},
         "methods": ["ecif", "clip_score", "pair_loss"],
     }
     job, rows = run(**spec)
-    assert job["spec"]["model"] == {"architecture": "tiny", "pretrained": None}
+    assert job["spec"]["model"] == model
     assert len(rows) == 14
     influence = [rows[key]["influence"] for key in sorted(rows, key=lambda key: rows[key]["rank"])]
     assert influence == sorted(influence)

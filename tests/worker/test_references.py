@@ -16,7 +16,7 @@ from store.database import Database
 from store.errors import InvalidError
 from store.references import check_reference, shown
 from store.settings import Settings
-from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf
+from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Refusing
 from tests.worker.conftest import FileServer, Post
 from worker.attempts.attempt import Workplace, work_once
 from worker.outbound.addresses import is_public
@@ -151,8 +151,8 @@ def test_s3(post: Post, s3_bucket: Any, image_zip: ImageZip) -> None:
         "https://data.example.org/" + "x" * 4000,
     ],
 )
-def test_a_uri_that_is_none_is_a_422(client: TestClient, problem_of: ProblemOf, uri: str) -> None:
-    problem = problem_of(client.post("/datasets", json={"uri": uri}))
+def test_a_uri_that_is_none_is_a_422(refusing: Refusing, problem_of: ProblemOf, uri: str) -> None:
+    problem = problem_of(refusing.client.post("/datasets", json={"uri": uri}))
     assert (problem["status"], problem["code"]) == (422, "invalid_uri")
 
 

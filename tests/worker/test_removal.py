@@ -7,7 +7,8 @@ import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import load
 
-from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work
+from benchmarks.digit_worlds import smallest
+from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Refusing, Upload, Work
 
 
 def submit(client: TestClient, work: Work, **spec: Any) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def test_a_model_s_temperature_can_be_trained_in_every_scope(
         work,
         dataset=dataset["id"],
         remove={"keys": ["images/3.png"]},
-        model={"architecture": "tiny", "pretrained": None},
+        model={"architecture": smallest() if scope == "all" else "tiny"},
         objective={"batch_size": 4, "scope": scope, "train_temperature": True},
         fit={"epochs": 2},
         methods=["clip_score"],
@@ -168,10 +169,11 @@ def test_a_removal_that_cannot_be_fails_and_says_why(
     ],
 )
 def test_a_removal_that_is_not_well_asked_is_a_422(
-    client: TestClient, data: dict[str, Any], problem_of: ProblemOf, change: dict[str, Any]
+    refusing: Refusing, problem_of: ProblemOf, change: dict[str, Any]
 ) -> None:
+    data = {"dataset": refusing.embeddings, "validation": {"dataset": refusing.clean}}
     body = {"task": "removal", **data, **change}
-    assert problem_of(client.post("/jobs", json=body))["status"] == 422
+    assert problem_of(refusing.client.post("/jobs", json=body))["status"] == 422
 
 
 def test_other_tasks_leave_no_checkpoint(

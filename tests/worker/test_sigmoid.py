@@ -8,11 +8,12 @@ import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import load, save
 
+from benchmarks.digit_worlds import smallest
 from encoders import ModelSpec, load_model
 from encoders.architectures import TINY_CONFIG
 from store.database import Database
 from store.tables import Job
-from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Upload, Work
+from tests.service_fixtures import EmbeddingZip, ImageZip, ProblemOf, Refusing, Upload, Work
 
 BIASED = {**TINY_CONFIG, "init_logit_bias": -10.0}
 SIGMOID = {"batch_size": 40, "loss": "sigmoid", "temperature": 0.1, "logit_bias": -6.0}
@@ -103,7 +104,7 @@ def test_a_model_with_a_bias_takes_its_own_loss(
         work,
         task="removal",
         dataset=images,
-        model={"architecture": BIASED},
+        model={"architecture": {**BIASED, **smallest()} if scope == "all" else BIASED},
         objective={"batch_size": 5, "scope": scope, "train_temperature": True},
         fit={"epochs": 2},
         remove={"keys": ["images/3.png"]},
@@ -161,17 +162,17 @@ def test_a_checkpoint_says_it_where_its_architecture_does_not(client: TestClient
 )
 @pytest.mark.parametrize("kind", ["embeddings", "images"])
 def test_what_does_not_fit_is_a_422(
-    client: TestClient,
-    embeddings: dict[str, Any],
-    images: str,
+    refusing: Refusing,
     problem_of: ProblemOf,
     objective: dict[str, Any],
     param: str,
     says: str,
     kind: str,
 ) -> None:
-    of = {"dataset": images, "model": {"architecture": "tiny"}} if kind == "images" else embeddings
-    problem = problem_of(client.post("/jobs", json={"task": "misalignment", **of, "objective": objective}))
+    images = {"dataset": refusing.images, "model": {"architecture": "tiny"}}
+    embeddings = {"dataset": refusing.embeddings, "validation": {"dataset": refusing.clean}}
+    spec = {"task": "misalignment", **(images if kind == "images" else embeddings), "objective": objective}
+    problem = problem_of(refusing.client.post("/jobs", json=spec))
     assert problem["status"] == 422
     if "errors" in problem:
         (error,) = problem["errors"]

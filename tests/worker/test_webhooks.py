@@ -31,7 +31,7 @@ from store.shared_secrets import webhook_secrets
 from store.tables import Delivery, Job, WebhookSecret
 from tests.receiving import Receiver
 from tests.receiving import receiver as a_receiver
-from tests.service_fixtures import EmbeddingZip, ProblemOf, Upload, Work
+from tests.service_fixtures import EmbeddingZip, ProblemOf, Refusing, Upload, Work
 from tests.worker.conftest import Silent
 from worker.outbound import webhooks
 from worker.outbound.webhooks import NoticeSender
@@ -516,8 +516,8 @@ def test_http_is_for_private_addresses_only(
     "url", ["hooks.example.org/x", "ftp://hooks.example.org/x", "https://", "https://me:secret@hooks.example.org/x",
             "https://hooks.example.org/x#y", "https://hooks.example.org/a b", "https://hooks.example.org:99999/x"],
 )  # fmt: skip
-def test_a_url_that_is_none_is_a_422(client: TestClient, problem_of: ProblemOf, url: str) -> None:
-    answer = client.post("/jobs", json={"task": "misalignment", "dataset": "ds_x", "notify": {"url": url}})
+def test_a_url_that_is_none_is_a_422(refusing: Refusing, problem_of: ProblemOf, url: str) -> None:
+    answer = refusing.client.post("/jobs", json={"task": "misalignment", "dataset": "ds_x", "notify": {"url": url}})
     problem = problem_of(answer)
     assert (problem["status"], problem["code"]) == (422, "invalid_uri")
     assert problem["errors"][0]["loc"] == ["body", "notify", "url"]

@@ -19,6 +19,7 @@ from encoders import ModelRefused
 from store import jobs
 from store.checkpoint_file import CONFIG_KEY
 from store.shards import Planned
+from store.summaries import EditedLoss, Refit, Removal
 from worker.analysis.curvatures import directions
 from worker.analysis.fit import ADAM_SHARE
 from worker.analysis.models import job_model
@@ -26,7 +27,7 @@ from worker.analysis.problem import Problem, open_problem
 from worker.analysis.roster import get_removed
 from worker.analysis.tensors import put_tensors
 from worker.attempts.task import Done, Task
-from worker.outputs import EditOutput, Json
+from worker.outputs import EditOutput
 from worker.pipeline import Planning
 
 _REFIT_EPOCHS = 500
@@ -44,7 +45,7 @@ def run(task: Task) -> Done[EditOutput]:
         step = directions(problem)["edit"][0]
         before = flatten(problem.params).double().cpu()
         after = unflatten((before + step.cpu()).to(flatten(problem.params)), problem.params)
-        report: Json = {
+        report: Removal = {
             "removed": problem.view.plan.removed,
             "step_norm": float(step.norm()),
             "relative_step_norm": float(step.norm() / before.norm()),
@@ -60,7 +61,7 @@ def run(task: Task) -> Done[EditOutput]:
     return Done(output, _REFIT_EPOCHS if problem.view.spec.verify else 0, write)
 
 
-def _validation(problem: Problem, step: Tensor, after: Params) -> Json | None:
+def _validation(problem: Problem, step: Tensor, after: Params) -> EditedLoss | None:
     """The validation loss before, as influence predicts it (∇L_val·Δθ), and of the edited model itself."""
     n = problem.roster.n_validation
     if not n:
@@ -70,7 +71,7 @@ def _validation(problem: Problem, step: Tensor, after: Params) -> Json | None:
     return {"before": before, "predicted_change": float(gradient.cpu() @ step.cpu()), "edited": edited}
 
 
-def _verified(problem: Problem, step: Tensor) -> Json:
+def _verified(problem: Problem, step: Tensor) -> Refit:
     """A real refit without the removed pairs, started where the model stands, and how far the edit is from it."""
     removed = get_removed(problem.task, problem.view.plan)
 
@@ -90,7 +91,7 @@ def _verified(problem: Problem, step: Tensor) -> Json:
     result = fit(problem.objective, problem.params, without, settings, on_epoch=on_epoch)
     moved = (flatten(result.params).double() - flatten(problem.params).double()).cpu()
     edit = step.double().cpu()
-    report: Json = {
+    report: Refit = {
         "stationary": result.stationary,
         "epochs": result.epochs_done,
         "step_norm": float(moved.norm()),

@@ -18,10 +18,10 @@ from ecif.detection.noise_rate import estimate_noise_rate
 from store import pairs
 from store.errors import InvalidError
 from store.specification import Grouping as Name
+from store.summaries import GroupRates
 from worker.analysis.job_view import JobView
 from worker.analysis.roster import DATASET, VALIDATION, Roster
 from worker.attempts.task import Task
-from worker.outputs import Json
 
 NAMES: tuple[Name, ...] = get_args(Name)
 
@@ -102,7 +102,7 @@ def rates(
     injected: Tensor | None,
     rate: float,
     within: tuple[Name, GroupFlags] | None,
-) -> Json:
+) -> dict[str, list[GroupRates] | None]:
     """`summary.groups`: of each grouping what each group holds, or null where it does not tell pairs apart.
 
     Args:
@@ -112,7 +112,7 @@ def rates(
     """
     n = len(suspicion)
     noise = estimate_noise_rate(suspicion, injected) if injected is not None else None
-    rows: Json = {}
+    rows: dict[str, list[GroupRates] | None] = {}
     for name, grouping in grouped.items():
         mine = within[1] if within is not None and within[0] == name else None
         if not grouping.tells_apart and mine is None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from store import jobs, results
+from store import job_gates, jobs, results
 from store import shards as shard_rows
 from store.job_phases import ROWS_A_SHARD as _ROWS_A_SHARD
 from store.shards import Planned
@@ -30,7 +30,9 @@ def finish(planning: Planning) -> None:
     """End the job, whose results are all there, with what it says of itself: the time of every phase included."""
     ranked, pairs = planning.output(RankOutput), planning.output(PlanOutput).pairs
     reports = shard_rows.phase_reports(planning.session, job_id=planning.owner.id)
-    whole = {**ranked.summary, "phases": [summary.phase(report, pairs) for report in reports]}
+    whole: Json = {**ranked.summary, "phases": [summary.phase(report, pairs) for report in reports]}
+    if (gate := planning.spec.gate) is not None:
+        whole["gate"] = job_gates.verdict(planning.session, gate, planning.job, whole)
     jobs.succeed(planning.session, planning.job, whole, result_count=ranked.results, flagged_count=ranked.flagged)
 
 

@@ -9,11 +9,11 @@ from ecif.at_once import AtOnce
 from store.errors import InvalidError
 from store.pairs import accepted
 from store.specification import Queries
+from store.summaries import Query
 from store.tables import Pair
 from worker.analysis.features import AT_ONCE
 from worker.analysis.models import job_model
 from worker.analysis.problem import Problem
-from worker.outputs import Json
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class QueryBatch:
         """(q,): what was predicted, as its user said, or else by the model from its scores S (q, c)."""
         return torch.where(self.predicted >= 0, self.predicted, S.argmax(1))
 
-    def report(self, losses: Tensor) -> list[Json]:
+    def report(self, losses: Tensor) -> list[Query]:
         """What the summary says of each query."""
         return [
             {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from sqlalchemy.orm import Session
@@ -14,9 +15,10 @@ from ecif.detection.suspicion import Ranking, rank_by_influence, rank_by_suspici
 from ecif.self_influence import averaged_self_influence
 from store import jobs, pairs, results
 from store.blobs import Blobs
-from store.job_phases import BASELINES, OF_ALL_PAIRS
+from store.job_phases import COLUMNS_OF, OF_ALL_PAIRS
 from store.shards import Planned
 from store.specification import Grouping as Grouped
+from store.summaries import Flagging, GroupRates, Ranked, Suspicion
 from worker.analysis import groups, summary
 from worker.analysis.embedding_map import put_map
 from worker.analysis.job_view import JobView
@@ -25,19 +27,11 @@ from worker.analysis.roster import Roster
 from worker.analysis.summary import describe
 from worker.analysis.tensors import get_tensors, put_tensors
 from worker.attempts.task import Done, Task
-from worker.outputs import BaselinesOutput, DetectOutput, Json, PlanOutput, RankOutput, ScoreOutput, TraceOutput
+from worker.outputs import BaselinesOutput, DetectOutput, PlanOutput, RankOutput, ScoreOutput, TraceOutput
 from worker.pipeline import Planning
 
 _ROLES = ("positive_influence", "negative_influence")
 _LISTED_QUERIES = 1000
-_COLUMNS_OF = {
-    "ecif": ("influence", *_ROLES, "self_influence"),
-    "clip_score": ("clip_score",),
-    "pair_loss": ("pair_loss",),
-    "leave_one_out": ("leave_one_out",),
-    "neighbour_influence": ("neighbour_influence",),
-    **{method: (method,) for method in BASELINES},
-}
 
 
 def cut(planning: Planning) -> list[Planned]:
@@ -68,22 +62,18 @@ def run(task: Task) -> Done[RankOutput]:
     flagged = int(columns["flagged"].sum()) if "flagged" in columns else None
     if "flagged" in columns:
         put_map(task.blobs, view, roster, sequence, columns["suspicion"], columns["flagged"])
+    scores_in_results = {name: describe(values) for name, values in columns.items() if name != "flagged"}
+    report = summary.ranked(view, summary.counts(view, flagged), decision.ranked_by, scores_in_results)
+    report["warnings"] += decision.warnings
+    report["flagging"] = decision.flagging
+    report["removal"] = summary.removal(view)
+    _tell_what_was_learned(decision, report)
     output = RankOutput(
         ranked=put_tensors(task.blobs, task.blob_name("ranked.safetensors"), ranked),
         results=roster.scored,
         flagged=flagged,
         columns=decision.detected.columns if decision.detected is not None else [],
-        summary={
-            "counts": summary.counts(view, flagged),
-            "ranked_by": decision.ranked_by,
-            "flagging": decision.flagging,
-            **_learned(decision),
-            **({"groups": decision.groups} if decision.groups is not None else {}),
-            "scores": {name: describe(values) for name, values in columns.items() if name != "flagged"},
-            **summary.methods(view),
-            "removal": summary.removal(view),
-            "warnings": summary.warnings(view) + decision.warnings,
-        },
+        summary=dict(report),
     )
     return Done(output, roster.n_pairs, _room(task, roster.scored))
 
@@ -111,19 +101,19 @@ def _traced(task: Task, view: JobView, roster: Roster) -> Done[RankOutput]:
         "position": position[places.flatten()],
         "query": torch.arange(len(queries)).repeat_interleave(places.shape[1]),
     }
+    report = summary.ranked(
+        view,
+        {**summary.counts(view, None), "queries": len(queries)},
+        "query, then relative_influence, most responsible first",
+        {name: describe(values) for name, values in columns.items()},
+    )
+    report["queries"] = queries[:_LISTED_QUERIES]
     output = RankOutput(
         ranked=put_tensors(task.blobs, task.blob_name("ranked.safetensors"), ranked),
         queries=[query["key"] for query in queries],
         results=places.numel(),
         flagged=None,
-        summary={
-            "counts": summary.counts(view, None) | {"queries": len(queries)},
-            "ranked_by": "query, then relative_influence, most responsible first",
-            "queries": queries[:_LISTED_QUERIES],
-            "scores": {name: describe(values) for name, values in columns.items()},
-            **summary.methods(view),
-            "warnings": summary.warnings(view),
-        },
+        summary=dict(report),
     )
     return Done(output, roster.n_pairs, _room(task, places.numel()))
 
@@ -171,18 +161,18 @@ class Decision:
     columns: dict[str, Tensor]
     ranking: Ranking
     ranked_by: str
-    flagging: Json | None = None
+    flagging: Flagging | None = None
     warnings: list[str] = field(default_factory=list)
     why: dict[str, Tensor] = field(default_factory=dict)
     detected: DetectOutput | None = None
-    groups: Json | None = None
+    groups: dict[str, list[GroupRates] | None] | None = None
 
 
 def decide(
     blobs: Blobs, view: JobView, roster: Roster, scores: dict[str, Tensor], grouped: Mapping[Grouped, Grouping]
 ) -> Decision:
     """Order the pairs by what the task asks for, and flag those of `misalignment`."""
-    requested = {name for method in view.spec.methods for name in _COLUMNS_OF[method]}
+    requested = {name for method in view.spec.methods for name in COLUMNS_OF[method]}
     columns = {name: values for name, values in scores.items() if name in requested}
     if view.spec.task == "misalignment":
         return _by_suspicion(blobs, view, roster, columns, grouped)
@@ -212,7 +202,7 @@ def _by_suspicion(
     columns |= {"flagged": flags.flagged, "q_value": flags.q_value}
     if flags.p_value is not None:
         columns["p_value"] = flags.p_value
-    report: Json = {
+    report: Flagging = {
         "method": flags.method,
         "false_discovery_rate": view.spec.flag.false_discovery_rate,
         "confidence": view.spec.flag.confidence if flags.method == "conformal" else None,
@@ -291,12 +281,14 @@ def _why(roster: Roster, learned: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _learned(decision: Decision) -> Json:
-    """`summary.suspicion`: what it is made of; `summary.stability`: how far two draws of it agree."""
-    if decision.detected is None:
-        return {}
-    report = dict(decision.detected.report)
-    return {"stability": {"suspicion": report.pop("stability")}, "suspicion": report}
+def _tell_what_was_learned(decision: Decision, report: Ranked) -> None:
+    """Add `suspicion`: what it is made of; `stability`: how far two draws of it agree; and `groups`."""
+    if decision.groups is not None:
+        report["groups"] = decision.groups
+    if decision.detected is not None:
+        learned = dict(decision.detected.report)
+        report["stability"] = {"suspicion": learned.pop("stability")}
+        report["suspicion"] = cast("Suspicion", learned)
 
 
 def _positions(task: Task, view: JobView) -> Tensor:

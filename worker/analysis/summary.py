@@ -1,15 +1,29 @@
 """The summary of a job: counts, what the model, the fit and the solver were, how the scores are spread, and what to be
 warned of."""
 
-from typing import Any
+from typing import cast
 
 import numpy as np
 from torch import Tensor
 
 from ecif.self_influence import probed_relative_standard_error
 from ecif.traceback import span_relative_standard_error
+from store import shards
 from store.phases import Phase
-from store.shards import PhaseReport
+from store.summaries import (
+    CheckpointUsed,
+    Counts,
+    CurvatureReport,
+    Distribution,
+    Encoding,
+    FitReport,
+    LossUsed,
+    Methods,
+    PhaseReport,
+    Ranked,
+    Removal,
+    SelfInfluence,
+)
 from worker.analysis.checkpoints import named_checkpoints
 from worker.analysis.job_view import JobView
 from worker.analysis.models import starts_from_nothing
@@ -18,7 +32,7 @@ from worker.outputs import BaselinesOutput, CurvatureOutput, EditOutput, EncodeO
 _NOT_STATIONARY = 1e-2  # Newton decrement in units of the summed loss: a hundredth of what one pair weighs
 
 
-def counts(view: JobView, flagged: int | None) -> Json:
+def counts(view: JobView, flagged: int | None) -> Counts:
     """How many pairs did what."""
     plan = view.plan
     return {
@@ -41,11 +55,17 @@ def truncated_captions(view: JobView) -> int | None:
     return sum(output.truncated for output in _encoded(view))
 
 
-def methods(view: JobView) -> Json:
+def methods(view: JobView) -> Methods:
     """What the model, its encoding, the loss, the fit, the curvature and the self-influence were."""
     # A dataset of embeddings was made by a model that nobody named here: its digest is null.
-    report: Json = {"model": {"digest": None}, "encoding": None, "fit": None, "curvature": None, "self_influence": None}
-    report["loss"] = loss(view)
+    report: Methods = {
+        "model": {"digest": None},
+        "encoding": None,
+        "fit": None,
+        "curvature": None,
+        "self_influence": None,
+        "loss": loss(view),
+    }
     encoded = _encoded(view)
     if encoded:
         report["model"] = {"digest": encoded[0].model_digest, "encoder": encoded[0].encoder}
@@ -54,15 +74,36 @@ def methods(view: JobView) -> Json:
         report["checkpoints"] = [_checkpoint(view, checkpoint_id) for checkpoint_id in sent]
     fitted = view.output(FitOutput)
     if fitted is not None:
-        report["fit"] = _without(fitted.as_json(), "params", "checkpoints")
+        report["fit"] = cast("FitReport", _without(fitted.as_json(), "params", "checkpoints"))
     solved = view.output(CurvatureOutput)
     if solved is not None:
-        report["curvature"] = _without(solved.as_json(), "kept", "self_influence") | _traced(view)
+        shown = _without(solved.as_json(), "kept", "self_influence") | _traced(view)
+        report["curvature"] = cast("CurvatureReport", shown)
         report["self_influence"] = None if view.spec.task == "traceback" else _self_influence(solved)
     return report
 
 
-def loss(view: JobView) -> Json:
+def ranked(view: JobView, counted: Counts, ranked_by: str, scores: dict[str, Distribution]) -> Ranked:
+    """What every task says of its ranking."""
+    used = methods(view)
+    report: Ranked = {
+        "counts": counted,
+        "ranked_by": ranked_by,
+        "scores": scores,
+        "model": used["model"],
+        "loss": loss(view),
+        "encoding": used["encoding"],
+        "fit": used["fit"],
+        "curvature": used["curvature"],
+        "self_influence": used["self_influence"],
+        "warnings": warnings(view),
+    }
+    if "checkpoints" in used:
+        report["checkpoints"] = used["checkpoints"]
+    return report
+
+
+def loss(view: JobView) -> LossUsed:
     """Which loss the job had, and the bias of its logits to begin with."""
     wanted = view.spec.objective
     of_model = next((output.logit_bias for output in _encoded(view)), None)
@@ -76,7 +117,7 @@ def _encoded(view: JobView, checkpoint: str | None = None) -> list[EncodeOutput]
     return [output for output in view.outputs(EncodeOutput) if output.checkpoint == checkpoint]
 
 
-def _checkpoint(view: JobView, checkpoint_id: str) -> Json:
+def _checkpoint(view: JobView, checkpoint_id: str) -> CheckpointUsed:
     """What one of the checkpoints was; whole towers have no features, so none were encoded."""
     prepared, encoded = view.output(BaselinesOutput), _encoded(view, checkpoint_id)
     return {
@@ -86,18 +127,19 @@ def _checkpoint(view: JobView, checkpoint_id: str) -> Json:
     }
 
 
-def _encoding(encoded: list[EncodeOutput]) -> Json:
+def _encoding(encoded: list[EncodeOutput]) -> Encoding:
     """How many images and captions, over all datasets of the job, went through a model; the rest of the pairs' were
     there already, from earlier jobs or from an equal one."""
     pairs = sum(output.count for output in encoded)
-    through = {
-        "images": sum(output.encoded.images for output in encoded),
-        "captions": sum(output.encoded.captions for output in encoded),
+    images = sum(output.encoded.images for output in encoded)
+    captions = sum(output.encoded.captions for output in encoded)
+    return {
+        "images": {"encoded": images, "reused": pairs - images},
+        "captions": {"encoded": captions, "reused": pairs - captions},
     }
-    return {side: {"encoded": number, "reused": pairs - number} for side, number in through.items()}
 
 
-def removal(view: JobView) -> Json | None:
+def removal(view: JobView) -> Removal | None:
     """What taking pairs out did; `None` for other tasks."""
     edited = view.output(EditOutput)
     return edited.report if edited is not None else None
@@ -128,7 +170,7 @@ _SELF_INFLUENCE = {
 }
 
 
-def _self_influence(solved: CurvatureOutput) -> Json:
+def _self_influence(solved: CurvatureOutput) -> SelfInfluence:
     estimated = solved.self_influence
     error = probed_relative_standard_error(estimated.probes) if estimated.probes else 0.0
     method = _SELF_INFLUENCE[estimated.method]
@@ -194,7 +236,7 @@ def _stationarity(view: JobView) -> list[str]:
     ]
 
 
-def phase(report: PhaseReport, pairs: int) -> Json:
+def phase(report: shards.PhaseReport, pairs: int) -> PhaseReport:
     """How long a phase took, how fast it was and how much memory a shard had at most. A pass, an epoch or a look
     goes over every pair."""
     passes = (Phase.FIT, Phase.CURVATURE, Phase.DETECT)
@@ -215,7 +257,7 @@ _QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 _BINS = 40
 
 
-def describe(score: Tensor) -> dict[str, Any]:
+def describe(score: Tensor) -> Distribution:
     """Mean, standard deviation, quantiles and a histogram of a score (n,)."""
     values = score.double().numpy()
     least, most = float(values.min()), float(values.max())

@@ -60,7 +60,7 @@ def run(task: Task) -> Done[JoinOutput]:
         kind=last.kind or index.kind,
         width=next((shard.width for shard in read if shard.width), None),
         warnings=index.warnings if last.warnings is None else last.warnings,
-        summary=tally.summary(equal, rows) | about,
+        summary={**tally.summary(equal, rows), **about},
     )
 
     # There may be as many duplicates as pairs: written apart, and fenced at the end, as in `load`.

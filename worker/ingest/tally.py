@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from readers.refusals import Rejection
 from store.states import DuplicateKind
+from store.summaries import Duplicates, PairCounts, TallyCounts
 from worker.ingest.duplicates import Equal
 
 _MOST_LABELS = 1000
@@ -23,13 +24,18 @@ class Tally:
     further_captions: int = 0
     _labels: Counter[str] = field(default_factory=Counter)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> TallyCounts:
         """All counts, as `from_json` reads them."""
-        return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
+        counts = {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
+        return cast("TallyCounts", counts)
 
     @classmethod
-    def from_json(cls, counts: dict[str, Any]) -> "Tally":
-        fields = {**counts, "rejected": Counter(counts["rejected"]), "_labels": Counter(counts["_labels"])}
+    def from_json(cls, counts: TallyCounts) -> "Tally":
+        fields: dict[str, Any] = {
+            **counts,
+            "rejected": Counter(counts["rejected"]),
+            "_labels": Counter(counts["_labels"]),
+        }
         return cls(**fields)
 
     def add(self, others: "Tally") -> None:
@@ -62,9 +68,11 @@ class Tally:
             return None
         return dict(sorted(self._labels.items(), key=lambda item: (-item[1], item[0])))
 
-    def summary(self, equal: Mapping[DuplicateKind, Equal], pairs: int) -> dict[str, Any]:
+    def summary(self, equal: Mapping[DuplicateKind, Equal], pairs: int) -> PairCounts:
         """The part of a dataset's summary that is about its pairs."""
-        duplicates = {kind.value: {"groups": e.groups, "pairs": len(e.position)} for kind, e in equal.items()}
+        duplicates: dict[str, Duplicates] = {
+            kind.value: {"groups": e.groups, "pairs": len(e.position)} for kind, e in equal.items()
+        }
         same = equal.get(DuplicateKind.CAPTION)
         distinct = pairs - len(same.position) + same.groups if same is not None else 0
         return {

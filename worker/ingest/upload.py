@@ -9,6 +9,7 @@ from readers.printable import printable
 from readers.upload import UploadReader
 from store import datasets
 from store.errors import LostLeaseError
+from store.summaries import UploadNotes
 from store.tables import Dataset
 from worker.attempts.task import Task
 from worker.outputs import UploadFacts
@@ -55,13 +56,13 @@ def reading(task: Task, dataset: Dataset) -> Iterator[UploadReader]:
 
 def facts(reader: UploadReader) -> UploadFacts:
     """Its format, what there was in it beside pairs, and the warnings about that."""
-    about = {
+    about: UploadNotes = {
         "repeated_keys": reader.repeated_keys,
         "unreferenced_images": reader.unreferenced,
         "missing_shards": list(reader.missing_shards),
         "left_out": dict(reader.left_out),
     }
-    return UploadFacts(reader.format.value, reader.kind, about, _warnings(reader))
+    return UploadFacts(reader.format.value, reader.kind, dict(about), _warnings(reader))
 
 
 def _warnings(reader: UploadReader) -> list[str]:

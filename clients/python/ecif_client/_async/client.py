@@ -178,10 +178,12 @@ class AsyncClient:
         metadata: Mapping[str, str] | None = None,
         created_after: str | None = None,
         created_before: str | None = None,
+        limit: int | None = None,
     ) -> AsyncPages[Dataset]:
-        """Datasets, newest first: all, or those of this state, name and metadata, created in between (ISO 8601)."""
+        """Datasets, newest first: all, or those of this state, name and metadata, created in between (ISO 8601).
+        `limit`, here and in other listings, is how many come in one answer."""
         question = {"status": status, "name": name, "created_after": created_after, "created_before": created_before}
-        return AsyncPages(self._connection, "/datasets", question | filters_of(metadata))
+        return AsyncPages(self._connection, "/datasets", question | filters_of(metadata) | {"limit": limit})
 
     async def dataset(self, dataset_id: str) -> Dataset:
         """One dataset."""
@@ -225,12 +227,13 @@ class AsyncClient:
         metadata: Mapping[str, str] | None = None,
         created_after: str | None = None,
         created_before: str | None = None,
+        limit: int | None = None,
     ) -> AsyncPages[Job]:
         """Jobs, newest first, without their long parts: all, or those of this state, task, dataset, name and metadata,
         created in between (ISO 8601)."""
         question = {"status": status, "task": task, "dataset": dataset, "name": name}
         question |= {"created_after": created_after, "created_before": created_before}
-        return AsyncPages(self._connection, "/jobs", question | filters_of(metadata))
+        return AsyncPages(self._connection, "/jobs", question | filters_of(metadata) | {"limit": limit})
 
     async def job(self, job_id: str) -> Job:
         """One job."""
@@ -354,9 +357,9 @@ class AsyncClient:
         body = {"uri": uri, "job": job, "architecture": architecture, "name": name}
         return cast("Model", await self._make("/models", body, idempotency_key))
 
-    def models(self) -> AsyncPages[Model]:
+    def models(self, *, limit: int | None = None) -> AsyncPages[Model]:
         """Models that were brought, newest first."""
-        return AsyncPages(self._connection, "/models", {})
+        return AsyncPages(self._connection, "/models", {"limit": limit})
 
     async def model(self, model_id: str) -> Model:
         """One model."""

@@ -7,7 +7,7 @@ import click
 
 from ecif_client._sync.client import Client
 from ecif_client.answers import Job
-from ecif_client.cli.parameters import command, created_options, metadata_option
+from ecif_client.cli.parameters import command, created_options, metadata_option, page_of
 from ecif_client.cli.showing import Shown
 from ecif_client.errors import JobFailedError, UsageError
 
@@ -25,7 +25,7 @@ _COLUMNS = ("id", "task", "status", "phase", "dataset", "scored", "flagged", "cr
 @click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="0 for all.")
 def list_jobs(client: Client, shown: Shown, limit: int, **wanted: Any) -> None:
     """List jobs, newest first."""
-    jobs = islice(client.jobs(**wanted), limit or None)
+    jobs = islice(client.jobs(**wanted, limit=page_of(limit)), limit or None)
     shown.rows((job if shown.lists_json else _line(job) for job in jobs), _COLUMNS)
 
 

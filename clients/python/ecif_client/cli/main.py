@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import click
 
-from ecif_client.cli import completing, jobs, outcomes, submitting, things
+from ecif_client.cli import completing, gating, jobs, outcomes, submitting, things
 from ecif_client.cli.parameters import ecif
 from ecif_client.cli.showing import printable
 from ecif_client.errors import ClientError
 
 USAGE = 2
 
-_ORDER = (submitting, jobs, outcomes, things, completing)  # each adds its commands
+_ORDER = (submitting, jobs, outcomes, gating, things, completing)  # each adds its commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

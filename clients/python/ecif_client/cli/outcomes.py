@@ -1,4 +1,4 @@
-"""`ecif results`, `export`, `report`, `gate` and `diff`: what a job came to."""
+"""`ecif results`, `export`, `report` and `diff`: what a job came to."""
 
 import tempfile
 import webbrowser
@@ -11,11 +11,10 @@ import click
 
 from ecif_client._sync.client import Client
 from ecif_client.answers import Result
-from ecif_client.cli.parameters import Share, command
+from ecif_client.cli.parameters import command, number_of, page_of
 from ecif_client.cli.showing import Shown
 from ecif_client.errors import UsageError
 
-GATE_FAILED = 1
 _COLUMNS = (
     "rank", "query", "key", "caption", "suspicion", "influence", "relative_influence", "self_influence", "clip_score",
     "flagged", "better_caption", "exchanged_with",
@@ -32,10 +31,42 @@ _CHANGES = ("verdict", "key", "caption", "rank", "rank_before", "suspicion", "su
 @click.option("--rate", type=float, help="Flag at this false discovery rate, not at that of the job.")
 @click.option("--key", help="Only the pair of this key.")
 @click.option("--query", help="Of a traceback: only the pairs of this query.")
-def results(client: Client, shown: Shown, job: str, limit: int, flagged: bool, **question: Any) -> None:
+@click.option("--caption", metavar="TEXT", help="Only pairs whose caption holds this, in any case.")
+@click.option("--columns", metavar="NAME,…", help="Only these fields of each pair.")
+@click.option(
+    "--min", "least", multiple=True, metavar="SCORE=NUMBER", help="Only pairs with at least this; may repeat."
+)
+@click.option("--max", "most", multiple=True, metavar="SCORE=NUMBER", help="Only pairs with at most this; may repeat.")
+def results(
+    client: Client,
+    shown: Shown,
+    job: str,
+    limit: int,
+    flagged: bool,
+    columns: str | None,
+    least: tuple[str, ...],
+    most: tuple[str, ...],
+    **question: Any,
+) -> None:
     """Show the pairs to look at first."""
-    rows = client.results(job, flagged=True if flagged else None, limit=min(limit, 1000) or None, **question)
-    shown.rows(islice(rows, limit or None), _COLUMNS, all_columns=True)
+    bounds = _bounds("--min", least) | _bounds("--max", most)
+    named = tuple(name.strip() for name in columns.split(",")) if columns else None
+    rows = client.results(
+        job, flagged=True if flagged else None, columns=named, limit=page_of(limit), **bounds, **question
+    )
+    shown.rows(islice(rows, limit or None), named or _COLUMNS, all_columns=named is None)
+
+
+def _bounds(option: str, given: tuple[str, ...]) -> dict[str, Any]:
+    """`SCORE=NUMBER` as the parameters of a question."""
+    bounds: dict[str, Any] = {}
+    for text in given:
+        score, _, value = text.partition("=")
+        number = number_of(value)
+        if not score or number is None:
+            raise UsageError(f"{option}: {text!r} is no bound such as clip_score=0.2")
+        bounds[f"{option[2:]}_{score}"] = number
+    return bounds
 
 
 @command("export", formats=False)
@@ -75,32 +106,6 @@ def report(client: Client, shown: Shown, job: str, save: Path | None, no_open: b
     if not no_open and not webbrowser.open(path.absolute().as_uri()):
         shown.say("no browser could be opened: open the file yourself")
     shown.answer({"file": str(path)}, str(path))
-
-
-@command("gate")
-@click.argument("job")
-@click.option("--max-flagged", type=Share(), required=True, metavar="5%|100", help="A share, or a number of pairs.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="To wait for the job at most.")
-def gate(client: Client, shown: Shown, job: str, max_flagged: tuple[float, bool], timeout: float | None) -> int:
-    """Fail if too many pairs are flagged.
-
-    Waits until the job has ended; the exit code is then 0 if it passes, and 1 if it does not.
-    """
-    with shown.following() as seen:
-        ended = client.wait(job, seconds=timeout, seen=seen)
-    counts = (ended["summary"] or {}).get("counts", {})
-    if counts.get("flagged") is None:
-        nothing = "it flags nothing, so there is nothing to hold a gate on"
-        raise UsageError(f"job {job} is a {ended['task']}: {nothing}")
-    limit, is_share = max_flagged
-    flagged, scored = counts["flagged"], counts["scored"]
-    share = flagged / scored if scored else 0.0
-    passed = (share if is_share else flagged) <= limit
-    allowed = f"{limit:.4%}" if is_share else f"{limit:.4g}"
-    text = f"{flagged} of {scored} pairs are flagged ({share:.2%}); allowed: {allowed}"
-    verdict = {"passed": passed, "flagged": flagged, "scored": scored, "share": share}
-    shown.answer(verdict, f"{'passed' if passed else 'FAILED'}: {text}")
-    return 0 if passed else GATE_FAILED
 
 
 @command("diff")

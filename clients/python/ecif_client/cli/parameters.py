@@ -134,6 +134,15 @@ class Share(click.ParamType[tuple[float, bool]]):
         return (number / 100 if share else number, share)
 
 
+PAGE_ROWS = 1000
+"""What one answer of a listing holds at most."""
+
+
+def page_of(limit: int) -> int | None:
+    """How many rows to ask for at a time, where `limit` are shown and 0 are all; nothing: as many as come."""
+    return min(limit, PAGE_ROWS) or None
+
+
 def number_of(text: str) -> float | None:
     try:
         return float(text)

@@ -55,6 +55,11 @@ class Shown:
             self._console.print("\n".join(printable(line) for line in text.split("\n")), markup=False)
 
     @property
+    def form(self) -> str | None:
+        """The format that was asked for."""
+        return self._form
+
+    @property
     def as_json(self) -> bool:
         """Whether it is for programs."""
         return self._form == "json"

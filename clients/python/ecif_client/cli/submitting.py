@@ -39,6 +39,7 @@ _MEMORY = ("memory_bytes", "device_memory_bytes")
 @click.option("--remove-flagged", metavar="JOB", help="Of a removal: the pairs that an earlier job flagged leave.")
 @click.option("--verify", is_flag=True, help="Of a removal: refit without them too.")
 @click.option("--spec", default="{}", metavar="JSON|@FILE", help="More of the specification.")
+@click.option("--gate", metavar="JSON|@FILE", help="What the data must be like; `ecif gate` says whether they are.")
 @click.option("--notify", metavar="URL", help="Is sent a signed POST when the job has ended.")
 @click.option("--name", help="Of the job, and of the dataset that DATA becomes.")
 @metadata_option("A pair of text that the job carries; may be given again.")
@@ -83,12 +84,14 @@ def submit(client: Client, shown: Shown, **options: Any) -> int:  # fmt: skip
 
 def _specification(options: dict[str, Any]) -> Spec:
     """What can be said before anything is sent; so can what is missing."""
-    spec = _read_spec(options["spec"])
+    spec = _read_object("--spec", options["spec"])
     if options["task"] is not None:
         _put(spec, "--task", "task", options["task"])
     task = spec.setdefault("task", "misalignment")
     if options["model"] is not None:
         _put(spec, "--model", "model", _model(options["model"]))
+    if options["gate"] is not None:
+        _put(spec, "--gate", "gate", _read_object("--gate", options["gate"]))
     if options["notify"] is not None:
         _put(spec, "--notify", "notify", {"url": options["notify"]})
     if options["remove_keys"] is not None and options["remove_flagged"] is not None:
@@ -118,15 +121,15 @@ def _put(spec: Spec, option: str, field: str, value: Any) -> None:
     spec[field] = value
 
 
-def _read_spec(text: str) -> Spec:
+def _read_object(option: str, text: str) -> Spec:
     try:
         spec = json.loads(Path(text[1:]).read_text("utf-8") if text.startswith("@") else text)
     except OSError as error:
-        raise UsageError(f"--spec: {text[1:]}: {error.strerror}") from None
+        raise UsageError(f"{option}: {text[1:]}: {error.strerror}") from None
     except ValueError as error:
-        raise UsageError(f"--spec is no JSON: {error}") from None
+        raise UsageError(f"{option} is no JSON: {error}") from None
     if not isinstance(spec, dict):
-        raise UsageError("--spec must be a JSON object")
+        raise UsageError(f"{option} must be a JSON object")
     return spec
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ecif_client._sync.client import Client
-from ecif_client.cli.parameters import command, created_options, metadata_option
+from ecif_client.cli.parameters import command, created_options, metadata_option, page_of
 from ecif_client.cli.showing import Shown
 from ecif_client.errors import UsageError
 
@@ -56,7 +56,7 @@ def models(
             raise UsageError(f"{add}: no such file, and neither a URI nor the id of a job")
         shown.answer(made, made["id"])
     else:
-        shown.rows(islice(client.models(), limit or None), _MODELS)
+        shown.rows(islice(client.models(limit=page_of(limit)), limit or None), _MODELS)
 
 
 @command("datasets")
@@ -78,7 +78,7 @@ def datasets(
     if dataset is None:
         if rejected or pairs:
             raise UsageError("--pairs and --rejected are of a DATASET: name one")
-        shown.rows(islice(client.datasets(**wanted), limit or None), _DATASETS)
+        shown.rows(islice(client.datasets(**wanted, limit=page_of(limit)), limit or None), _DATASETS)
     elif any(wanted.values()):
         raise UsageError("DATASET is one dataset, and the filters are of the list: leave one of both out")
     elif rejected or pairs:

@@ -1,0 +1,1 @@
+"""`/problems`: what the codes of problems mean."""
