@@ -8,7 +8,7 @@ from typing import IO
 from readers.archives.member_bytes import Spent, StoredMember
 from readers.limits import Limits
 from readers.pair_fields import shown
-from readers.pairs import ImagePair, Item, RejectedPair
+from readers.pairs import ImagePair, Item, RejectedPair, Sample
 from readers.refusals import PairRefused, Rejection, damage_refused
 
 
@@ -19,6 +19,7 @@ def line_of(item: ImagePair | RejectedPair) -> bytes:
     else:
         assert item.member is not None  # noqa: S101  it was listed, not read
         fields = [item.key, item.caption, item.extra, item.further, item.where, astuple(item.member)]
+        fields += [item.sample] if item.sample is not None else []
     return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
@@ -55,5 +56,6 @@ def _item(fields: list[object]) -> ImagePair | RejectedPair:
     if len(fields) == 4:
         key, caption, reason, rejection = fields
         return RejectedPair(key, caption, reason, Rejection(rejection))  # type: ignore[arg-type]
-    key, caption, extra, further, where, member = fields
-    return ImagePair(key, caption, b"", extra, further, where, StoredMember(*member))  # type: ignore[arg-type,misc]
+    key, caption, extra, further, where, member, *more = fields
+    sample = Sample(*more[0]) if more else None  # type: ignore[misc]
+    return ImagePair(key, caption, b"", extra, further, where, StoredMember(*member), sample)  # type: ignore[arg-type,misc]

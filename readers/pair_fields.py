@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from readers.archives.member_bytes import StoredMember
 from readers.limits import Limits
-from readers.pairs import ImagePair, Json, RejectedPair
+from readers.pairs import ImagePair, Json, RejectedPair, Sample
 from readers.printable import flaw, printable
 from readers.refusals import PairRefused, Rejection
 
@@ -117,6 +117,7 @@ def image_pairs(
     taken: Collection[str | None],
     image: Callable[[], bytes | StoredMember],
     limits: Limits,
+    sample: Sample | None = None,
 ) -> Iterator[ImagePair | RejectedPair]:
     """The pairs of one row, which `where` names. `caption` may be a list: each is a pair with the same image.
 
@@ -139,4 +140,4 @@ def image_pairs(
         return
     read, member = (content, None) if isinstance(content, bytes) else (b"", content)
     for number, text in enumerate(good):
-        yield ImagePair(checked_key, text, read, extra, number > 0, where, member)
+        yield ImagePair(checked_key, text, read, extra, number > 0, where, member, sample)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,20 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 Kind = Literal["images", "embeddings"]
 
 
+class Sample(NamedTuple):
+    """A sample of a webdataset: its tar, as the upload names it ("" where the upload is the tar), and `__key__`."""
+
+    shard: str
+    key: str
+
+
 @dataclass(frozen=True, slots=True)
 class ImagePair:
     """A pair as it came. `image` is not decoded yet; `extra` holds every other column of its row, `label` too.
 
     `further` marks the second and later captions of one image, which share its key until keys are made unique. `where`
-    names its row. One that is only listed has no `image`, but the `member` that is to be read.
+    names its row. One that is only listed has no `image`, but the `member` that is to be read. `sample` is what
+    webdataset calls it.
     """
 
     key: str
@@ -31,6 +39,7 @@ class ImagePair:
     further: bool = False
     where: str = field(default="", compare=False)
     member: StoredMember | None = None
+    sample: Sample | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

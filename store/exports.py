@@ -38,8 +38,8 @@ _UID = "^[0-9a-fA-F]{32}$"
 
 Exported = Row[Any]
 """rank, query, key, caption, flagged, each score, why, better_caption and exchanged_with (keys), better_position; of
-the latest mark, mark, mark_caption, marked_by and marked_at (in UTC); extra (JSON text) and where the image lies: part,
-row, width, height, image_format, image_offset, image_length."""
+the latest mark, mark, mark_caption, marked_by and marked_at (in UTC); extra (JSON text), where the image lies: part,
+row, width, height, image_format, image_offset, image_length; and which sample of which tar it is: shard, sample."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,8 @@ def _exported(session: Session, job: int, dataset: int, flagged: bool | None) ->
             Pair.image_format,
             Pair.image_offset,
             Pair.image_length,
+            Pair.shard,
+            Pair.sample,
         )
         .outerjoin(Pair, and_(Pair.dataset == dataset, Pair.position == Result.position))
         .outerjoin(mark, mark.c.position == Result.position)

@@ -26,6 +26,8 @@ _COLUMNS = {
     "image_length": "int8",
     "extra": "jsonb",
     "error": "text",
+    "shard": "text",
+    "sample": "text",
 }
 
 
@@ -45,6 +47,8 @@ class NewPair:
     image_length: int | None = None
     extra: dict[str, Any] | None = None
     error: str | None = None
+    shard: str | None = None
+    sample: str | None = None
 
 
 def add(session: Session, dataset: int, new: Iterable[NewPair]) -> int:
@@ -69,6 +73,8 @@ def add(session: Session, dataset: int, new: Iterable[NewPair]) -> int:
                 pair.image_length,
                 Jsonb(pair.extra) if pair.extra else None,
                 pair.error,
+                pair.shard,
+                pair.sample,
             )
             for pair in new
         ),

@@ -40,9 +40,9 @@ class Phase(StrEnum):
     FETCH = "fetch", "MiB", Lane.FETCH
     CHECK = "check", "models"
     INDEX = "index", "pairs", Lane.INGEST
-    INGEST = "ingest", "pairs", Lane.INGEST
+    INGEST = "ingest", "pairs", Lane.INGEST, 2
     JOIN = "join", "pairs", Lane.INGEST
-    REGISTER = "register", "pairs", Lane.INGEST
+    REGISTER = "register", "pairs", Lane.INGEST, 2
     PLAN = "plan", "pairs"
     ENCODE = "encode", "pairs"
     FIT = "fit", "epochs", Lane.COMPUTE, 2

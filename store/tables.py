@@ -168,6 +168,8 @@ class Pair(Base):
     image_length: Mapped[int | None]
     extra: Mapped[Json | None]  # every other column that came in
     error: Mapped[str | None]
+    shard: Mapped[str | None]  # of a sample of a webdataset: its tar as the upload names it, '' where it is the upload
+    sample: Mapped[str | None]  # and its `__key__`, where that is not the key
 
 
 class EncodedPart(Base):

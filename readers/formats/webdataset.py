@@ -18,8 +18,8 @@ from readers.formats.definition import (
 )
 from readers.formats.image_folder import has_classes
 from readers.pair_fields import image_pairs, shown
-from readers.pairs import ImagePair, Item, RejectedPair
-from readers.printable import printable
+from readers.pairs import ImagePair, Item, RejectedPair, Sample
+from readers.printable import flaw, printable
 from readers.refusals import PairRefused, Rejection
 from readers.tables.json_tables import json_object
 from readers.tables.metadata import first_caption_column
@@ -65,11 +65,12 @@ class Webdataset:
 
     def __iter__(self) -> Iterator[Item]:
         for shard, positions in self._archive.shards:
-            yield from self._of_shard(f"{shard}: " if shard else "", positions)
+            yield from self._of_shard(shard, positions)
             if shard in self._archive.damaged:
                 yield RejectedPair(None, None, self._archive.damaged[shard], Rejection.UNREADABLE_SHARD)
 
     def _of_shard(self, shard: str, positions: range) -> Iterator[Item]:
+        before = f"{shard}: " if shard else ""
         waiting: dict[str, _Sample] = {}
         for sample in self._neighbours(positions):
             if not sample.whole:
@@ -77,15 +78,15 @@ class Webdataset:
                 if other is not None and other.lacks(sample):
                     sample = _joined(other, sample)
                 elif other is not None:
-                    yield from self._half(other, shard)
+                    yield from self._half(other, before)
             if sample.whole:
                 yield from self._pairs(sample, shard)
                 continue
             waiting[sample.name] = sample
             if len(waiting) > self._limits.max_waiting:
-                yield from self._half(waiting.pop(next(iter(waiting))), shard)
+                yield from self._half(waiting.pop(next(iter(waiting))), before)
         for sample in waiting.values():
-            yield from self._half(sample, shard)
+            yield from self._half(sample, before)
 
     def _neighbours(self, positions: range) -> Iterator[_Sample]:
         current = _Sample("")
@@ -106,7 +107,7 @@ class Webdataset:
             yield current
 
     def _pairs(self, sample: _Sample, shard: str) -> Iterator[ImagePair | RejectedPair]:
-        where = shard + printable(sample.name)
+        where = f"{shard}: {printable(sample.name)}" if shard else printable(sample.name)
         try:
             values = self._json(sample)
             column = first_caption_column(tuple(values))
@@ -124,15 +125,16 @@ class Webdataset:
             taken={"key", column} if column and values[column] == caption else {"key"},
             image=partial(self._archive.image, sample.image or 0),
             limits=self._limits,
+            sample=None if flaw(shard) or flaw(sample.name) else Sample(shard, sample.name),
         )
 
-    def _half(self, sample: _Sample, shard: str) -> Iterator[RejectedPair]:
+    def _half(self, sample: _Sample, before: str) -> Iterator[RejectedPair]:
         if sample.text is None and sample.image is None and _IMG2DATASET_STATS.fullmatch(sample.name):
             return  # what img2dataset says about a shard
         rejection = Rejection.NO_IMAGE if sample.image is None else Rejection.NO_CAPTION
         missing = "no image" if sample.image is None else "no caption (.txt or .json)"
         position = next(p for p in (sample.image, sample.text, sample.json) if p is not None)
-        reason = f"{shard}{printable(self._archive.members.name(position))}: {missing} beside it"
+        reason = f"{before}{printable(self._archive.members.name(position))}: {missing} beside it"
         yield RejectedPair(shown(sample.name), None, reason, rejection)
 
     def _json(self, sample: _Sample) -> dict[str, object]:

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query, Request, Response
 from service.context import ServiceDep
 from service.explorer.pages import PageRoute, page
 from store import datasets
+from store.model_choice import DEFAULT_ARCHITECTURE, DEFAULT_PRETRAINED
 from store.nouns import EVERYTHING
-from store.specification import DEFAULT_ARCHITECTURE, DEFAULT_PRETRAINED
 from store.states import DatasetStatus
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)

@@ -7,13 +7,15 @@ from typing import Annotated, Any, Literal, NamedTuple
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from service.context import HeavyDep, ServiceDep
+from service.concurrency import Heavy
+from service.context import HeavyDep, Service, ServiceDep
 from service.errors import problem_docs
 from service.exports.npy import npy_chunks
 from service.exports.parquet import parquet_chunks
 from service.exports.source import Keep, Source
 from service.exports.tars import open_clip_chunks, webdataset_chunks
 from service.exports.text import csv_chunks, jsonl_chunks
+from service.exports.verdicts import verdict_chunks
 from service.ranges import (
     DOWNLOAD_HEADERS,
     PART_HEADERS,
@@ -30,10 +32,11 @@ from store.settings import CODE_VERSION
 
 router = APIRouter(tags=["results"])
 
-Format = Literal["csv", "jsonl", "parquet", "npy", "webdataset", "open_clip"]
+Format = Literal["csv", "jsonl", "parquet", "npy", "webdataset", "open_clip", "verdicts"]
 
 _ABOUT_FORMATS = """csv is safe to open in a spreadsheet: text that would be a formula has an apostrophe before it; the
-other formats are exact. npy: the sorted uids, as DataComp has them. webdataset, open_clip: a tar with the images."""
+other formats are exact. npy: the sorted uids, as DataComp has them. webdataset, open_clip: a tar with the images.
+verdicts: which sample of which shard to keep or drop, as JSON lines, for `select()` of the client."""
 
 
 class _Written(NamedTuple):
@@ -49,12 +52,14 @@ _FORMATS: dict[Format, _Written] = {
     "npy": _Written(npy_chunks, "application/octet-stream", "npy"),
     "webdataset": _Written(webdataset_chunks, "application/x-tar", "webdataset.tar"),
     "open_clip": _Written(open_clip_chunks, "application/x-tar", "open_clip.tar"),
+    "verdicts": _Written(verdict_chunks, "application/x-ndjson", "verdicts.jsonl"),
 }
 
 _CONTENT: dict[str, Any] = {
     written.media_type.partition(";")[0]: {"schema": {"type": "string", "format": "binary"}}
     for written in _FORMATS.values()
 }
+_VERDICTS = {"application/x-ndjson": {"schema": {"type": "string"}}}
 
 
 @router.get(
@@ -83,6 +88,29 @@ async def export_results(
 
     A download that was cut goes on with `Range`. The service then goes through the export once before it answers.
     """
+    return await _export(job_id, service, heavy, form, keep, range_, if_range)
+
+
+@router.get(
+    "/jobs/{job_id}/verdicts",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": _VERDICTS, "description": "a verdict a line", "headers": DOWNLOAD_HEADERS},
+        206: {"content": _VERDICTS, "description": "the part that was asked for", "headers": PART_HEADERS},
+        **problem_docs(404, 409, 416),
+    },
+)
+async def get_verdicts(
+    job_id: str, service: ServiceDep, heavy: HeavyDep, range_: Range = None, if_range: IfRange = None
+) -> StreamingResponse:
+    """Which samples to keep and which to drop, for loaders: `shard`, `key`, `verdict` and `suspicion` of every scored
+    pair, as JSON lines. It is the export of format `verdicts`."""
+    return await _export(job_id, service, heavy, "verdicts", "all", range_, if_range)
+
+
+async def _export(
+    job_id: str, service: Service, heavy: Heavy, form: Format, keep: Keep, range_: str | None, if_range: str | None
+) -> StreamingResponse:
     written = _FORMATS[form]
     source = await heavy.run(Source.of, job_id, keep, service.database, service.blobs)
     etag = _etag(source, form, keep)

@@ -39,7 +39,8 @@ _LONGEST_NAME = 1000
 class Source:
     """The chosen pairs of a job that succeeded.
 
-    expected: how many there are. marks: the same text as long as nobody marks any of them.
+    expected: how many there are. marks: the same text as long as nobody marks any of them. filename: that of the
+    upload. judges: whether the job flags at all.
     """
 
     job_id: str
@@ -52,6 +53,8 @@ class Source:
     marks: str
     database: Database
     images: Images
+    judges: bool
+    filename: str | None
 
     @classmethod
     def of(cls, job_id: str, keep: Keep, database: Database, blobs: Blobs) -> "Source":
@@ -67,17 +70,20 @@ class Source:
                 raise ConflictError(
                     "no_results", f"job {job_id} is {job.status}: results are there once it has succeeded"
                 )
+            dataset = datasets.get_including_deleted(session, job.dataset_id)
             return cls(
                 job_id=job_id,
                 job=job.number,
                 task=job.task,
                 dataset_id=job.dataset_id,
-                dataset=datasets.number(session, job.dataset_id),
+                dataset=dataset.number,
                 flagged=None if keep == "all" else keep == "flagged",
                 expected=_expected(job, keep),
                 marks=marks.state(session, job.number),
                 database=database,
                 images=blobs,
+                judges=job.flagged_count is not None,
+                filename=dataset.filename,
             )
 
     def with_blanks(self) -> "Source":

@@ -46,6 +46,17 @@ def test_an_img2dataset_tar(tarred: Tarred, read: ReadUpload) -> None:
     assert found.pairs == [ImagePair("000000007", "a cat", b"J", extra)]
 
 
+def test_a_pair_knows_its_tar_and_its_name_in_it(zipped: Zipped, tarred: Tarred, read: ReadUpload) -> None:
+    about = b'{"caption": "a cat", "key": "mine"}'
+    files = {"d/7.jpg": b"J", "d/7.json": about, "8.jpg": b"K", "8.txt": b"a dog"}
+    assert [pair.sample for pair in read(tarred(files)).pairs] == [("", "d/7"), ("", "8")]
+    shards = read(zipped({"train/00000.tar": tar_bytes(files), "train/00001.tar": tar_bytes(files)}))
+    assert shards.keys == ["mine", "8", "mine#2", "8#2"]
+    assert [pair.sample for pair in shards.pairs] == [
+        (f"train/0000{n}.tar", key) for n in range(2) for key in ("d/7", "8")
+    ]
+
+
 def test_json_alone_gives_the_caption(tarred: Tarred, read: ReadUpload) -> None:
     found = read(tarred({"a.jpg": b"A", "a.json": b'{"text": "a cat", "label": 3}'}))
     assert found.pairs == [ImagePair("a", "a cat", b"A", {"label": 3})]

@@ -23,7 +23,9 @@ from worker.ingest.duplicates import Fingerprints, codes
 from worker.ingest.tally import Tally
 from worker.outputs import WrittenPart
 
-PairFacts = tuple[str | None, str | None, int | None, int | None, str | None, int | None, int | None, Any, str | None]
+PairFacts = tuple[Any, ...]
+"""Key, caption, width, height, format, offset and length of the image, other columns, why it was turned away; of a
+sample of a webdataset its shard and key too."""
 
 
 def numbered(first: int) -> bytes:
@@ -45,11 +47,26 @@ def read_pairs(blobs: Blobs, blob: str) -> int | list[PairFacts]:
 
 def new_pairs(facts: list[PairFacts], *, position: int, row: int, part: int) -> Iterator[NewPair]:
     """Rows for the table, counted from `position` and, where accepted, from `row`."""
-    for key, caption, width, height, image_format, offset, length, extra, error in facts:
+    for key, caption, width, height, image_format, offset, length, extra, error, *sample in facts:
         if error is not None:
             yield NewPair(position, key=key, caption=caption, error=error)
         else:
-            yield NewPair(position, row, part, key, caption, width, height, image_format, offset, length, extra or None)
+            shard, sample_key = sample or (None, None)
+            yield NewPair(
+                position,
+                row,
+                part,
+                key,
+                caption,
+                width,
+                height,
+                image_format,
+                offset,
+                length,
+                extra or None,
+                shard=shard,
+                sample=None if sample_key == key else sample_key,
+            )
             row += 1
         position += 1
 
@@ -114,7 +131,8 @@ class PartWriter:
             self._thumbnail_bytes += sum(map(len, image.thumbnails))
         self._thumbnails.append(image.thumbnails)
         place = (image.format, self._offsets[hashed], len(pair.image))
-        self._describe_pair((pair.key, pair.caption, image.width, image.height, *place, pair.extra, None))
+        facts = (pair.key, pair.caption, image.width, image.height, *place, pair.extra, None)
+        self._describe_pair(facts + (pair.sample or ()))
         self.fingerprints.add(
             self.items,
             {

@@ -11,6 +11,7 @@ from ecif_client.errors import (
     UsageError,
     WaitedTooLongError,
 )
+from ecif_client.selecting import Selection, select
 
 __all__ = [
     "ApiError",
@@ -19,7 +20,9 @@ __all__ = [
     "ClientError",
     "JobFailedError",
     "MissingPackageError",
+    "Selection",
     "UnreachableError",
     "UsageError",
     "WaitedTooLongError",
+    "select",
 ]

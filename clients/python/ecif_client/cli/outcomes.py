@@ -77,7 +77,7 @@ def _bounds(option: str, given: tuple[str, ...]) -> dict[str, Any]:
     default="csv",
     show_default=True,
     metavar="FORMAT",
-    help="csv, jsonl, parquet, npy, webdataset or open_clip.",
+    help="csv, jsonl, parquet, npy, webdataset, open_clip or verdicts.",
 )
 @click.option("--keep", default="all", show_default=True, type=click.Choice(("all", "clean", "flagged")))
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, metavar="FILE")
