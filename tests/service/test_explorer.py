@@ -17,7 +17,7 @@ from tests.service_fixtures import EmbeddingZip
 pytestmark = browsing.NEEDED
 
 
-_PICTURED = {"desktop": ("overview", "grid", "pair", "map", "sample"), "telephone": ("grid", "pair")}
+_PICTURED = {"desktop": ("grid", "pair", "map", "sample"), "telephone": ("grid",)}
 """What docs/explorer.md shows."""
 
 
