@@ -65,6 +65,8 @@ lint: setup  ## The checks that run nothing: style, types, imports, container fi
 	@cd clients/python && found=$$(../../$(BIN)/lint-imports --no-logo 2>&1) || { echo "$$found"; exit 1; }
 	$(BIN)/hadolint --config .hadolint.yaml Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions integrations/github/action.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows integrations/github/workflow.yml
 	$(BIN)/yamllint --strict .
 
 types: setup  ## Types of everything, tests too

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from doorbell.bell import Bell, celery_application
-from service import checkpoints, deliveries, errors, events, health, maps, marks, metrics, models, results
+from service import checkpoints, deliveries, diffs, errors, events, health, maps, marks, metrics, models, results
 from service.access import HOW_TO_MAKE_A_KEY
 from service.concurrency import Heavy, Streams
 from service.context import VERSION, Service
@@ -126,6 +126,7 @@ def _mount(app: FastAPI) -> None:
         results.router,
         marks.router,
         maps.router,
+        diffs.router,
         exports_endpoints.router,
         report_endpoints.router,
         checkpoints.router,

@@ -253,6 +253,21 @@ OF: Final[dict[str, Any]] = {
     "ModelOut": _MODEL_OUT,
     "Page_ModelOut_": _page(_MODEL_OUT),
     "ResultPage": _page(_RESULT),
+    "DiffPage": {
+        "items": [
+            {
+                "verdict": "flagged",
+                "key": "000000017",
+                "caption": "a photo of a dog",
+                "rank": 3,
+                "suspicion": 5.1,
+                "rank_before": 480,
+                "suspicion_before": -0.7,
+            }
+        ],
+        "next_cursor": None,
+        "total": None,
+    },
     "DeliveryOut": _DELIVERY_OUT,
     "Page_DeliveryOut_": _page(_DELIVERY_OUT),
     "WebhookSecretOut": {"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "previous": None},

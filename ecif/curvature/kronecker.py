@@ -134,6 +134,26 @@ class Kronecker:
         }
         return cls(heads, ridge, {name: tensor.detach() for name, tensor in params.items()})
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What `of_tensors` makes it of again, to the same bits."""
+        # Contiguous, as they are once written and read: products of another order of memory round otherwise.
+        return {
+            f"{tower}.{part}": getattr(head, part).contiguous()
+            for tower, head in self.heads.items()
+            for part in ("left", "right", "eigenvalues")
+        }
+
+    @classmethod
+    def of_tensors(cls, tensors: dict[str, Tensor], ridge: float, params: Params) -> Kronecker:
+        """From what `tensors` gave, on the device of the parameters."""
+        like = {name: tensor.detach() for name, tensor in params.items()}
+        device = next(iter(like.values())).device
+        parts = {name: tensor.to(device) for name, tensor in tensors.items()}
+        heads = {
+            tower: Head(*(parts[f"{tower}.{part}"] for part in ("left", "right", "eigenvalues"))) for tower in TOWERS
+        }
+        return cls(heads, ridge, like)
+
     def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:
         """The approximation's inverse times rhs (k, P), in float64."""
         parts = unflatten(rhs.double(), {name: tensor.double() for name, tensor in self.like.items()})
