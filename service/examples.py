@@ -79,7 +79,16 @@ _SUMMARY: dict[str, Any] = {
         "injected": {"any": 100, "near": 100},
         "reason": None,
     },
-    "stability": {"suspicion": 0.98},
+    "stability": {
+        "suspicion": {
+            "over": "exchanges",
+            "repeats": 6,
+            "pairs": 1080,
+            "rank_correlation": 0.957,
+            "top_overlap": {"0.01": 0.61, "0.05": 0.85, "0.1": 0.88},
+            "standard_error": 0.11,
+        }
+    },
     "scores": {"clip_score": _DISTRIBUTION},
     "model": {"digest": "sha256:1f0c", "encoder": {"open_clip": "3.2.0", "torch": "2.9.0"}},
     "loss": {"name": "softmax", "logit_bias": None},

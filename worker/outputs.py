@@ -460,11 +460,13 @@ class TraceOutput(Output):
 @dataclass(frozen=True)
 class ScoreOutput(Output):
     """scores: a blob of every score of the `pairs` of a shard, and their places. embeddings: a blob of both embeddings
-    of the pairs of the first partition, of the model as it was given, where `detect` follows."""
+    of the pairs of the first partition, of the model as it was given, where `detect` follows. again: a blob of what
+    some pairs score in other batches, and their places, from one shard of a job that has one partition."""
 
     scores: str
     pairs: int
     embeddings: str | None = None
+    again: str | None = None
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def _grouped(problem: Problem) -> dict[str, Tensor]:
         for batch in problem.validation_batches()
     ]
     objective = problem.view.spec.objective
-    most = most_groups(objective.batch_size, direct=per_pair(problem) == "exact")
+    most = most_groups(objective.batch_size, direct=per_pair(problem) == "exact", towers=objective.scope != "heads")
     made = Neighbourhood.of_pairs(torch.cat(near), most, objective.seed)
     return {"joint": made.joint, "group_of": made.of}
 
