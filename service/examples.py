@@ -243,6 +243,22 @@ def _page(item: dict[str, Any]) -> dict[str, Any]:
     return {"items": [item], "next_cursor": None, "total": 1}
 
 
+_MARK: dict[str, Any] = {
+    "key": "images/0001.jpg",
+    "mark": "relabel",
+    "caption": "a handwritten seven",
+    "sample": False,
+    "by": "Ada",
+    "at": _NOON,
+}
+_SAMPLED: dict[str, Any] = {
+    "place": 1,
+    "key": "images/0001.jpg",
+    "caption": "a handwritten one",
+    "image_url": f"/datasets/{_DATASET}/pairs/images%2F0001.jpg/image",
+    "mark": "keep",
+    "new_caption": None,
+}
 OF: Final[dict[str, Any]] = {
     "DatasetReference": {"uri": "s3://bucket/train/{00000..00099}.tar", "name": "train", "metadata": {"run": "17"}},
     "ModelReference": {"uri": "https://example.org/mine.safetensors", "architecture": "ViT-B-32"},
@@ -276,6 +292,20 @@ OF: Final[dict[str, Any]] = {
         ],
         "next_cursor": None,
         "total": None,
+    },
+    "MarkIn": {"mark": "relabel", "caption": "a handwritten seven", "sample": False},
+    "MarkOut": _MARK,
+    "Page_MarkOut_": _page(_MARK),
+    "Page_SampledPair_": _page(_SAMPLED),
+    "MapOut": {
+        "projection": "principal components of the embeddings of image and caption, side by side",
+        "explained": 0.31,
+        "pairs": 2,
+        "rank": [2, 1],
+        "x": [-1.0, 0.4],
+        "y": [0.2, -0.3],
+        "suspicion": [-0.7, 5.1],
+        "flagged": [False, True],
     },
     "DeliveryOut": _DELIVERY_OUT,
     "Page_DeliveryOut_": _page(_DELIVERY_OUT),

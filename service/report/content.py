@@ -16,7 +16,7 @@ from store.tables import SCORES, Dataset, Job, Part
 
 Json = dict[str, Any]
 
-_SHOWN = 12  # pairs at each end
+_SHOWN, _LEAST_SUSPICIOUS = 12, 4  # pairs at each end; what is likely right only shows that the order makes sense
 _QUERIES, _PAIRS_OF_QUERY = 12, 6
 _ON_CARDS = {
     "misalignment": ("suspicion", "q_value", "influence", "clip_score"),
@@ -167,7 +167,8 @@ def _rows(session: Session, job: Job, dataset: Dataset) -> list[exports.Exported
         ranks = [rank for _, ranks in _worst_queries(job) for rank in ranks]
     else:
         n = job.result_count
-        ranks = [*range(1, min(_SHOWN, n) + 1), *range(max(n - _SHOWN, _SHOWN) + 1, n + 1)]
+        last = _LEAST_SUSPICIOUS if job.task == "misalignment" else _SHOWN
+        ranks = [*range(1, min(_SHOWN, n) + 1), *range(max(n - last, _SHOWN) + 1, n + 1)]
     return list(exports.at_ranks(session, job.number, dataset.number, ranks))
 
 

@@ -20,6 +20,7 @@ _FIELDS = {
     7: "d27b332f5244ad2b",
     8: "1c353d6687b633c4",
     9: "7f3f8c9ef8b52db2",
+    10: "2edd4fb4245e18f7",
 }
 
 
@@ -71,6 +72,11 @@ def test_a_job_whose_clean_pairs_calibrate_within_groups_is_for_workers_that_kno
     assert version_of(JobSpec.model_validate(spec).model_dump(mode="json")) == 1
     grouped = JobSpec.model_validate({**spec, "flag": {"by": "label"}}).model_dump(mode="json")
     assert (grouped["flag"], version_of(grouped)) == ({"false_discovery_rate": 0.05, "by": "label"}, 6)
+
+
+def test_a_job_that_calibrates_by_marks_is_for_workers_that_know_of_them() -> None:
+    spec = {"task": "misalignment", "dataset": "ds_1", "validation": {"marks": "job_1"}}
+    assert version_of(JobSpec.model_validate(spec).model_dump(mode="json")) == 10
 
 
 def test_the_version_belongs_to_the_fields() -> None:

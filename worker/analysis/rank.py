@@ -20,6 +20,7 @@ from store.shards import Planned
 from store.specification import Grouping as Grouped
 from store.summaries import Flagging, GroupRates, Ranked, Suspicion
 from worker.analysis import groups, stability, summary
+from worker.analysis.embedding_map import put_map
 from worker.analysis.job_view import JobView
 from worker.analysis.models import starts_from_nothing
 from worker.analysis.roster import Roster
@@ -59,6 +60,8 @@ def run(task: Task) -> Done[RankOutput]:
         else:
             ranked[name] = of_rows
     flagged = int(columns["flagged"].sum()) if "flagged" in columns else None
+    if "flagged" in columns:
+        put_map(task.blobs, view, roster, sequence, columns["suspicion"], columns["flagged"])
     scores_in_results = {name: describe(values) for name, values in columns.items() if name != "flagged"}
     report = summary.ranked(view, summary.counts(view, flagged), decision.ranked_by, scores_in_results)
     report["warnings"] += decision.warnings
