@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo serve docs test coverage bench chaos integrations audit lint types format lock clean
+.PHONY: help setup demo serve docs test screenshots coverage bench chaos integrations audit lint types format lock clean
 
 help:  ## What there is to run
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -39,6 +39,9 @@ docs: setup  ## The documentation as a site, in .site
 test: lint  ## Every check there is (ARGS='-k name' for pytest)
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
+screenshots: setup  ## Draw docs/screenshots anew, by the tests of the explorer; needs a Chromium
+	ECIF_SCREENSHOTS=docs/screenshots $(BIN)/pytest --quiet tests/service/test_explorer.py -k axe
+
 coverage: setup  ## Which lines the tests reach (ARGS as for test); processes they start are not seen; a third longer than the tests
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report term $(ARGS)
 
@@ -62,6 +65,8 @@ lint: setup  ## The checks that run nothing: style, types, imports, container fi
 	@cd clients/python && found=$$(../../$(BIN)/lint-imports --no-logo 2>&1) || { echo "$$found"; exit 1; }
 	$(BIN)/hadolint --config .hadolint.yaml Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions integrations/github/action.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows integrations/github/workflow.yml
 	$(BIN)/yamllint --strict .
 
 types: setup  ## Types of everything, tests too

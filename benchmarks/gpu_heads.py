@@ -12,10 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measuring import interleaved, seconds
 from benchmarks.sections import Json
-from ecif import Batch, GaussNewton, Objective, score_batch
+from ecif import Batch, GaussNewton, Objective
 from ecif.curvature.choice import PROBES
 from ecif.embeddings import square_heads
 from ecif.parameters import size as count_of
+from ecif.scoring import score_batches
 
 DIRECTIONS: Final = 1 + PROBES["probes"]
 """The validation gradient's and those of self-influence, as in a job with scope `heads`."""
@@ -54,8 +55,8 @@ def measure(device: str, *, width: int, pairs: int, batch_size: int, side: int, 
     directions = 1e-3 * torch.randn(DIRECTIONS, count_of(params), generator=g).to(device)
 
     def score() -> None:
-        for batch in batches:
-            score_batch(objective, params, batch, directions)
+        for _ in score_batches(objective, params, batches, directions):
+            pass
 
     jobs: dict[str, Callable[[], object]] = {
         "gradient": lambda: objective.value_and_gradient(params, batches),

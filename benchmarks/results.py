@@ -41,7 +41,7 @@ def run(size: Size, say: Say) -> Json:
         settings = Settings(
             ecif_home=Path(name), database_url=url, redis_url="redis://127.0.0.1:1/0", ecif_device="cpu"
         )
-        with World.of(settings, rows) as world, _server(settings) as client:
+        with World.of(settings, rows) as world, open_server(settings) as client:
             big = world.job(rows, seed=0)
             copied = _load(world, big, rows, say)
             pages = _pages(world, client, big, rows, say)
@@ -170,7 +170,8 @@ def _loading(world: World, settings: Settings, rows: int) -> Iterator[subprocess
 
 
 @contextmanager
-def _server(settings: Settings) -> Iterator[httpx.Client]:
+def open_server(settings: Settings) -> Iterator[httpx.Client]:
+    """The API as a process of its own, until the block ends."""
     port = free_ports(1)[0]
     command = [sys.executable, "-m", "uvicorn", "service.app:create_app", "--factory", "--log-level", "error"]
     with subprocess.Popen([*command, "--port", str(port)], env=_environment(settings)) as process:

@@ -137,8 +137,8 @@ def rank_embeddings(
     )
 
     scores: dict[str, Tensor] = {}
-    for places, batch in placed():
-        for name, values in directions.score(objective, params, batch).items():
+    for places, columns in zip(cuts, directions.score(objective, params, batches()), strict=True):
+        for name, values in columns.items():
             empty = torch.zeros(N, *values.shape[1:], dtype=torch.float64)
             scores.setdefault(name, empty)[places] += values.double().cpu() / partitions
     if "along_probes" in scores:

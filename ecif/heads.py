@@ -87,6 +87,18 @@ class Objective(Protocol):
         """Whether equal captions or images leave each other's denominators."""
 
 
+def tangents(directions: Tensor, like: Params) -> Params:
+    """Directions (k, P) as changes (k, ...) of each weight, in the dtype of `like`: once for a pass, as it copies."""
+    return {name: tensor.contiguous() for name, tensor in unflatten(directions, like).items()}
+
+
+def _rows_times(rows: Tensor, matrix: Tensor) -> Tensor:
+    """(G, B, k, M) of rows (G, B, k, L) and a matrix (G, L, M) that all k share: one product for each G, and no copies
+    of the matrix."""
+    G, B, k, L = rows.shape
+    return (rows.reshape(G, B * k, L) @ matrix).view(G, B, k, matrix.shape[-1])
+
+
 @dataclass(frozen=True)
 class Side:
     """One head on the rows of all batches: features x (N, D), unit (G, B, E), inverse (G, B, 1): 1/‖t‖, and 0 for 0.
@@ -116,24 +128,25 @@ class Side:
         x = self.x.view(*self.unit.shape[:2], -1)
         return torch.nn.functional.pad(x, (0, 1), value=1.0) if self.biased else x
 
-    def pushed(self, directions: Params) -> Tensor:
-        """du, (k, G, B, E)."""
-        dW = directions[self.weight]  # (k, E, D)
-        # One product of all directions is faster than one for each; their order costs the next ones nothing.
+    def pushed(self, tangents: Params) -> Tensor:
+        """du, (G, B, k, E)."""
+        dW = tangents[self.weight]  # (k, E, D)
         dt = (self.x @ dW.flatten(0, 1).mT).view(*self.unit.shape[:2], *dW.shape[:2])
-        if self.bias in directions:
-            dt += directions[self.bias]
-        return self.across(dt.permute(2, 0, 1, 3))
+        if self.bias in tangents:
+            dt += tangents[self.bias]
+        return self.across(dt)
 
     def pulled(self, cotangent: Tensor) -> Params:
-        """Gradients (k, ...) of this head's weights for ū (k, G, B, E)."""
-        t = self.across(cotangent).flatten(1, 2)  # (k, N, E)
-        return {self.weight: t.mT @ self.x, self.bias: t.sum(1)}
+        """Gradients (k, ...) of this head's weights for ū (G, B, k, E)."""
+        t = self.across(cotangent).flatten(0, 1)  # (N, k, E)
+        dW = t.flatten(1).mT @ self.x
+        return {self.weight: dW.view(*t.shape[1:], self.x.shape[1]), self.bias: t.sum(0)}
 
     def across(self, moved: Tensor) -> Tensor:
-        """What is left of a change of t in u, in place; the same map both ways, being symmetric."""
-        along = torch.linalg.vecdot(moved, self.unit)[..., None]
-        return moved.addcmul_(along, self.unit, value=-1).mul_(self.inverse)
+        """What is left of a change of t (G, B, k, E) in u, in place; the same map both ways, being symmetric."""
+        unit = self.unit[..., None, :]
+        along = torch.linalg.vecdot(moved, unit)[..., None]
+        return moved.addcmul_(along, unit, value=-1).mul_(self.inverse[..., None])
 
 
 @dataclass(frozen=True)
@@ -167,17 +180,21 @@ class AtParams:
 
     @torch.no_grad()
     def cotangents(self, tower: str, cotangents: Tensor) -> Tensor:
-        """Those at the un-normalised embeddings of a tower, (k, G, B, E), for c (k, G, B, B), zero where excluded."""
+        """Those at the un-normalised embeddings of a tower, (G, B, k, E), for c (k, G, B, B), zero where excluded."""
+        return self.side(tower).across(self._unit_cotangents(tower, self.scale * cotangents))
+
+    def _unit_cotangents(self, tower: str, c: Tensor) -> Tensor:
+        """ū of a tower, (G, B, k, E), for s·c (k, G, B, B)."""
         if tower == "text":
-            return self.text.across(self.scale * (cotangents @ self.image.unit))
-        return self.image.across(self.scale * (cotangents.mT @ self.text.unit))
+            return _rows_times(c.permute(1, 2, 0, 3), self.image.unit)
+        return _rows_times(c.permute(1, 3, 0, 2), self.text.unit)
 
     @torch.no_grad()
-    def push(self, directions: Tensor) -> Tensor:
-        """dS (k, G, B, B) for directions (k, P)."""
-        tangents = unflatten(directions, self.params)
+    def push(self, tangents: Params) -> Tensor:
+        """dS (k, G, B, B) along `tangents`."""
         du, dv = self.text.pushed(tangents), self.image.pushed(tangents)
-        dS = (du @ self.image.unit.mT).add_(self.text.unit @ dv.mT).mul_(self.scale)
+        dS = _rows_times(du, self.image.unit.mT).permute(2, 0, 1, 3)
+        dS.add_(_rows_times(dv, self.text.unit.mT).permute(2, 0, 3, 1)).mul_(self.scale)
         return dS if self.excluded is None else dS.masked_fill_(self.excluded, 0.0)
 
     @torch.no_grad()
@@ -186,5 +203,7 @@ class AtParams:
         c = self.scale * cotangents
         if self.excluded is not None:
             c.masked_fill_(self.excluded, 0.0)
-        gradients = self.text.pulled(c @ self.image.unit) | self.image.pulled(c.mT @ self.text.unit)
+        gradients: Params = {}
+        for tower in TOWERS:
+            gradients |= self.side(tower).pulled(self._unit_cotangents(tower, c))
         return flatten({name: gradients[name] for name in self.params}, leading=1)

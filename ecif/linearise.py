@@ -64,7 +64,7 @@ def push(objective: Objective, params: Params, batch: Batch, directions: Tensor)
 
     if objective.closed_form(params):
         at = heads.AtParams.of(objective, params, batch)
-        return at.S[0], at.push(directions)[:, 0]
+        return at.S[0], at.push(heads.tangents(directions, params))[:, 0]
 
     def along(tangents: Params) -> tuple[Tensor, Tensor]:
         moved = jvp(lambda p: objective.similarity(p, batch), (params,), (tangents,))

@@ -29,16 +29,22 @@ NEAREST: Final = 10
 """k."""
 
 FEW: Final = 16
-"""Groups where every one costs a part of a pass."""
+"""Groups where every one costs a part of a pass over cached features."""
+
+OF_TOWERS: Final = 4
+"""Groups where every one goes through whole towers in each pass of a solve, which has one direction otherwise."""
 
 _MOST: Final = 1024
 _NUMBERS: Final = 1 << 24  # of the changes of S along all groups
 _ROUNDS: Final = 20
 
 
-def most_groups(batch_size: int, *, direct: bool) -> int:
-    """Into how many groups validation pairs are put at most. direct: a solve costs no passes over the data."""
-    return max(FEW, min(_MOST, _NUMBERS // batch_size**2)) if direct else FEW
+def most_groups(batch_size: int, *, direct: bool, towers: bool = False) -> int:
+    """Into how many groups validation pairs are put at most. direct: a solve costs no passes over the data. towers: a
+    pass goes through whole towers."""
+    if direct:
+        return max(FEW, min(_MOST, _NUMBERS // batch_size**2))
+    return OF_TOWERS if towers else FEW
 
 
 def joint(texts: Tensor, images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from ecif.batches import Batch
 from ecif.losses import SOFTMAX, Loss
 from ecif.parameters import Params, flatten
 from ecif.similarity import exclude, false_negatives, similarity_matrix
+from ecif.sums import Sums, Term, summed
 
 Embed = Callable[[Params, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(params, images, texts) to un-normalised (text_embedding (B, E), image_embedding (B, E))."""
@@ -116,7 +117,7 @@ class Objective:
     def batch_value_and_gradient(self, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
         """(L_batch scalar, its gradient (P,)), both detached, in the parameters' dtype."""
         if self.closed_form(params):
-            return self._at(heads.AtParams.of(self, params, batch))
+            return self.of_stack(heads.AtParams.of(self, params, batch))
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
         loss = self.batch_loss(leaves, batch)
         gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
@@ -124,41 +125,68 @@ class Objective:
 
     def value_and_gradient(self, params: Params, batches: Iterable[Batch]) -> tuple[float, Tensor]:
         """The objective and its gradient (P,) float64, in one pass over all R partitions."""
-        loss, gradient = self._sum(params, batches)
+        seen = self.evaluate(params, batches)
+        return seen.value, seen.gradient
+
+    def evaluate(self, params: Params, batches: Iterable[Batch]) -> Evaluation:
+        """The same, and of how many batches it is."""
+        loss, gradient, count = self._sum(params, batches)
         offset = (flatten(params) - flatten(self.prior)).detach().double()
         value = loss / self.partitions + 0.5 * self.ridge() * float(offset.square().sum())
-        return value, gradient / self.partitions + self.ridge() * offset
+        return Evaluation(value, gradient / self.partitions + self.ridge() * offset, count)
 
     def validation_value_and_gradient(self, params: Params, batches: Iterable[Batch], n: int) -> tuple[float, Tensor]:
         """L_val and ∇L_val (P,) float64: the mean over the n pairs that `batches` yields, unregularised.
 
         A pair counts once for each time it is yielded.
         """
-        loss, gradient = self._sum(params, batches)
+        loss, gradient, _ = self._sum(params, batches)
         return loss / n, gradient / n
 
     def validation_gradient(self, params: Params, batches: Iterable[Batch], n: int) -> Tensor:
         """∇L_val, (P,) float64; see `validation_value_and_gradient`."""
         return self.validation_value_and_gradient(params, batches, n)[1]
 
-    def _sum(self, params: Params, batches: Iterable[Batch]) -> tuple[float, Tensor]:
-        # Float64 sums of float32 batches: the total does not lose what one batch resolves.
-        loss, gradient = 0.0, torch.zeros_like(flatten(params), dtype=torch.float64)
-        if self.closed_form(params):
-            for stack in heads.stacked(batches):
-                value, partial = self._at(heads.AtParams.of(self, params, stack))
-                loss += float(value)
-                gradient += partial
-            return loss, gradient
-        for batch in batches:
-            value, partial = self.batch_value_and_gradient(params, batch)
-            loss += float(value)
-            gradient += partial
-        return loss, gradient
+    def _sum(self, params: Params, batches: Iterable[Batch]) -> tuple[float, Tensor, int]:
+        sums = summed(LossAndGradient(), self, params, batches)
+        return float(sums["loss"]), sums["gradient"], int(sums["batches"])
 
-    def _at(self, at: heads.AtParams) -> tuple[Tensor, Tensor]:
+    def of_stack(self, at: heads.AtParams) -> tuple[Tensor, Tensor]:
         """The loss of all batches of a stack, and its gradient (P,)."""
         return self.loss.pair_loss(at.S).sum(), at.pull(self.loss.gradient(at.S)[None])[0]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The objective, its gradient (P,) float64, and over how many batches it was summed."""
+
+    value: float
+    gradient: Tensor
+    batches: int
+
+
+@dataclass(frozen=True)
+class LossAndGradient(Term):
+    """Σ L_batch and its gradient (P,), float64, no regulariser; and how many batches that were."""
+
+    def of(self, objective: Objective, params: Params, batches: Iterable[Batch], first: int) -> Sums:
+        # Float64 sums of float32 batches: the total does not lose what one batch resolves.
+        loss, gradient, count = 0.0, torch.zeros_like(flatten(params), dtype=torch.float64), 0
+        if objective.closed_form(params):
+            for stack in heads.stacked(batches):
+                value, partial = objective.of_stack(heads.AtParams.of(objective, params, stack))
+                loss, count = loss + float(value), count + len(stack.texts)
+                gradient += partial
+        else:
+            for batch in batches:
+                value, partial = objective.batch_value_and_gradient(params, batch)
+                loss, count = loss + float(value), count + 1
+                gradient += partial
+        return {
+            "loss": torch.tensor(loss, dtype=torch.float64),
+            "gradient": gradient,
+            "batches": torch.tensor(count),
+        }
 
 
 def in_bfloat16(embed: Embed) -> Embed:

@@ -114,12 +114,12 @@ def _probability_in_row(S: Tensor) -> Tensor:
 
 
 def positive_derivative(S: Tensor, dS: Tensor) -> Tensor:
-    """dPos, (..., B). S (B, B); dS (..., B, B), the change of S along each direction."""
+    """dPos, (..., B). S (B, B) or of several batches; dS (..., B, B), the change of S along each direction."""
     return _own_loss_derivative(S, dS) + _own_loss_derivative(S.mT, dS.mT)
 
 
 def negative_derivative(S: Tensor, dS: Tensor, mode: Negative = "exact") -> Tensor:
-    """dNeg, (..., B). S (B, B); dS (..., B, B).
+    """dNeg, (..., B), likewise.
 
     Raises:
         ValueError: an unknown mode.
@@ -129,7 +129,7 @@ def negative_derivative(S: Tensor, dS: Tensor, mode: Negative = "exact") -> Tens
 
 
 def _without(S: Tensor, entry: Tensor) -> tuple[Tensor, Tensor]:
-    """(logsumexp (B,), softmax (B, B)) of every row of S without its one marked entry."""
+    """(logsumexp (..., B), softmax (..., B, B)) of every row of S without its one marked entry."""
     rest = S.masked_fill(entry, EXCLUDED)
     return rest.logsumexp(-1), rest.softmax(-1)
 
@@ -139,7 +139,7 @@ def _own_loss_derivative(S: Tensor, dS: Tensor) -> Tensor:
     others, softmax = _without(S, own)
     # Without negatives the softmax is arbitrary, and the factor 1 − p[n,n] is exactly 0.
     pull = (softmax.masked_fill(own, 0.0) * dS).sum(-1) - dS.diagonal(dim1=-2, dim2=-1)
-    return torch.sigmoid(others - S.diagonal()) * pull
+    return torch.sigmoid(others - S.diagonal(dim1=-2, dim2=-1)) * pull
 
 
 def _off_diagonal_derivative(S: Tensor, dS: Tensor, mode: Negative) -> Tensor:

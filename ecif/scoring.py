@@ -14,6 +14,7 @@ Sums over the batches of all R partitions are to be divided by the number of par
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
+from ecif import heads
 from ecif.batches import Batch
 from ecif.linearise import forward_mode, pull, push
 from ecif.objective import Objective
@@ -30,7 +32,7 @@ from ecif.roles import Negative
 
 @dataclass(frozen=True)
 class BatchScores:
-    """What one batch says about its B pairs along k directions.
+    """What one batch says about its B pairs along k directions; of a stack of batches (k, G, B) and (G, B).
 
     Attributes:
         positive: (k, B), w·∇Pos_n, in units of the loss for w = H⁻¹∇L_val.
@@ -48,8 +50,8 @@ class BatchScores:
 
     @classmethod
     def of(cls, objective: Objective, params: Params, S: Tensor, dS: Tensor, negative: Negative) -> BatchScores:
-        """From S (B, B) and its changes dS (k, B, B)."""
-        loss, cosine = objective.loss, S.diagonal()
+        """From S (..., B, B) and its changes dS (k, ..., B, B)."""
+        loss, cosine = objective.loss, S.diagonal(dim1=-2, dim2=-1)
         positive_role, negative_role = loss.positive_derivative(S, dS), loss.negative_derivative(S, dS, negative)
         if loss.biased:
             cosine = cosine - objective.bias_of(params)
@@ -60,6 +62,12 @@ class BatchScores:
             pair_loss=loss.pair_loss(S),
             clip_score=(cosine / objective.scale_of(params)).detach(),
         )
+
+    def apart(self) -> Iterator[BatchScores]:
+        """Of a stack, those of each of its batches."""
+        for place in range(len(self.pair_loss)):
+            positive, negative, pair = (part[:, place] for part in (self.positive, self.negative, self.pair))
+            yield BatchScores(positive, negative, pair, self.pair_loss[place], self.clip_score[place])
 
     @property
     def total(self) -> Tensor:
@@ -75,9 +83,32 @@ def score_batch(
     Raises:
         ValueError: directions that are not (k, P), or an unknown form of the negative role.
     """
+    _check(directions)
+    return BatchScores.of(objective, params, *push(objective, params, batch, directions), negative)
+
+
+def score_batches(
+    objective: Objective, params: Params, batches: Iterable[Batch], directions: Tensor, negative: Negative = "exact"
+) -> Iterator[BatchScores]:
+    """`score_batch` of one batch after another; those of two linear heads share their matrix products.
+
+    Raises:
+        ValueError: as `score_batch` does.
+    """
+    _check(directions)
+    if not objective.closed_form(params):
+        for batch in batches:
+            yield score_batch(objective, params, batch, directions, negative)
+        return
+    along = heads.tangents(directions, params)
+    for stack in heads.stacked(batches, len(directions)):
+        at = heads.AtParams.of(objective, params, stack)
+        yield from BatchScores.of(objective, params, at.S, at.push(along), negative).apart()
+
+
+def _check(directions: Tensor) -> None:
     if directions.ndim != 2:
         raise ValueError(f"directions must be (k, P), got shape {tuple(directions.shape)}")
-    return BatchScores.of(objective, params, *push(objective, params, batch, directions), negative)
 
 
 def removal_gradient(objective: Objective, params: Params, batch: Batch, removed: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ y = G⁻¹z have the cross-covariance H⁻¹GG⁻¹ = H⁻¹, so ``E[(g_n·x)(g_
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten, row_dot, size
 from ecif.roles import Negative
 from ecif.scoring import BatchScores
+from ecif.sums import Sums, Term, summed
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,22 @@ def exact_self_influence(
     return SelfInfluence(row_dot(gradients, curvature.solve(gradients).x), 0.0)
 
 
+@dataclass(frozen=True)
+class Draws(Term):
+    """k draws, (k, P) float64, of the covariance Σ Jᵀ(∇²_S L)J."""
+
+    k: int
+    seed: int
+
+    def of(self, objective: Objective, params: Params, batches: Iterable[Batch], first: int) -> Sums:
+        device = next(iter(params.values())).device
+        total = torch.zeros(self.k, size(params), dtype=torch.float64, device=device)
+        for place, batch in enumerate(batches, first):
+            S, back = pull(objective, params, batch)
+            total += back(objective.loss.sample_root(S, self.k, generator(self.seed, place)))
+        return {"draws": total}
+
+
 def probe_rhs(objective: Objective, params: Params, batches: Batches, k: int, seed: int, damping: float) -> Tensor:
     """k draws z (k, P) float64 of covariance (1/R) Σ Jᵀ(∇²_S L)J + N(δ + λ)·I, to be solved for with
     the `GaussNewton` of the same damping.
@@ -75,10 +93,7 @@ def probe_rhs(objective: Objective, params: Params, batches: Batches, k: int, se
         raise ValueError(f"at least one probe is needed, got {k}")
     P, device = size(params), next(iter(params.values())).device
     noise = torch.randn(k, P, dtype=torch.float64, generator=generator(seed, -1)).to(device)
-    total = torch.zeros_like(noise)
-    for place, batch in enumerate(batches()):
-        S, back = pull(objective, params, batch)
-        total += back(objective.loss.sample_root(S, k, generator(seed, place)))
+    total = summed(Draws(k, seed), objective, params, batches())["draws"]
     # Partitions are averaged in H, so each contributes 1/R of its variance, 1/√R of its draw.
     return total / math.sqrt(objective.partitions) + math.sqrt(objective.ridge(damping)) * noise
 

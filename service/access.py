@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from store import api_keys
+from store import api_keys, sessions
 from store.database import Database
 from store.errors import ForbiddenError, UnauthenticatedError
 from store.settings import Settings
@@ -23,12 +23,21 @@ HOW_TO_MAKE_A_KEY = "`python -m service.keys create` makes a key; from then on e
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. Whoever needs no key is at home here, and not limited."""
+    """Who asks. Whoever needs no key is at home here, and not limited.
+
+    name: of the key; None where none was needed. signed_in: by the cookie of a browser.
+    """
 
     tenant: str
     limited: bool
+    name: str | None = None
+    signed_in: bool = False
 
 
+COOKIE = "ecif_session"
+"""Of a browser that is signed in (`service/explorer/sign_in.py`)."""
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OF_PROXIES = frozenset({"via", "forwarded", "x-real-ip"})
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
 
@@ -48,14 +57,20 @@ def caller_of(
 
     Raises:
         UnauthenticatedError: it shows no key, or one that is not good, and needs one.
-        ForbiddenError: it needs none, but another site made a browser on this machine send it.
+        ForbiddenError: another site made a browser send it: one on this machine, or one that is signed in.
 
     Without keys, what came through a proxy needs one: whoever is behind it is not this machine.
     """
+    cookie = None if credentials else request.cookies.get(COOKIE)
     with database.transaction() as session:
-        tenant = api_keys.tenant_of(session, credentials.credentials) if credentials else None
-        if tenant is not None:
-            return Caller(tenant, limited=True)
+        if credentials is not None:
+            key = api_keys.find(session, credentials.credentials)
+        else:
+            key = sessions.key_of(session, cookie) if cookie else None
+        if key is not None:
+            if cookie:
+                refuse_forged(request)
+            return Caller(key.tenant, limited=True, name=api_keys.called(key), signed_in=bool(cookie))
         keys = api_keys.any_made(session)
     if keys:
         if credentials is None:
@@ -76,6 +91,22 @@ def caller_of(
             )
     _refuse_other_sites(request)
     return _ANYBODY
+
+
+def refuse_forged(request: Request) -> None:
+    """A cookie is sent whoever made the browser send it. `SameSite=Strict` keeps it from other sites; what changes
+    something must come from a page of this very origin, too."""
+    if request.method in _SAFE_METHODS:
+        return
+    site = request.headers.get("sec-fetch-site")
+    same = site.strip().lower() == "same-origin" if site is not None else _names_this_host(request)
+    if not same:
+        raise ForbiddenError("foreign_origin", "a browser that is signed in changes things from pages of this service")
+
+
+def _names_this_host(request: Request) -> bool:
+    origin = request.headers.get("origin")  # which browsers send with whatever is no GET
+    return origin is not None and urlsplit(origin).netloc == request.headers.get("host", "")
 
 
 def _within_this_process(scope: Any) -> bool:

@@ -11,13 +11,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from doorbell.bell import Bell, celery_application
-from service import checkpoints, deliveries, errors, events, health, metrics, models, results
+from service import checkpoints, deliveries, diffs, errors, events, health, maps, marks, metrics, models, results
 from service.access import HOW_TO_MAKE_A_KEY
 from service.concurrency import Heavy, Streams
 from service.context import VERSION, Service
 from service.datasets import endpoints as datasets_endpoints
 from service.datasets import images
 from service.documentation import document
+from service.explorer import routers as explorer_routers
 from service.exports import endpoints as exports_endpoints
 from service.html_pages import HtmlPolicy, install_documentation
 from service.jobs import endpoints as jobs_endpoints
@@ -95,6 +96,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
+    for pages in explorer_routers():  # before the documentation, which would lead from `/` to itself
+        app.include_router(pages)
     install_documentation(app)
     app.add_middleware(HtmlPolicy)
     app.add_middleware(_NoNul)
@@ -121,6 +124,9 @@ def _mount(app: FastAPI) -> None:
         events.router,
         deliveries.router,
         results.router,
+        marks.router,
+        maps.router,
+        diffs.router,
         exports_endpoints.router,
         report_endpoints.router,
         checkpoints.router,

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from doorbell.bell import Bell
-from service.access import Credentials, caller_of
+from service.access import Caller, Credentials, caller_of
 from service.concurrency import Heavy, Streams
 from service.limits import UNLIMITED, Incoming, Limits, RequestRate
 from service.pagination import Cursors
@@ -35,6 +35,7 @@ class Service:
     streams: Streams
     heavy: Heavy
     tenant: str = DEFAULT_TENANT
+    caller: Caller | None = None
     digests: RunningDigests = field(default_factory=RunningDigests)
     incoming: Incoming = field(default_factory=Incoming)
     export_sizes: ExportSizes = field(default_factory=ExportSizes)
@@ -55,7 +56,7 @@ def _service(request: Request, process: ProcessDep, credentials: Credentials) ->
         process.rate.count(caller.tenant)
     limits = Limits.from_settings(process.settings) if caller.limited else UNLIMITED
     database = process.database.of_tenant(caller.tenant)
-    return replace(process, database=database, tenant=caller.tenant, limits=limits)
+    return replace(process, database=database, tenant=caller.tenant, caller=caller, limits=limits)
 
 
 ServiceDep = Annotated[Service, Depends(_service)]

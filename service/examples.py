@@ -79,7 +79,16 @@ _SUMMARY: dict[str, Any] = {
         "injected": {"any": 100, "near": 100},
         "reason": None,
     },
-    "stability": {"suspicion": 0.98},
+    "stability": {
+        "suspicion": {
+            "over": "exchanges",
+            "repeats": 6,
+            "pairs": 1080,
+            "rank_correlation": 0.957,
+            "top_overlap": {"0.01": 0.61, "0.05": 0.85, "0.1": 0.88},
+            "standard_error": 0.11,
+        }
+    },
     "scores": {"clip_score": _DISTRIBUTION},
     "model": {"digest": "sha256:1f0c", "encoder": {"open_clip": "3.2.0", "torch": "2.9.0"}},
     "loss": {"name": "softmax", "logit_bias": None},
@@ -235,6 +244,22 @@ def _page(item: dict[str, Any]) -> dict[str, Any]:
     return {"items": [item], "next_cursor": None, "total": 1}
 
 
+_MARK: dict[str, Any] = {
+    "key": "images/0001.jpg",
+    "mark": "relabel",
+    "caption": "a handwritten seven",
+    "sample": False,
+    "by": "Ada",
+    "at": _NOON,
+}
+_SAMPLED: dict[str, Any] = {
+    "place": 1,
+    "key": "images/0001.jpg",
+    "caption": "a handwritten one",
+    "image_url": f"/datasets/{_DATASET}/pairs/images%2F0001.jpg/image",
+    "mark": "keep",
+    "new_caption": None,
+}
 OF: Final[dict[str, Any]] = {
     "DatasetReference": {"uri": "s3://bucket/train/{00000..00099}.tar", "name": "train", "metadata": {"run": "17"}},
     "ModelReference": {"uri": "https://example.org/mine.safetensors", "architecture": "ViT-B-32"},
@@ -254,6 +279,35 @@ OF: Final[dict[str, Any]] = {
     "ModelOut": _MODEL_OUT,
     "Page_ModelOut_": _page(_MODEL_OUT),
     "ResultPage": _page(_RESULT),
+    "DiffPage": {
+        "items": [
+            {
+                "verdict": "flagged",
+                "key": "000000017",
+                "caption": "a photo of a dog",
+                "rank": 3,
+                "suspicion": 5.1,
+                "rank_before": 480,
+                "suspicion_before": -0.7,
+            }
+        ],
+        "next_cursor": None,
+        "total": None,
+    },
+    "MarkIn": {"mark": "relabel", "caption": "a handwritten seven", "sample": False},
+    "MarkOut": _MARK,
+    "Page_MarkOut_": _page(_MARK),
+    "Page_SampledPair_": _page(_SAMPLED),
+    "MapOut": {
+        "projection": "principal components of the embeddings of image and caption, side by side",
+        "explained": 0.31,
+        "pairs": 2,
+        "rank": [2, 1],
+        "x": [-1.0, 0.4],
+        "y": [0.2, -0.3],
+        "suspicion": [-0.7, 5.1],
+        "flagged": [False, True],
+    },
     "DeliveryOut": _DELIVERY_OUT,
     "Page_DeliveryOut_": _page(_DELIVERY_OUT),
     "WebhookSecretOut": {"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "previous": None},

@@ -2,16 +2,18 @@
 
 import inspect
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
 from service.context import ServiceDep
 from service.errors import nearest, problem_docs
-from service.pagination import LINKED, MAX_LIMIT, Cursor, Limit, link_next
+from service.pagination import LINKED, MAX_LIMIT, Cursor, Cursors, Limit, link_next
 from store import datasets, jobs, results
 from store.errors import ConflictError, InvalidError
 from store.states import JobStatus
@@ -124,11 +126,12 @@ class ResultPage(BaseModel):
     items: list[ResultOut]
     next_cursor: str | None = Field(description="null on the last page")
     total: int | None = Field(
-        description="items on all pages; null where only those flagged at a `rate`, within bounds or of a caption count"
+        description="items on all pages; null where only those flagged at a `rate`, within bounds, of ranks or of a "
+        "caption count"
     )
 
 
-def _out(job: Job, scored: results.ScoredPair, rate: float | None) -> ResultOut:
+def result_out(job: Job, scored: results.ScoredPair, rate: float | None) -> ResultOut:
     result = scored.result
     image_url = None
     if scored.has_image and scored.key is not None:
@@ -152,7 +155,7 @@ def _bounds(**bounds: float | None) -> dict[str, float]:
     return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
-_LEAST, _MOST = "min_", "max_"
+LEAST, MOST = "min_", "max_"
 # What the framework reads: two parameters for each score.
 _bounds.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [
@@ -163,7 +166,7 @@ _bounds.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             annotation=Annotated[float | None, Query(allow_inf_nan=False, description=f"only {words} this {score}")],
         )
         for score in SCORES
-        for side, words in ((_LEAST, "from"), (_MOST, "up to"))
+        for side, words in ((LEAST, "from"), (MOST, "up to"))
     ]
 )
 
@@ -171,8 +174,8 @@ _bounds.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
 def _refuse_misspelt(parameters: Iterable[str]) -> None:
     """A bound of no score would be passed over, and everything listed."""
     for name in parameters:
-        side, score = name[: len(_LEAST)], name[len(_LEAST) :]
-        if side in (_LEAST, _MOST) and score not in SCORES:
+        side, score = name[: len(LEAST)], name[len(LEAST) :]
+        if side in (LEAST, MOST) and score not in SCORES:
             raise InvalidError("unknown_column", f"{score!r} is no score{nearest(score, SCORES)}", name)
 
 
@@ -192,16 +195,40 @@ def _chosen(columns: str | None) -> set[str] | None:
     return {"rank", *named}
 
 
-@router.get("/jobs/{job_id}/results", response_model=ResultPage, responses={**LINKED, **problem_docs(404, 409, 503)})
-def list_results(
-    job_id: str,
+@dataclass(frozen=True)
+class Question:
+    """Which results of a job are wanted, and in which order."""
+
+    sort: SortKey = "rank"
+    order: Order = Order.ASC
+    flagged: bool | None = None
+    key: str | None = None
+    query: str | None = None
+    rate: float | None = None
+    bounds: dict[str, float] = field(default_factory=dict)
+    caption: str | None = None
+    ranks: str | None = None
+
+    def signed(self, job_id: str) -> dict[str, Any]:
+        """What a cursor is made for. A cursor that was made before there were the later filters stays good."""
+        question: dict[str, Any] = {"results": job_id, "sort": self.sort, "order": self.order}
+        question |= {"flagged": self.flagged, "key": self.key, "query": self.query}
+        added = {"rate": self.rate, "caption": self.caption, "bounds": self.bounds or None}
+        added["ranks"] = self.ranks
+        return question | {name: value for name, value in added.items() if value is not None}
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is known how many there are without looking at each."""
+        if self.ranks is not None:
+            return False
+        return self.caption is None and not self.bounds and (self.rate is None or self.flagged is None)
+
+
+def _question(
     request: Request,
-    response: Response,
-    service: ServiceDep,
     sort: Annotated[SortKey, Query(description="rank, or any score")] = "rank",
     order: Annotated[Order, Query()] = Order.ASC,
-    limit: Limit = 100,
-    cursor: Cursor = None,
     flagged: Annotated[bool | None, Query(description="only the flagged, or only the others")] = None,
     key: Annotated[str | None, Query(max_length=1024, description="only the pair of this key")] = None,
     query: Annotated[str | None, Query(max_length=1024, description="of a traceback: only this query's pairs")] = None,
@@ -213,6 +240,85 @@ def list_results(
     caption: Annotated[
         str | None, Query(min_length=1, max_length=200, description="only pairs whose caption holds this, in any case")
     ] = None,
+    ranks: Annotated[
+        str | None,
+        Query(pattern=r"^[0-9]{1,12}(,[0-9]{1,12}){0,499}$", description="only these ranks, with commas in between"),
+    ] = None,
+) -> Question:
+    _refuse_misspelt(request.query_params)
+    return Question(sort, order, flagged, key, query, rate, bounds, caption, ranks)
+
+
+QuestionDep = Annotated[Question, Depends(_question)]
+
+
+@dataclass(frozen=True)
+class FoundPage:
+    """A page of the results of a job that succeeded. dataset: the number of its dataset. total: None where nobody
+    counted."""
+
+    job: Job
+    dataset: int
+    rows: list[results.ScoredPair]
+    following: str | None
+    total: int | None
+
+
+def find_page(
+    session: Session, cursors: Cursors, job_id: str, question: Question, limit: int, cursor: str | None
+) -> FoundPage:
+    """One page of results.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ConflictError: it has not succeeded, or has no q-values that a rate could be held against.
+        CursorError: the cursor was made for another question.
+    """
+    sort, rate = question.sort, question.rate
+    after = results.Place(*cursors.read(question.signed(job_id), cursor)) if cursor else None
+    job = jobs.get(session, job_id)
+    if job.status != JobStatus.SUCCEEDED:
+        raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
+    if rate is not None and not results.has_q_values(session, job.number):
+        raise ConflictError("no_q_values", _no_q_values(job))
+    dataset = datasets.number(session, job.dataset_id)
+    rows = results.page(
+        session,
+        job.number,
+        dataset,
+        sort=sort,
+        descending=question.order is Order.DESC,
+        limit=limit + 1,
+        after=after,
+        flagged=question.flagged,
+        key=question.key,
+        traced=question.query,
+        rate=rate,
+        least=_of_side(question.bounds, LEAST),
+        most=_of_side(question.bounds, MOST),
+        caption=question.caption,
+        ranks=None if question.ranks is None else [int(rank) for rank in question.ranks.split(",")],
+    )
+    total = _total(job, question.flagged) if question.is_counted else None
+    if total is not None and (question.key is not None or question.query is not None):
+        total = results.count_of(session, job.number, dataset, key=question.key, traced=question.query)
+    following = None
+    if len(rows) > limit:
+        last = rows[limit - 1].result
+        place = None if sort == "rank" else getattr(last, sort)
+        following = cursors.make(question.signed(job_id), [place, last.rank])
+    return FoundPage(job, dataset, rows[:limit], following, total)
+
+
+@router.get("/jobs/{job_id}/results", response_model=ResultPage, responses={**LINKED, **problem_docs(404, 409, 503)})
+def list_results(
+    job_id: str,
+    request: Request,
+    response: Response,
+    service: ServiceDep,
+    question: QuestionDep,
+    limit: Limit = 100,
+    cursor: Cursor = None,
     columns: Annotated[
         str | None, Query(max_length=1000, description="only these fields of each item, with commas in between")
     ] = None,
@@ -223,51 +329,12 @@ def list_results(
     score leave out the pairs that do not have it. They and `caption` are looked for row by row: where nearly nothing
     is found among millions, the answer may be a 503.
     """
-    _refuse_misspelt(request.query_params)
     chosen = _chosen(columns)
-    limit = min(limit, MAX_LIMIT)
-    question: dict[str, Any] = {"results": job_id, "sort": sort, "order": order}
-    question |= {"flagged": flagged, "key": key, "query": query}
-    added = {"rate": rate, "caption": caption, "bounds": bounds or None}
-    # A cursor that was made before there were these stays good.
-    question |= {name: value for name, value in added.items() if value is not None}
-    after = results.Place(*service.cursors.read(question, cursor)) if cursor else None
     with service.database.transaction() as session:
-        job = jobs.get(session, job_id)
-        if job.status != JobStatus.SUCCEEDED:
-            raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
-        if rate is not None and not results.has_q_values(session, job.number):
-            raise ConflictError("no_q_values", _no_q_values(job))
-        dataset = datasets.number(session, job.dataset_id)
-        rows = results.page(
-            session,
-            job.number,
-            dataset,
-            sort=sort,
-            descending=order is Order.DESC,
-            limit=limit + 1,
-            after=after,
-            flagged=flagged,
-            key=key,
-            traced=query,
-            rate=rate,
-            least=_of_side(bounds, _LEAST),
-            most=_of_side(bounds, _MOST),
-            caption=caption,
-        )
-        total = None
-        if caption is None and not bounds and (rate is None or flagged is None):
-            total = _total(job, flagged)
-        if total is not None and (key is not None or query is not None):
-            total = results.count_of(session, job.number, dataset, key=key, traced=query)
-    following = None
-    if len(rows) > limit:
-        last = rows[limit - 1].result
-        place = None if sort == "rank" else getattr(last, sort)
-        following = service.cursors.make(question, [place, last.rank])
-    link_next(request, response, following)
-    items = [_out(job, scored, rate) for scored in rows[:limit]]
-    page = ResultPage(items=items, next_cursor=following, total=total)
+        results_page = find_page(session, service.cursors, job_id, question, min(limit, MAX_LIMIT), cursor)
+    link_next(request, response, results_page.following)
+    items = [result_out(results_page.job, scored, question.rate) for scored in results_page.rows]
+    page = ResultPage(items=items, next_cursor=results_page.following, total=results_page.total)
     if chosen is None:
         return page
     light = page.model_dump_json(include={"items": {"__all__": chosen}, "next_cursor": True, "total": True})

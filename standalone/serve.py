@@ -80,6 +80,7 @@ def _welcome(stack: Stack) -> str:
     postgres = "its own PostgreSQL" if "postgres" in stack.processes else "the PostgreSQL of DATABASE_URL"
     redis = "its own Redis" if "redis" in stack.processes else "the Redis of REDIS_URL"
     return f"""
+  pages   {stack.url}/
   API     {stack.url}
   docs    {stack.url}/docs
   data    {stack.home.path}, with {postgres} and {redis}

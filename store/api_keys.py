@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from store.errors import InvalidError, NotFoundError
@@ -54,9 +54,19 @@ def every(session: Session) -> Sequence[ApiKey]:
     return session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)).all()
 
 
-def tenant_of(session: Session, secret: str) -> str | None:
-    """The tenant whose active key this is."""
-    return session.scalar(select(ApiKey.tenant).where(ApiKey.digest == _digest(secret), ApiKey.revoked_at.is_(None)))
+def find(session: Session, secret: str) -> ApiKey | None:
+    """The active key of which this is the secret."""
+    return session.scalar(select(ApiKey).where(ApiKey.digest == _digest(secret), is_active()))
+
+
+def is_active() -> ColumnElement[bool]:
+    """The condition for a key that lets somebody in."""
+    return ApiKey.revoked_at.is_(None)
+
+
+def called(key: ApiKey) -> str:
+    """What people know a key by: its name, or its first letters."""
+    return key.name or f"{key.prefix}…"
 
 
 def any_made(session: Session) -> bool:

@@ -96,6 +96,13 @@ def page(session: Session, wanted: Wanted, *, limit: int, before: Before) -> Seq
     return session.scalars(_DATASETS.page(wanted, limit=limit, before=before)).all()
 
 
+def names(session: Session, ids: Iterable[str]) -> dict[str, str]:
+    """What to call these datasets, deleted ones too: their name, their file, or their id."""
+    called = func.coalesce(Dataset.name, Dataset.filename, Dataset.id)
+    rows = session.execute(select(Dataset.id, called).where(Dataset.id.in_(sorted(ids))))
+    return {row[0]: row[1] for row in rows}
+
+
 def stored_bytes(session: Session) -> int:
     """The size of all uploads that are kept, and of the parts that were read from them."""
     sizes = func.sum(Dataset.size_bytes + Dataset.kept_bytes)

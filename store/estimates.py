@@ -15,10 +15,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from store import datasets, jobs
+from store.clean_pairs import ValidationDataset, ValidationFraction
 from store.job_phases import ROWS_A_SHARD, baselines, expected, shards_of_a_pass
 from store.jobs import Finished
 from store.phases import Phase
-from store.specification import JobSpec, ValidationDataset, ValidationFraction
+from store.specification import JobSpec
 from store.tables import Dataset
 
 _LATEST = 50  # finished jobs that are looked at

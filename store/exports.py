@@ -14,6 +14,7 @@ from sqlalchemy import (
     Row,
     ScalarSelect,
     Select,
+    Subquery,
     Text,
     and_,
     case,
@@ -22,21 +23,23 @@ from sqlalchemy import (
     select,
     true,
 )
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from store.results import of
-from store.tables import SCORES, Pair, Part, Result
+from store.tables import SCORES, Mark, Pair, Part, Result
 
 _ROWS = 5000
 _TEXT = 8 << 20  # characters of captions and other columns after which a piece is long enough
 _FETCHED = 200  # rows at a time from the server-side cursor: each may hold a megabyte
 
+_MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
 _UID = "^[0-9a-fA-F]{32}$"
 
 Exported = Row[Any]
-"""rank, query, key, caption, flagged, each score, why, better_caption and exchanged_with (keys), better_position, extra
-(JSON text), where the image lies: part, row, width, height, image_format, image_offset, image_length; and which sample
-of which tar it is: shard, sample."""
+"""rank, query, key, caption, flagged, each score, why, better_caption and exchanged_with (keys), better_position; of
+the latest mark, mark, mark_caption, marked_by and marked_at (in UTC); extra (JSON text), where the image lies: part,
+row, width, height, image_format, image_offset, image_length; and which sample of which tar it is: shard, sample."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def piece(session: Session, job: int, dataset: int, *, flagged: bool | None, aft
 
     Read through a server-side cursor until there is enough, so that rows of any length take bounded memory.
     """
-    query = _exported(of(session, job), dataset, flagged).where(Result.rank > after).order_by(Result.rank).limit(_ROWS)
+    query = _exported(session, job, dataset, flagged).where(Result.rank > after).order_by(Result.rank).limit(_ROWS)
     exported: list[Exported] = []
     held = 0
     with session.execute(query.execution_options(yield_per=_FETCHED)) as rows:
@@ -88,7 +91,7 @@ def piece(session: Session, job: int, dataset: int, *, flagged: bool | None, aft
 def at_ranks(session: Session, job: int, dataset: int, ranks: Sequence[int]) -> Sequence[Exported]:
     """The results of these ranks, in rank order."""
     return session.execute(
-        _exported(of(session, job), dataset, None).where(Result.rank.in_(ranks)).order_by(Result.rank)
+        _exported(session, job, dataset, None).where(Result.rank.in_(ranks)).order_by(Result.rank)
     ).all()
 
 
@@ -167,7 +170,8 @@ def part_blobs(session: Session, dataset_id: str) -> dict[int, str]:
     return {row.part: row.blob for row in blobs}
 
 
-def _exported(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> Select[Any]:
+def _exported(session: Session, job: int, dataset: int, flagged: bool | None) -> Select[Any]:
+    mark = _latest_marks(job)
     query = (
         select(
             Result.rank,
@@ -180,6 +184,10 @@ def _exported(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> 
             _key_at(dataset, Result.better_position).label("better_caption"),
             _key_at(dataset, Result.exchanged_position).label("exchanged_with"),
             Result.better_position,
+            mark.c.verdict.label("mark"),
+            mark.c.caption.label("mark_caption"),
+            mark.c.marked_by,
+            func.to_char(func.timezone("UTC", mark.c.marked_at), _MOMENT).label("marked_at"),
             cast(Pair.extra, Text).label("extra"),
             cast(Pair.part, Integer).label("part"),
             Pair.row,
@@ -192,9 +200,16 @@ def _exported(mine: ColumnElement[bool], dataset: int, flagged: bool | None) -> 
             Pair.sample,
         )
         .outerjoin(Pair, and_(Pair.dataset == dataset, Pair.position == Result.position))
-        .where(mine)
+        .outerjoin(mark, mark.c.position == Result.position)
+        .where(of(session, job))
     )
     return query if flagged is None else query.where(Result.flagged.is_(flagged))
+
+
+def _latest_marks(job: int) -> Subquery:
+    """The later mark of each pair that has any: people made them, so they are few."""
+    latest = select(Mark).ext(distinct_on(Mark.position)).where(Mark.job == job)
+    return latest.order_by(Mark.position, Mark.marked_at.desc()).subquery()
 
 
 def _key_at(dataset: int, position: InstrumentedAttribute[int | None]) -> ScalarSelect[str | None]:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, any_, func, literal, or_, select, 
 from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 from sqlalchemy.orm.attributes import set_committed_value
 
-from store import deliveries, results, shards
+from store import deliveries, marks, results, shards
 from store.database import tenant_of
 from store.errors import ConflictError
 from store.nouns import Before, Noun, Wanted, abridged, without
@@ -295,10 +295,9 @@ def to_purge(session: Session) -> Job | None:
 
 def purge(session: Session, job: Job, rows: int) -> bool:
     """Delete up to `rows` results of a deleted job; true when nothing of it is left."""
-    if not results.purge(session, job, rows):
+    if not (results.purge(session, job, rows) and shards.purge(session, owner_of(job), rows)):
         return False
-    if not shards.purge(session, owner_of(job), rows):
-        return False
+    marks.purge(session, job.number)
     session.delete(job)
     return True
 

@@ -45,12 +45,12 @@ class Phase(StrEnum):
     REGISTER = "register", "pairs", Lane.INGEST, 2
     PLAN = "plan", "pairs"
     ENCODE = "encode", "pairs"
-    FIT = "fit", "epochs", Lane.COMPUTE, 2
+    FIT = "fit", "epochs", Lane.COMPUTE, 3
     FACTORS = "factors", "pairs", Lane.COMPUTE, 2
     BASES = "bases", "bases"
     EIGENVALUES = "eigenvalues", "pairs", Lane.COMPUTE, 2
     PROJECT = "project", "pairs", Lane.COMPUTE, 2
-    CURVATURE = "curvature", "passes", Lane.COMPUTE, 2
+    CURVATURE = "curvature", "passes", Lane.COMPUTE, 3
     BASELINES = "baselines", "methods", Lane.COMPUTE, 2
     EDIT = "edit", "epochs", Lane.COMPUTE, 2
     TRACE = "trace", "pairs", Lane.COMPUTE, 2

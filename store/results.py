@@ -6,8 +6,23 @@ others share one, because a table for each would make every plan slow (docs/deci
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, select, text, tuple_
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    any_,
+    cast,
+    delete,
+    func,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store import pairs
@@ -29,7 +44,7 @@ _TYPES = {
 }
 COLUMNS = tuple(_TYPES)
 _NO_BOUNDS: Mapping[str, float] = {}
-_Row = Row[Result, str | None, str | None, bool]
+_Row = Row[Result, str | None, str | None, bool, int | None]
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,7 @@ class Place:
 class ScoredPair:
     """A result beside the pair that it is about.
 
+    pixels: the longer side of its image.
     better_caption, exchanged_with: the keys of the pairs that `better_position` and `exchanged_position` name.
     """
 
@@ -51,6 +67,7 @@ class ScoredPair:
     key: str | None
     caption: str | None
     has_image: bool
+    pixels: int | None = None
     better_caption: str | None = None
     exchanged_with: str | None = None
 
@@ -117,6 +134,7 @@ def page(
     least: Mapping[str, float] = _NO_BOUNDS,
     most: Mapping[str, float] = _NO_BOUNDS,
     caption: str | None = None,
+    ranks: Sequence[int] | None = None,
 ) -> list[ScoredPair]:
     """One page of a job's results.
 
@@ -126,11 +144,7 @@ def page(
     least, most: bounds of scores, which a pair without the score is not within.
     caption: a part of it, in upper or lower case. No index finds it: the statement's timeout bounds the search.
     """
-    query = (
-        select(Result, Pair.key, Pair.caption, Pair.image_length.is_not(None))
-        .outerjoin(Pair, and_(Pair.dataset == dataset, Pair.position == Result.position))
-        .where(of(session, job))
-    )
+    query = _scored(session, job, dataset)
     if flagged is not None and rate is not None:
         query = query.where((Result.q_value <= rate).is_(True) if flagged else (Result.q_value <= rate).is_not(True))
     elif flagged is not None:
@@ -139,6 +153,8 @@ def page(
     query = query.where(*(getattr(Result, score) <= bound for score, bound in most.items()))
     if caption is not None:
         query = query.where(Pair.caption.icontains(caption, autoescape=True))
+    if ranks is not None:
+        query = query.where(Result.rank == any_(cast(list(ranks), ARRAY(BigInteger))))
     if key is not None:
         query = query.where(Pair.key == key)
     if traced is not None:
@@ -165,6 +181,23 @@ def page(
         rest = unscored.order_by(Result.rank).limit(limit - len(page))
         page += session.execute(rest)
     return _with_others(session, dataset, page)
+
+
+def _scored(session: Session, job: int, dataset: int) -> Select[*tuple[Any, ...]]:
+    pixels = func.greatest(Pair.width, Pair.height)
+    return (
+        select(Result, Pair.key, Pair.caption, Pair.image_length.is_not(None), pixels)
+        .outerjoin(Pair, and_(Pair.dataset == dataset, Pair.position == Result.position))
+        .where(of(session, job))
+    )
+
+
+def at(session: Session, job: int, dataset: int, positions: Iterable[int | None]) -> dict[int, ScoredPair]:
+    """The results of the pairs at these positions, by position, the first of each; null is left out."""
+    wanted = sorted({position for position in positions if position is not None})
+    there = Result.position == any_(cast(wanted, ARRAY(BigInteger)))
+    rows = session.execute(_scored(session, job, dataset).where(there).order_by(Result.rank.desc())).all()
+    return {scored.result.position: scored for scored in _with_others(session, dataset, rows)}
 
 
 def _with_others(session: Session, dataset: int, rows: Sequence[_Row]) -> list[ScoredPair]:

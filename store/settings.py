@@ -130,6 +130,10 @@ class Settings(BaseSettings):
     ecif_results_apart: Annotated[int, Field(gt=0)] = Field(
         default=500_000, description="results from which on a job gets a partition of its own"
     )
+    ecif_rounds_from: Annotated[float, Field(ge=0)] = Field(
+        default=2e10,
+        description="pairs times weights from which on a step of a fit or a solve is shared among workers",
+    )
     ecif_shard_pairs: Annotated[int, Field(gt=0)] = 4096
     ecif_shard_bytes: Annotated[int, Field(gt=0)] = 64 * MiB
     ecif_max_model_bytes: Annotated[int, Field(gt=0)] = Field(

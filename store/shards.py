@@ -546,6 +546,11 @@ def outputs(session: Session, owner: Owner, phase: Phase, *, round_: int = 0) ->
     return [row or {} for row in rows]
 
 
+def last_round(session: Session, owner: Owner, phase: Phase) -> int:
+    """The last round of a phase that an owner has opened; 0 where it has opened none."""
+    return session.scalar(select(func.max(Shard.round)).where(_of(owner), Shard.phase == phase)) or 0
+
+
 def progress(session: Session, phases: Collection[tuple[str, str]]) -> dict[tuple[str, str], Progress]:
     """How much of each phase is done, over all its shards, by one query. A phase is (the id of its job or dataset, its
     name); one without shards is left out."""

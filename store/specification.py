@@ -13,20 +13,21 @@ from pydantic import (
     model_validator,
 )
 
+from store.clean_pairs import CLEAN, ValidationDataset, ValidationFraction, ValidationMarks
 from store.errors import InvalidError
 from store.gates import Gate
 from store.model_choice import DEFAULT_ARCHITECTURE, DEFAULT_PRETRAINED, Model, NamedModel
 from store.strict import Strict
 from store.tables import Dataset
 
-SPECIFICATION_VERSION = 10
+SPECIFICATION_VERSION = 11
 """Of the fields below. Raised with every change to them: workers leave jobs alone whose specification is newer than
 what they know, and a test holds the two together."""
 
 _SINCE = {"deadline": 2, "ttl": 2, "gate": 9}
 """The fields of a job that came after the first version. Null, they are left out of what is kept and echoed."""
 
-_METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4, "neighbour_influence": 7, "magic": 10}
+_METHODS_SINCE = {"leave_one_out": 3, "contrast_loss": 4, "margin": 4, "neighbour_influence": 7, "magic": 11}
 """The methods that came after it."""
 
 _FLAG_SINCE = {"confidence": 4, "by": 6}
@@ -35,6 +36,9 @@ _FLAG_SINCE = {"confidence": 4, "by": 6}
 _OBJECTIVE_SINCE = {"loss": 8, "logit_bias": 8}
 """The fields of `objective` that came after it. Null, they are left out of what is kept, yet echoed."""
 
+
+_MARKS_SINCE = 10
+"""`validation.marks`."""
 
 _CHECKPOINTS_SINCE = 5
 """`model.checkpoints`, which is left out where there are none."""
@@ -46,6 +50,7 @@ def version_of(spec: dict[str, Any]) -> int:
     fields += [since for field, since in _FLAG_SINCE.items() if field in (spec.get("flag") or {})]
     objective = spec.get("objective") or {}
     fields += [since for field, since in _OBJECTIVE_SINCE.items() if objective.get(field) is not None]
+    fields += [_MARKS_SINCE] if (spec.get("validation") or {}).get("marks") else []
     fields += [_CHECKPOINTS_SINCE] if (spec.get("model") or {}).get("checkpoints") else []
     return max([1, *fields, *(_METHODS_SINCE.get(method, 1) for method in spec.get("methods", ()))])
 
@@ -56,18 +61,6 @@ SMALLEST_TEMPERATURE = 0.01
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400, allow_inf_nan=False)]
-
-
-class ValidationDataset(Strict):
-    """Clean pairs of another dataset."""
-
-    dataset: Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class ValidationFraction(Strict):
-    """A random part of the same dataset, held out and not scored."""
-
-    fraction: Annotated[float, Field(gt=0, lt=1)]
 
 
 class RemoveKeys(Strict):
@@ -246,7 +239,7 @@ class JobSettings(Strict):
     """Everything of a job but the dataset that it works on."""
 
     task: Task
-    validation: ValidationDataset | ValidationFraction | None = None
+    validation: ValidationDataset | ValidationFraction | ValidationMarks | None = None
     model: NamedModel | None = Field(
         default=None,
         description="for images, also as text: `ViT-B-32`, `ViT-B-32:openai` or an id of `/models`; default "
@@ -299,9 +292,11 @@ class JobSettings(Strict):
             raise ValueError("objective.l2 and influence.damping are both 0: the curvature is singular; raise one")
         if (self.task == "traceback") != (self.queries is not None):
             raise ValueError("task traceback needs `queries`, and no other task takes them")
-        calibrates = self.task == "misalignment" and isinstance(self.validation, ValidationDataset)
+        calibrates = self.task == "misalignment" and isinstance(self.validation, CLEAN)
         if self.flag.by is not None and not calibrates:
-            raise ValueError("flag.by is for task misalignment with a validation dataset: its clean pairs calibrate")
+            raise ValueError(
+                "flag.by is for task misalignment with a validation dataset or marks: their clean pairs calibrate"
+            )
         if self.task == "removal" and self.remove is None:
             raise ValueError("task removal needs `remove`: keys, or the flagged pairs of a job")
         if self.task != "removal" and (self.remove is not None or self.verify):

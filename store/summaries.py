@@ -52,9 +52,20 @@ class Suspicion(TypedDict):
 
 
 class Stability(TypedDict):
-    """How far repetitions agree."""
+    """How far repeats of one score agree, each with other draws."""
 
-    suspicion: Annotated[Computed, Field(description="rank correlation of two draws; null where one only learned")]
+    over: Annotated[
+        Literal["exchanges", "partitions"],
+        Field(description="what was drawn again: which captions were exchanged, or who met whom in a batch"),
+    ]
+    repeats: int
+    pairs: Annotated[int, Field(description="that two repeats have in common")]
+    rank_correlation: Annotated[Computed, Field(description="Spearman's, the mean over all two repeats")]
+    top_overlap: Annotated[
+        dict[str, Computed],
+        Field(description="of the top 1, 5 and 10 % of one repeat, the share that is in the top of another"),
+    ]
+    standard_error: Annotated[Computed, Field(description="of the score of a pair, in its own units")]
 
 
 class GroupRates(TypedDict):
@@ -247,7 +258,12 @@ class Ranked(Methods):
     warnings: Annotated[list[str], Field(description="what a careful reader of the result should know")]
     flagging: NotRequired[Flagging | None]
     suspicion: NotRequired[Suspicion]
-    stability: NotRequired[Stability]
+    stability: NotRequired[
+        Annotated[
+            dict[str, Stability | Computed],
+            Field(description="by column; null where nothing is to compare; one number: of a release before"),
+        ]
+    ]
     groups: NotRequired[
         Annotated[
             dict[str, list[GroupRates] | None],

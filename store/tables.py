@@ -504,3 +504,29 @@ class IdempotencyKey(Base):
     headers: Mapped[Json | None]
     body: Mapped[str | None]  # to the byte, so no JSONB
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class BrowserSession(Base):
+    """What a browser shows in place of an API key, until it expires. Only its SHA-256 is here."""
+
+    __tablename__ = "browser_sessions"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    key_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+
+class Mark(Base):
+    """What a person said of a pair of a job, last."""
+
+    __tablename__ = "marks"
+
+    job: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # the number of its job
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # of the pair in the job's dataset
+    sampled: Mapped[bool] = mapped_column(primary_key=True)  # made on the random sample, where no score is in sight
+    verdict: Mapped[str]
+    caption: Mapped[str | None]  # the better one, where the verdict is to relabel
+    marked_by: Mapped[str | None]  # the name of the API key; null where there are no keys
+    marked_at: Mapped[datetime] = mapped_column(server_default=func.now())

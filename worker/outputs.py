@@ -58,6 +58,84 @@ class Nothing(Output):
     """Its work is in the database or in blobs that others name."""
 
 
+# ---- rounds of a phase (`worker/analysis/rounds.py`)
+
+
+@dataclass(frozen=True)
+class SumRequest:
+    """A sum over the pass `over`. term: its class. numbers: its fields that are whole numbers. question: a blob of
+    those that are tensors, and of the weights that it is taken at, where they are not the job's."""
+
+    term: str
+    over: str
+    numbers: dict[str, int]
+    question: str
+
+
+@dataclass(frozen=True)
+class PendingSum:
+    """What a step of a phase needs before it can go on.
+
+    digest: of the sum. leaves: how many it is over. bytes: of the sum, about.
+    state, notes: blobs of what the step has written down. read: blobs that the step has read, and nobody after it.
+    """
+
+    sum: SumRequest
+    digest: str
+    leaves: int
+    bytes: int
+    state: str | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+    read: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """A step goes on with the sum of `parts`, blobs in order; `read` are others that nobody needs any more."""
+
+    pending: PendingSum
+    parts: list[str]
+    read: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LeafRange:
+    """The leaves from `first` to `last` of what round `requested_in` of the phase waits for."""
+
+    sum: SumRequest
+    requested_in: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Blobs of partial sums, in order, of what round `requested_in` waits for."""
+
+    parts: list[str]
+    requested_in: int
+
+
+@dataclass(frozen=True)
+class RoundPayload(Payload):
+    """What a shard of a phase with rounds is told: one of the three, or nothing for the first step."""
+
+    go_on: GoOn | None = None
+    sum: LeafRange | None = None
+    add: Parts | None = None
+
+
+@dataclass(frozen=True)
+class RoundOutput(Output):
+    """What a shard of a phase with rounds leaves before the phase's end: a step what it waits for, others the blob of a
+    partial sum of what round `requested_in` waits for, and blobs that they have `read`, and nobody after them."""
+
+    pending: PendingSum | None = None
+    part: str | None = None
+    requested_in: int = 0
+    read: list[str] = field(default_factory=list)
+
+
 # ---- datasets and models
 
 
@@ -395,11 +473,13 @@ class TraceOutput(Output):
 @dataclass(frozen=True)
 class ScoreOutput(Output):
     """scores: a blob of every score of the `pairs` of a shard, and their places. embeddings: a blob of both embeddings
-    of the pairs of the first partition, of the model as it was given, where `detect` follows."""
+    of the pairs of the first partition, of the model as it was given, where `detect` follows. again: a blob of what
+    some pairs score in other batches, and their places, from one shard of a job that has one partition."""
 
     scores: str
     pairs: int
     embeddings: str | None = None
+    again: str | None = None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from worker.outputs import (
     IndexOutput,
     IngestOutput,
     JoinOutput,
+    Json,
     Nothing,
     Output,
     PlanOutput,
@@ -56,6 +57,8 @@ class Step:
         leaves: the type of what each shard leaves.
         reads: the types of what it reads of the phases before it. Others are not loaded: they may be of many shards.
         single: one shard that is told nothing. Where `cut` plans no shard, the phase is passed over.
+        rounds: the module has `next_round(planning) -> list[Planned]` too: while that plans any shard, the phase has
+            another round. What the phase leaves is what its last round does.
     """
 
     phase: Phase
@@ -63,6 +66,7 @@ class Step:
     leaves: type[Output]
     reads: tuple[type[Output], ...] = ()
     single: bool = False
+    rounds: bool = False
 
 
 _FITTED = (PlanOutput, EncodeOutput, FitOutput)
@@ -84,12 +88,18 @@ PIPELINE: dict[OwnerKind, tuple[Step, ...]] = {
     OwnerKind.JOB: (
         Step(Phase.PLAN, "worker.analysis.plan", PlanOutput, single=True),
         Step(Phase.ENCODE, "worker.analysis.encode", EncodeOutput),
-        Step(Phase.FIT, "worker.analysis.fit", FitOutput, (PlanOutput, EncodeOutput)),
+        Step(Phase.FIT, "worker.analysis.fit", FitOutput, (PlanOutput, EncodeOutput), rounds=True),
         Step(Phase.FACTORS, "worker.analysis.curvature_sums", FactorsOutput, _FITTED),
         Step(Phase.BASES, "worker.analysis.curvature_sums", BasesOutput, (*_FITTED, FactorsOutput)),
         Step(Phase.EIGENVALUES, "worker.analysis.curvature_sums", EigenvaluesOutput, (*_FITTED, BasesOutput)),
         Step(Phase.PROJECT, "worker.analysis.curvature_sums", ProjectOutput, _FITTED),
-        Step(Phase.CURVATURE, "worker.analysis.curvature", CurvatureOutput, (*_FITTED, *_KRONECKER, ProjectOutput)),
+        Step(
+            Phase.CURVATURE,
+            "worker.analysis.curvature",
+            CurvatureOutput,
+            (*_FITTED, *_KRONECKER, ProjectOutput),
+            rounds=True,
+        ),
         Step(Phase.BASELINES, "worker.analysis.baselines", BaselinesOutput, (*_FITTED, *_KRONECKER, CurvatureOutput)),
         Step(Phase.EDIT, "worker.analysis.edit", EditOutput, (*_FITTED, CurvatureOutput)),
         Step(Phase.TRACE, "worker.analysis.trace", TraceOutput, _INVERTED),
@@ -118,13 +128,17 @@ def run(task: Task) -> Done[Output]:
     memory.begin()
     task = replace(task, blobs=task.blobs.counted())
     step = step_of(task.claim.owner, task.claim.phase)
-    done: Done[Output] = import_module(step.module).run(task)
-    return replace(done, kept_bytes=task.kept_bytes(), peak=memory.peak())
+    try:
+        done: Done[Output] = import_module(step.module).run(task)
+        return replace(done, kept_bytes=task.kept_bytes(), peak=memory.peak())
+    finally:
+        memory.end()
 
 
 @dataclass(frozen=True)
 class Planning:
-    """The moment at which a phase of an owner has ended and the next is cut, in the transaction of its last shard.
+    """The moment at which a round of a phase of an owner has ended and the next is cut, in the transaction of its last
+    shard.
 
     phase: the phase that is being cut.
     """
@@ -147,6 +161,15 @@ class Planning:
         """What all shards of a phase have left, in their order; nothing where the owner had no such phase."""
         return outputs(self.session, self.owner, kind)
 
+    @cached_property
+    def round(self) -> int:
+        """The last round of this phase that was opened."""
+        return shards.last_round(self.session, self.owner, self.phase)
+
+    def left_by_round(self, round_: int) -> list[Json]:
+        """What all shards of a round of this phase have left, in their order."""
+        return shards.outputs(self.session, self.owner, self.phase, round_=round_)
+
     def output(self, kind: type[O]) -> O:
         """What the only shard of a phase has left, which every owner of this kind has."""
         (only,) = self.outputs(kind)
@@ -155,13 +178,14 @@ class Planning:
 
 def outputs(session: Session, owner: Owner, kind: type[O]) -> list[O]:
     """What all shards of the phase that leaves this type have left, in their order."""
-    phase = next(step.phase for step in PIPELINE[owner.kind] if step.leaves is kind)
-    return [kind.from_json(output) for output in shards.outputs(session, owner, phase)]
+    step = next(step for step in PIPELINE[owner.kind] if step.leaves is kind)
+    last = shards.last_round(session, owner, step.phase) if step.rounds else 0
+    return [kind.from_json(output) for output in shards.outputs(session, owner, step.phase, round_=last)]
 
 
 def advance(session: Session, owner: Owner, finished: Phase) -> bool:
-    """Open the next phase that has anything to do, or end the owner: true when it has ended. Called in the last shard's
-    own transaction, which holds the owner's row."""
+    """Open the next round of the phase, or the next phase that has anything to do, or end the owner: true when it has
+    ended. Called in the last shard's own transaction, which holds the owner's row."""
     job = jobs.get_including_deleted(session, owner.id) if owner.kind is OwnerKind.JOB else None
     if job is not None and JobStatus(job.status) is not JobStatus.RUNNING:
         if job.status == JobStatus.CANCELLING:
@@ -169,9 +193,16 @@ def advance(session: Session, owner: Owner, finished: Phase) -> bool:
         return False
     steps = PIPELINE[owner.kind]
     place = [step.phase for step in steps].index(finished)
+    planned: list[Planned]
+    if job is not None and steps[place].rounds:
+        ended = Planning(session, owner, finished)
+        planned = import_module(steps[place].module).next_round(ended)
+        if planned:
+            jobs.open_phase(session, job, finished, planned, round_=ended.round + 1)
+            return False
     for step in steps[place + 1 :]:
         planning = Planning(session, owner, step.phase)
-        planned: list[Planned] = [Planned({})] if step.single else import_module(step.module).cut(planning)
+        planned = [Planned({})] if step.single else import_module(step.module).cut(planning)
         if planned:
             if job is not None:
                 jobs.open_phase(session, job, step.phase, planned)

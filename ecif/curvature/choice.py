@@ -24,6 +24,7 @@ from ecif.curvature.ekfac import Ekfac
 from ecif.curvature.gauss_newton import GaussNewton
 from ecif.curvature.hessian import Hessian
 from ecif.curvature.kronecker import Kronecker, Terms
+from ecif.notebook import Notebook
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, size
 from ecif.self_influence import probe_rhs
@@ -104,9 +105,10 @@ def from_products(
     scope: Scope,
     method: PerPair,
     seed: int = 0,
+    notebook: Notebook | None = None,
 ) -> Curvature:
     """The curvature known by its products with vectors: written out and factorised where `method` is "exact", and that
-    of heads otherwise preconditioned by its Kronecker factors.
+    of heads otherwise preconditioned by its Kronecker factors, which the notebook keeps.
 
     Raises:
         NegativeCurvature: it was written out and is not positive definite.
@@ -115,7 +117,10 @@ def from_products(
     exact, closed = method == "exact", objective.closed_form(params)
     near = None
     if closed and not exact and kind is GaussNewton and objective.ridge(damping) > 0:
-        near = Kronecker.of(objective, params, batches, damping=damping, seed=seed)
+        factors = (notebook or Notebook()).once(
+            "kronecker", lambda: Kronecker.of(objective, params, batches, damping=damping, seed=seed).tensors()
+        )
+        near = Kronecker.of_tensors(factors, objective.ridge(damping), params)
     if closed and exact:
         # A matrix of six million beside a ridge of twelve is not positive in single precision; heads that small cost
         # little in double.
@@ -175,20 +180,27 @@ def draw_probes(
     method: PerPair,
     damping: float,
     seed: int,
+    notebook: Notebook | None = None,
 ) -> Probes:
     """The directions that self-influence is estimated along, as many as `PROBES` says of the method.
 
-    Passes over the data are made where the curvature does not know its own square root.
+    Passes over the data are made where the curvature does not know its own square root; what they give is kept in the
+    notebook.
     """
-    count = PROBES[method]
+    count, notes = PROBES[method], notebook or Notebook()
     if isinstance(curvature, Identity):
         return Probes(normal_probes(params, count, seed), solved=True)
     if isinstance(curvature, Ekfac):
         return Probes(curvature.probes(count, seed), solved=True)
     if method == "diagonal":
-        diagonal = Diagonal.of(objective, params, batches, damping=damping, seed=seed)
+        made = notes.once(
+            "diagonal",
+            lambda: {"diagonal": Diagonal.of(objective, params, batches, damping=damping, seed=seed).diagonal},
+        )
+        diagonal = Diagonal(made["diagonal"].to(next(iter(params.values())).device))
         return Probes(diagonal.probes(count, seed), solved=True)
-    rows = probe_rhs(objective, params, batches, count, seed, damping)
+    drawn = notes.once("draws", lambda: {"rows": probe_rhs(objective, params, batches, count, seed, damping)})
+    rows = drawn["rows"].to(next(iter(params.values())).device)
     if not isinstance(curvature, Hessian):
         return Probes(rows, solved=False)
     near = GaussNewton(
@@ -199,4 +211,8 @@ def draw_probes(
         tolerance=curvature.tolerance,
         max_iterations=curvature.max_iterations,
     )
-    return Probes(rows, solved=False, partners=near.solve(rows).x)
+    solved = notes.once(
+        "partners",
+        lambda: {"x": near.solve(rows, state=notes.state("partners"), on_state=notes.keep("partners")).x},
+    )
+    return Probes(rows, solved=False, partners=solved["x"].to(rows))

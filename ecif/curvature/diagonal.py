@@ -7,16 +7,34 @@ square root, so no entry is ever negative).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ecif.batches import generator
+from ecif.batches import Batch, generator
 from ecif.linearise import pull
 from ecif.objective import Batches, Objective
 from ecif.parameters import Params, flatten
 from ecif.solve.solution import OnState, Solution, State
+from ecif.sums import Sums, Term, summed
+
+
+@dataclass(frozen=True)
+class SquaredDraws(Term):
+    """Σ r², (P,) float64, of `probes` draws r of the covariance of each batch."""
+
+    probes: int
+    seed: int
+
+    def of(self, objective: Objective, params: Params, batches: Iterable[Batch], first: int) -> Sums:
+        total = torch.zeros_like(flatten(params), dtype=torch.float64)
+        for place, batch in enumerate(batches, first):
+            S, back = pull(objective, params, batch)
+            for root in objective.loss.sample_root(S, self.probes, generator(self.seed, place)):
+                total += back(root[None])[0].double().square()
+        return {"squares": total}
 
 
 @dataclass(frozen=True)
@@ -37,11 +55,7 @@ class Diagonal:
         ridge = objective.ridge(damping)
         if not ridge > 0:
             raise ValueError("the diagonal needs l2 or damping above 0")
-        total = torch.zeros_like(flatten(params), dtype=torch.float64)
-        for place, batch in enumerate(batches()):
-            S, back = pull(objective, params, batch)
-            for root in objective.loss.sample_root(S, probes, generator(seed, place)):
-                total += back(root[None])[0].double().square()
+        total = summed(SquaredDraws(probes, seed), objective, params, batches())["squares"]
         return cls(total / (probes * objective.partitions) + ridge)
 
     def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:

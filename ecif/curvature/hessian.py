@@ -5,7 +5,7 @@ Not forwards over reverse: torch is wrong there for LayerNorm (pytorch/pytorch#1
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,9 +14,31 @@ from torch import Tensor
 from torch.func import grad, vjp, vmap
 
 from ecif.at_once import DIRECTIONS
+from ecif.batches import Batch
 from ecif.curvature.base import Matrix
 from ecif.linearise import forward_mode
+from ecif.objective import Objective
 from ecif.parameters import Params, flatten, unflatten
+from ecif.sums import Sums, Term, summed
+
+
+@dataclass(frozen=True)
+class HessianProduct(Term):
+    """Σ ∇²L_batch·v, (k, P) float64, for vectors (k, P)."""
+
+    vectors: Tensor
+
+    def of(self, objective: Objective, params: Params, batches: Iterable[Batch], first: int) -> Sums:
+        total = torch.zeros_like(self.vectors, dtype=torch.float64)
+        directions = unflatten(self.vectors, params)
+        with forward_mode(), torch.no_grad():
+            for batch in batches:
+                # H is symmetric, so the gradient's vector-Jacobian product is H·v; the batch's gradient
+                # is evaluated once for all k.
+                gradient = grad(partial(objective.batch_loss, batch=batch))
+                product = vjp(gradient, params)[1]
+                total += DIRECTIONS.fitting(len(self.vectors), partial(_mapped, product, directions))
+        return {"product": total}
 
 
 @dataclass(frozen=True)
@@ -25,15 +47,7 @@ class Hessian(Matrix):
 
     def apply(self, vectors: Tensor) -> Tensor:
         """(k, P) float64: H·v for vectors (k, P), one pass over the data for all of them."""
-        total = torch.zeros_like(vectors, dtype=torch.float64)
-        directions = unflatten(vectors, self.params)
-        with forward_mode(), torch.no_grad():
-            for batch in self.batches():
-                # H is symmetric, so the gradient's vector-Jacobian product is H·v; the batch's gradient
-                # is evaluated once for all k.
-                gradient = grad(partial(self.objective.batch_loss, batch=batch))
-                product = vjp(gradient, self.params)[1]
-                total += DIRECTIONS.fitting(len(vectors), partial(_mapped, product, directions))
+        total = summed(HessianProduct(vectors), self.objective, self.params, self.batches())["product"]
         return total / self.objective.partitions + self.objective.ridge(self.damping) * vectors
 
 

@@ -112,9 +112,9 @@ class Kronecker:
         moments: dict[tuple[str, str], Tensor] = {}
         for at, roots in _labelled(objective, params, batches, seed):
             for tower in TOWERS:
-                x, t = at.side(tower).features, at.cotangents(tower, roots)
-                weighed = x * t.square().sum((0, -1))[..., None]
-                for side, part in (("left", (t.mT @ t).sum((0, 1))), ("right", (weighed.mT @ x).sum(0))):
+                x, t = at.side(tower).features.flatten(0, 1), at.cotangents(tower, roots)
+                weighed, rows = x * t.square().sum((2, 3)).view(-1, 1), t.flatten(0, 2)
+                for side, part in (("left", rows.mT @ rows), ("right", weighed.mT @ x)):
                     moments[tower, side] = moments.get((tower, side), torch.zeros_like(part.double())) + part
         bases = {place: torch.linalg.eigh(moment)[1] for place, moment in moments.items()}
         along: dict[str, Tensor] = {}
@@ -124,8 +124,9 @@ class Kronecker:
             pairs += len(roots) * at.S.shape[0] * at.S.shape[1]
             for tower in TOWERS:
                 left, right = (bases[tower, side].to(dtype) for side in ("left", "right"))
-                rotated = (at.cotangents(tower, roots) @ left).mT @ (at.side(tower).features @ right)
-                part = rotated.square().sum((0, 1), dtype=torch.float64)
+                turned = (at.cotangents(tower, roots) @ left).permute(0, 2, 3, 1).flatten(1, 2)  # (G, k·E, B)
+                rotated = turned @ (at.side(tower).features @ right)
+                part = rotated.square().sum(0, dtype=torch.float64).view(len(roots), *left.shape[:1], -1).sum(0)
                 along[tower] = along[tower] + part if tower in along else part
         # Averages over partitions: the sample stands for N pairs of one.
         heads = {
@@ -133,6 +134,26 @@ class Kronecker:
             for tower in TOWERS
         }
         return cls(heads, ridge, {name: tensor.detach() for name, tensor in params.items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `of_tensors` makes it of again, to the same bits."""
+        # Contiguous, as they are once written and read: products of another order of memory round otherwise.
+        return {
+            f"{tower}.{part}": getattr(head, part).contiguous()
+            for tower, head in self.heads.items()
+            for part in ("left", "right", "eigenvalues")
+        }
+
+    @classmethod
+    def of_tensors(cls, tensors: dict[str, Tensor], ridge: float, params: Params) -> Kronecker:
+        """From what `tensors` gave, on the device of the parameters."""
+        like = {name: tensor.detach() for name, tensor in params.items()}
+        device = next(iter(like.values())).device
+        parts = {name: tensor.to(device) for name, tensor in tensors.items()}
+        heads = {
+            tower: Head(*(parts[f"{tower}.{part}"] for part in ("left", "right", "eigenvalues"))) for tower in TOWERS
+        }
+        return cls(heads, ridge, like)
 
     def solve(self, rhs: Tensor, *, state: State | None = None, on_state: OnState | None = None) -> Solution:
         """The approximation's inverse times rhs (k, P), in float64."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from ecif.curvature.ekfac import DRAWS, LONGEST
 from ecif.curvature.projection import SIZE, sides_of
 from ecif.linearise import directions_at_once
-from ecif.neighbours import FEW
+from ecif.neighbours import OF_TOWERS
 
 Shapes = Mapping[str, Sequence[int]]
 _DOUBLE = 8
@@ -39,10 +39,10 @@ def projection_bytes(shapes: Shapes) -> int:
 
 
 def groups_bytes(shapes: Shapes) -> int:
-    """What conjugate gradients hold of as many directions as validation pairs have groups (`neighbours.FEW`): each of
-    them, its answer, residual, next direction and the image of that, before and after a step, and in single precision
-    what is pushed through the model."""
-    return FEW * (9 * _DOUBLE + _DOUBLE) * _size(shapes)
+    """What conjugate gradients hold of as many directions as validation pairs have groups at most
+    (`neighbours.OF_TOWERS`): each of them, its answer, residual, next direction and the image of that, before and after
+    a step, and in single precision what is pushed through the model."""
+    return OF_TOWERS * (9 * _DOUBLE + _DOUBLE) * _size(shapes)
 
 
 def _size(shapes: Shapes) -> int:

@@ -23,9 +23,9 @@ from ecif.detection.canonical import RIDGES, SCALE, Covariances, Turned
 from ecif.detection.contrast import Others
 from ecif.detection.groups import Groups
 from ecif.detection.injection import Exchange, exchange
-from ecif.detection.suspicion import fractional_ranks
 from ecif.methods import Neighbours
 from ecif.similarity import normalise
+from ecif.stability import Stability, stability
 
 DRAWS: Final = 2
 MORE_DRAWS: Final = 6
@@ -75,7 +75,7 @@ class Learned:
         injected_scores: (m,) float64, the suspicion of the injected pairs of all draws.
         better: (n,) int64, the place of a pair whose caption fits the image better; −1 where none does.
         exchanged: (n,) int64, the place of a pair that looks as if it had exchanged captions with this one; −1.
-        stability: the rank correlation of the draws' suspicions; None where only one of them learned.
+        stability: how far the draws' suspicions agree; None where only one of them learned.
         reason: why nothing was learned, and columns weigh the same; None where something was.
     """
 
@@ -88,7 +88,7 @@ class Learned:
     injected_scores: Tensor
     better: Tensor
     exchanged: Tensor
-    stability: float | None
+    stability: Stability | None
     reason: str | None = None
 
 
@@ -338,13 +338,11 @@ def _learned(
     )
 
 
-def _agreement(draws: list[_Draw]) -> float | None:
-    """Spearman's correlation of the first two draws over the pairs that were injected in neither."""
-    if len(draws) < 2 or draws[0].calibrator is draws[1].calibrator:
-        return None
-    both = ~(draws[0].exchange.injected | draws[1].exchange.injected)
-    ranks = torch.stack([fractional_ranks(draw.suspicion[both]) for draw in draws[:2]])
-    return float(torch.corrcoef(ranks)[0, 1])
+def _agreement(draws: list[_Draw]) -> Stability | None:
+    """Of the draws that learned for themselves, each over the pairs that were not injected in it."""
+    learned = [draw for place, draw in enumerate(draws) if not place or draw.calibrator is not draws[0].calibrator]
+    own = torch.stack([~draw.exchange.injected for draw in learned])
+    return stability(torch.stack([draw.suspicion for draw in learned]), own)
 
 
 def _exchanged(better: Tensor, captions: Groups, suspicion: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ecif.batches import Batch
 from ecif.fit.adam import Adam, automatic_learning_rate, scheduled
 from ecif.fit.lbfgs import Lbfgs
 from ecif.fit.settings import FitResult, FitSettings
@@ -41,7 +40,8 @@ def fit(
 
     Args:
         state: what `on_state` was last handed; the result then equals that of an undisturbed fit.
-        on_state: called with tensors only, every few Adam steps and after every epoch or evaluation.
+        on_state: called with tensors only, every few Adam steps, and before every evaluation but the opening one, so
+            that whoever cannot make one here goes on from there.
         on_epoch: called after every epoch with its parameters.
 
     Raises:
@@ -49,6 +49,8 @@ def fit(
     """
     fitting = _Fitting(objective, params, batches, settings)
     now = fitting.opening() if state is None else FitState.from_state(state, flatten(params))
+    if on_state is not None:
+        on_state(now.to_state())
     while not fitting.ended(now):
         for step in fitting.advance(now):
             if on_epoch is not None and step.epoch > now.epoch:
@@ -69,19 +71,13 @@ class _Fitting:
     settings: FitSettings
 
     def opening(self) -> FitState:
-        theta, count = flatten(self.params).detach(), 0
-
-        def counted() -> Iterator[Batch]:
-            nonlocal count
-            for batch in self.batches():
-                count += 1
-                yield batch
-
-        value, gradient = self.objective.value_and_gradient(self.params, counted())
+        theta = flatten(self.params).detach()
+        seen = self.objective.evaluate(self.params, self.batches())
+        value, gradient = seen.value, seen.gradient
         if not abs(value) < float("inf"):
             raise ValueError(f"the objective is {value} at the starting parameters")
         checkpoints = theta.new_zeros(0, theta.numel())
-        adam_epochs = self.settings.adam_epochs(count)
+        adam_epochs = self.settings.adam_epochs(seen.batches)
         return FitState(theta, value, gradient, checkpoints, Adam.start(theta), torch.zeros_like(gradient), adam_epochs)
 
     def ended(self, now: FitState) -> bool:

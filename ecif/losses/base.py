@@ -57,7 +57,7 @@ class Loss(ABC):
 
     @abstractmethod
     def positive_derivative(self, S: Tensor, dS: Tensor) -> Tensor:
-        """dPos, (..., B), for S (B, B) and its changes dS (..., B, B)."""
+        """dPos, (..., B), for S (B, B) or of several batches and its changes dS (..., B, B)."""
 
     @abstractmethod
     def negative_derivative(self, S: Tensor, dS: Tensor, mode: Negative = "exact") -> Tensor:

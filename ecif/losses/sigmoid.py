@@ -47,7 +47,7 @@ class Sigmoid(Loss):
 
     def positive_derivative(self, S: Tensor, dS: Tensor) -> Tensor:
         """−(1 − P) dS on the diagonal."""
-        return -torch.sigmoid(-S.diagonal()) * dS.diagonal(dim1=-2, dim2=-1)
+        return -torch.sigmoid(-S.diagonal(dim1=-2, dim2=-1)) * dS.diagonal(dim1=-2, dim2=-1)
 
     def negative_derivative(self, S: Tensor, dS: Tensor, mode: Negative = "exact") -> Tensor:
         """P dS off the diagonal, along rows and columns."""

@@ -38,7 +38,7 @@ def conjugate_gradients(
             the preconditioned matrix).
         strict: raise rather than return when the tolerance was not reached.
         state: what `on_state` was last handed; the result then equals that of an undisturbed solve.
-        on_state: called after every iteration.
+        on_state: called before every product with H, so that whoever cannot make one here goes on from there.
 
     Raises:
         NegativeCurvature: H is not positive definite along a search direction.
@@ -51,12 +51,14 @@ def conjugate_gradients(
         return Solution(rhs.double(), 0, rhs.new_zeros(0, dtype=torch.float64), None, converged=True)
     precondition = preconditioner or _as_it_is
     now = _start(rhs, precondition) if state is None else _resume(rhs, state)
+    hand_out: OnState = on_state or _nothing
+    hand_out(dict(now))
     while True:
         while bool(now["active"].any()) and int(now["iteration"]) < max_iterations:
             now = _iterate(apply, precondition, now, tolerance)
-            if on_state is not None:
-                on_state(dict(now))
+            hand_out(dict(now))
         now = _verify(apply, precondition, rhs, now, tolerance)
+        hand_out(dict(now))
         if not bool(now["active"].any()) or int(now["iteration"]) >= max_iterations:
             break
     iterations, worst = int(now["iteration"]), float(now["verified"].max())
@@ -69,6 +71,10 @@ def conjugate_gradients(
         eigenvalue_range=ritz_range(now["alpha"], now["beta"]) if preconditioner is None else None,
         converged=worst <= tolerance,
     )
+
+
+def _nothing(_: State) -> None:
+    return
 
 
 def _as_it_is(residual: Tensor) -> Tensor:

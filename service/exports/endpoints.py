@@ -113,7 +113,7 @@ async def _export(
 ) -> StreamingResponse:
     written = _FORMATS[form]
     source = await heavy.run(Source.of, job_id, keep, service.database, service.blobs)
-    etag = _etag(job_id, form, keep)
+    etag = _etag(source, form, keep)
     headers = download_headers(f"{job_id}.{keep}.{written.suffix}", etag)
     wanted = ByteRange.of(range_, if_range, etag)
     if wanted is None:
@@ -129,7 +129,7 @@ async def _export(
     return StreamingResponse(pieces, status_code=206, media_type=written.media_type, headers=headers)
 
 
-def _etag(job_id: str, form: Format, keep: Keep) -> str:
-    """Of the bytes of an export. Results never change; what writes them may, with a release."""
+def _etag(source: Source, form: Format, keep: Keep) -> str:
+    """Of the bytes of an export. Results never change; marks do, and what writes them may, with a release."""
     writers = [CODE_VERSION, *([version("pyarrow")] if form == "parquet" else [])]
-    return etag_of(job_id, form, keep, *writers)
+    return etag_of(source.job_id, form, keep, source.marks, *writers)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from service.exports.source import RESULT_COLUMNS, Source, extra_of, own_names
+from service.exports.source import MARK_COLUMNS, RESULT_COLUMNS, Source, extra_of, own_names
 from store.exports import ExtraColumn
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def parquet_chunks(source: Source) -> Iterator[bytes]:
 
 def _of_result(pa: Any, name: str) -> "pa.DataType":
     kinds = {"rank": pa.int64(), "flagged": pa.bool_(), "why": pa.list_(_reason(pa))}
-    kinds |= dict.fromkeys(("query", "key", "caption", "better_caption", "exchanged_with"), pa.string())
+    kinds |= dict.fromkeys(("query", "key", "caption", "better_caption", "exchanged_with", *MARK_COLUMNS), pa.string())
     return kinds.get(name, pa.float64())
 
 

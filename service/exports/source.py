@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from sqlalchemy.orm import Session
 
-from store import datasets, exports, jobs
+from store import datasets, exports, jobs, marks
 from store.blobs import Blobs
 from store.database import Database
 from store.errors import ConflictError
@@ -37,8 +37,11 @@ _LONGEST_NAME = 1000
 
 @dataclass(frozen=True)
 class Source:
-    """The chosen pairs of a job that succeeded. `expected` is how many there are; `filename` is that of the upload, and
-    `judges` says whether the job flags at all."""
+    """The chosen pairs of a job that succeeded.
+
+    expected: how many there are. marks: the same text as long as nobody marks any of them. filename: that of the
+    upload. judges: whether the job flags at all.
+    """
 
     job_id: str
     job: int
@@ -47,6 +50,7 @@ class Source:
     dataset: int
     flagged: bool | None
     expected: int
+    marks: str
     database: Database
     images: Images
     judges: bool
@@ -75,6 +79,7 @@ class Source:
                 dataset=dataset.number,
                 flagged=None if keep == "all" else keep == "flagged",
                 expected=_expected(job, keep),
+                marks=marks.state(session, job.number),
                 database=database,
                 images=blobs,
                 judges=job.flagged_count is not None,
@@ -197,7 +202,11 @@ def _kind_of_images(session: Session, dataset_id: str) -> str | None:
     return "its dataset was deleted, and the images with it" if dataset.deleted_at is not None else None
 
 
-RESULT_COLUMNS = ("rank", "query", "key", "caption", *SCORES, "flagged", "why", "better_caption", "exchanged_with")
+MARK_COLUMNS = ("mark", "mark_caption", "marked_by", "marked_at")
+RESULT_COLUMNS = (
+    *("rank", "query", "key", "caption", *SCORES, "flagged", "why", "better_caption", "exchanged_with"),
+    *MARK_COLUMNS,
+)
 """In this order; `open_clip` calls the caption `title`."""
 
 _PREFIX = "input_"

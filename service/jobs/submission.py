@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from service.labels import Labels
-from store import datasets, job_gates, jobs, models
+from store import datasets, job_gates, jobs, marks, models
 from store.catalogue import HUB_PREFIX, HubRules, check_model, check_size, loss_of
+from store.clean_pairs import ValidationDataset, ValidationMarks
 from store.errors import InvalidError, NotFoundError
 from store.estimates import extent
 from store.job_phases import baselines
@@ -15,13 +16,7 @@ from store.magic import check_magic, check_magic_size
 from store.model_choice import Model
 from store.nouns import new_id
 from store.settings import CODE_VERSION, Settings
-from store.specification import (
-    NEED_VALIDATION,
-    JobSpec,
-    RemoveFlagged,
-    ValidationDataset,
-    fill_for_kind,
-)
+from store.specification import NEED_VALIDATION, JobSpec, RemoveFlagged, fill_for_kind
 from store.states import JobStatus
 from store.tables import Dataset, Job
 
@@ -35,6 +30,24 @@ def _check_flagged_by(session: Session, spec: JobSpec, remove: RemoveFlagged) ->
         raise InvalidError("other_dataset", f"job {remove.job} worked on dataset {earlier.dataset_id}", "remove.job")
     if earlier.status != JobStatus.SUCCEEDED or not earlier.flagged_count:
         raise InvalidError("nothing_flagged", f"job {remove.job} is {earlier.status} and flagged no pair", "remove.job")
+
+
+def _check_marks(session: Session, spec: JobSpec, validation: ValidationMarks) -> None:
+    param = "validation.marks"
+    try:
+        earlier = jobs.get(session, validation.marks)
+    except NotFoundError as error:
+        raise InvalidError("unknown_job", error.message, param) from None
+    if earlier.dataset_id != spec.dataset:
+        raise InvalidError("other_dataset", f"job {earlier.id} worked on dataset {earlier.dataset_id}", param)
+    dataset = datasets.number(session, earlier.dataset_id)
+    if not marks.clean_rows(session, earlier, dataset):
+        raise InvalidError(
+            "no_marks",
+            f"no pair of the random sample of job {earlier.id} was kept, from its first on without a gap; marks of the "
+            f"ranking do not count: judge the sample at /jobs/{earlier.id}/explore/sample",
+            param,
+        )
 
 
 def _check_leave_one_out(spec: JobSpec) -> None:
@@ -114,6 +127,8 @@ def check(session: Session, spec: JobSpec, settings: Settings) -> Checked:
                 "validation.dataset",
             )
         validation = datasets.usable(session, spec.validation.dataset, "validation.dataset")
+    if isinstance(spec.validation, ValidationMarks):
+        _check_marks(session, spec, spec.validation)
     if spec.task == "valuation" and spec.validation is None:
         raise InvalidError(
             "validation_required",

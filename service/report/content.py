@@ -16,7 +16,7 @@ from store.tables import SCORES, Dataset, Job, Part
 
 Json = dict[str, Any]
 
-_SHOWN = 12  # pairs at each end
+_SHOWN, _LEAST_SUSPICIOUS = 12, 4  # pairs at each end; what is likely right only shows that the order makes sense
 _QUERIES, _PAIRS_OF_QUERY = 12, 6
 _ON_CARDS = {
     "misalignment": ("suspicion", "q_value", "influence", "clip_score"),
@@ -92,6 +92,7 @@ class Report:
     charts: list[Chart] = field(default_factory=list)
     statement: str = ""
     noise: str = ""
+    firmness: str = ""
     warnings: list[str] = field(default_factory=list)
     groups: list[GroupTable] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
@@ -119,6 +120,7 @@ def gather(job_id: str, database: Database, blobs: Blobs) -> Report:
     flagging = report.summary.get("flagging") or {}
     report.statement, report.warnings = _statement(flagging), _warnings(job)
     report.noise = share(flagging["estimated_noise_rate"]) if flagging.get("estimated_noise_rate") else ""
+    report.firmness = firmness(job.task, report.summary)
     report.groups = group_tables(report.summary)
     report.phases, report.time = _phases(report.summary)
     # The images are read and made small after the connection is given back.
@@ -165,7 +167,8 @@ def _rows(session: Session, job: Job, dataset: Dataset) -> list[exports.Exported
         ranks = [rank for _, ranks in _worst_queries(job) for rank in ranks]
     else:
         n = job.result_count
-        ranks = [*range(1, min(_SHOWN, n) + 1), *range(max(n - _SHOWN, _SHOWN) + 1, n + 1)]
+        last = _LEAST_SUSPICIOUS if job.task == "misalignment" else _SHOWN
+        ranks = [*range(1, min(_SHOWN, n) + 1), *range(max(n - last, _SHOWN) + 1, n + 1)]
     return list(exports.at_ranks(session, job.number, dataset.number, ranks))
 
 
@@ -218,6 +221,23 @@ def _statement(flagging: Json) -> str:
     return (
         f"Of the flagged pairs, at most {rate} are right ones, with a confidence of {share(confidence)}: judged "
         f"by {clean:,} clean pairs that took part as calibration{_within(flagging)}."
+    )
+
+
+_RANKED_BY = {"misalignment": "suspicion", "valuation": "influence"}
+_DRAWN_AGAIN = {"exchanges": "with other captions exchanged", "partitions": "in other batches"}
+_FIRST = 0.05
+
+
+def firmness(task: str, summary: Json) -> str:
+    """How much of the top of the ranking another draw would have kept; nothing where that was not measured."""
+    firm = (summary.get("stability") or {}).get(_RANKED_BY.get(task, ""))
+    if not isinstance(firm, dict):  # a release before told one number
+        return ""
+    overlap = share(firm["top_overlap"][f"{_FIRST:g}"])
+    return (
+        f"How firm the order is: computed again {_DRAWN_AGAIN[firm['over']]}, the first {share(_FIRST)} of the pairs "
+        f"keep {overlap} of their members (rank correlation of all {firm['rank_correlation']:.2f})."
     )
 
 

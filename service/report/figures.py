@@ -51,8 +51,10 @@ _LEAST = 1.5  # so that a single pair is seen
 
 @dataclass(frozen=True)
 class Bar:
-    """One bin: all of it, and the flagged part of it from the ground up."""
+    """One bin, from `start` to `end`: all of it, and the flagged part of it from the ground up."""
 
+    start: float
+    end: float
     x: float
     width: float
     height: float
@@ -94,6 +96,8 @@ def chart(name: str, about: str, described: dict[str, Any], flagged: Sequence[in
 
     bars = [
         Bar(
+            start=start,
+            end=end,
             x=x(start),
             width=round(max(x(end) - x(start) - _GAP, 0.5), 2),
             height=height(total),

@@ -70,7 +70,7 @@ def visit(plan: Plan, console: Console, visitor: Visitor, output: Path) -> None:
     page.write_bytes(visitor.report(job))
     console.print(f"\nThe same with pictures, as a page for people: {page}", highlight=False, soft_wrap=True)
     console.print(
-        "To try your own data: `make serve`, then http://127.0.0.1:8000/docs lists every call.",
+        "To try your own data: `make serve`, then http://127.0.0.1:8000/ in a browser; /docs there lists every call.",
         highlight=False,
         soft_wrap=True,
     )

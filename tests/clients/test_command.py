@@ -320,6 +320,7 @@ def test_the_gate_of_the_specification_is_what_counts(
     policy = tmp_path / "gate.json"
     policy.write_text(json.dumps({"error": {"rejected": 0.0}, "warn": {"columns": {"clip_score": {"min": 2.0}}}}))
     warned = made(dataset, "--spec", QUICK, "--gate", f"@{policy}")["id"]
+    assert "\ngate: warn; the mean of clip_score is " in ecif("status", warned, "--output", "table")[1]
     code, out, _ = ecif("gate", warned)
     assert (code, out.splitlines()[0]) == (0, "passed: 0 % of the pairs were turned away; at most 0 % is allowed")
     assert out.splitlines()[1].startswith("warning: the mean of clip_score is ")

@@ -9,11 +9,11 @@ from torch import Tensor
 from ecif import Batch, Dense, GaussNewton, Objective, Params, cut_batches
 from ecif.curvature.choice import from_products
 from ecif.curvature.dense import dense_matrix
-from ecif.heads import MOST_STACKED, AtParams, stacked
+from ecif.heads import MOST_STACKED, AtParams, Stack, stacked
 from ecif.linearise import pull, push
 from ecif.losses import SIGMOID, SOFTMAX, Loss
 from ecif.roles import positive
-from ecif.scoring import score_batch
+from ecif.scoring import score_batch, score_batches
 from ecif.self_influence import pair_gradients
 
 
@@ -113,6 +113,32 @@ def test_scores_and_per_pair_gradients(heads: Heads, mode: str) -> None:
             pair_gradients(heads.objective, heads.params, batch, mode),  # type: ignore[arg-type]
             pair_gradients(heads.plain, heads.params, batch, mode),  # type: ignore[arg-type]
         )
+
+
+@pytest.mark.parametrize("mode", ["exact", "taylor"])
+def test_batches_are_scored_together_as_apart(heads: Heads, mode: str) -> None:
+    given = (heads.params, heads.batches(), heads.directions, mode)
+    ours = list(score_batches(heads.objective, *given))  # type: ignore[arg-type]
+    plain = list(score_batches(heads.plain, *given))  # type: ignore[arg-type]
+    assert len(ours) == len(plain) == len(heads.batches())
+    for one, other in zip(ours, plain, strict=True):
+        for name in ("positive", "negative", "pair", "pair_loss", "clip_score"):
+            torch.testing.assert_close(getattr(one, name), getattr(other, name))
+    with pytest.raises(ValueError, match="directions"):
+        next(score_batches(heads.objective, heads.params, heads.batches(), heads.directions[0]))
+
+
+def test_several_batches_share_a_matrix_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads, of = Heads(bias=False), AtParams.of
+    evaluated: list[int] = []
+
+    def counted(objective: Objective, params: Params, part: Stack | Batch) -> AtParams:
+        evaluated.append(len(part.texts))
+        return of(objective, params, part)
+
+    monkeypatch.setattr(AtParams, "of", counted)
+    list(score_batches(heads.objective, heads.params, heads.batches(), heads.directions))
+    assert evaluated == [6, 1]  # batches of four, and the last of three
 
 
 def test_a_trained_temperature_is_left_to_torch(heads: Heads) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ecif import Batch, Ekfac, GaussNewton, Objective, Params, Projected, Projection, project_batch
 from ecif.curvature.memory import Shapes, ekfac_bytes, groups_bytes, projection_bytes
-from ecif.neighbours import FEW
+from ecif.neighbours import OF_TOWERS
 from ecif.parameters import size
 
 SHAPES = {"table": (20_000, 32), "text": (1000, 32), "image": (1000, 1000), "bias": (1000,)}
@@ -65,7 +65,7 @@ def _groups(objective: Objective, params: Params, batch: Batch) -> None:
 _OF: dict[str, tuple[Callable[[Objective, Params, Batch], None], Callable[[Shapes], int]]] = {
     "ekfac": (_ekfac, ekfac_bytes),
     "projected": (_projected, projection_bytes),
-    "groups": (_groups, lambda shapes: groups_bytes(shapes) * SOLVED // FEW),
+    "groups": (_groups, lambda shapes: groups_bytes(shapes) * SOLVED // OF_TOWERS),
 }
 
 

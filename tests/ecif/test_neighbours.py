@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ecif import GaussNewton, cut_batches, dense_matrix, flatten, pair_gradients, positive, score_batch
-from ecif.neighbours import FEW, Neighbourhood, joint, most_groups
+from ecif.neighbours import FEW, OF_TOWERS, Neighbourhood, joint, most_groups
 from tests.ecif.conftest import MakeWorld, World
 
 
@@ -106,4 +106,5 @@ def test_near_pairs_share_a_group_and_equal_ones_need_no_second() -> None:
 
 def test_there_are_more_groups_where_they_cost_no_pass() -> None:
     assert most_groups(128, direct=False) == most_groups(4096, direct=True) == FEW
-    assert most_groups(128, direct=True) == 1024
+    assert most_groups(128, direct=True) == most_groups(128, direct=True, towers=True) == 1024
+    assert most_groups(128, direct=False, towers=True) == OF_TOWERS < FEW

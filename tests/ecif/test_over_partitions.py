@@ -57,8 +57,9 @@ def test_probes_estimate_the_square_of_the_average(world: World) -> None:
     k = 4000
     x = curvature.solve(probe_rhs(world.objective, world.params, world.batches, k, seed=1, damping=0.0)).x
     along, sums = Directions(x[:0], x), torch.zeros(world.n, k, dtype=torch.float64)
-    for places, batch in placed(world):
-        columns = along.score(world.objective, world.params, batch)
+    batches = (batch for _, batch in placed(world))
+    each = along.score(world.objective, world.params, batches)
+    for (places, _), columns in zip(placed(world), each, strict=True):
         assert "self_influence" not in columns  # it is no matter of one batch
         sums[places] += columns["along_probes"] / PARTITIONS
     whole = averaged(world).sum(1)

@@ -75,6 +75,16 @@ def test_a_step_stands_on_its_page_and_links_lead_to_its_file(site: Path) -> Non
     assert (site / "repository" / "integrations" / "prefect" / "flow.py").is_file()
 
 
+def test_the_readme_is_one_screen_whose_links_lead_somewhere() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 75
+    links = re.findall(r"\]\(([^)#]+)", readme)
+    assert len(links) > 20
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+    for command in ("make demo", "make test", "make serve"):
+        assert command in readme
+
+
 def test_codes_of_the_page_of_troubles_are_those_of_the_code() -> None:
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     codes = {

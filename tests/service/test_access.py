@@ -184,7 +184,7 @@ def test_the_command_makes_lists_and_revokes(settings: Settings, database: Datab
     secret = made.stdout.strip()
     assert (made.returncode, len(secret)) == (0, len("ecif_") + 32)
     with database.transaction() as session:
-        assert api_keys.tenant_of(session, secret) == "lab"
+        assert api_keys.find(session, secret).tenant == "lab"
         row = session.scalars(select(ApiKey)).one()
         assert secret not in repr(vars(row))
     listed = run("list").stdout

@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,10 @@ def test_jsonl_is_the_results_and_every_column_that_came(world: World, job: str)
     assert [row["rank"] for row in rows] == list(range(1, 13))
     came = {row["file_name"]: row for row in ROWS}
     for row, result in zip(rows, results, strict=True):
+        judged = dict.fromkeys(source.MARK_COLUMNS)  # nobody did
         assert {name: row[name] for name in source.RESULT_COLUMNS} == {
-            name: result[name] for name in source.RESULT_COLUMNS
-        }
+            name: result[name] for name in source.RESULT_COLUMNS if name not in judged
+        } | judged
         extra = {name: value for name, value in row.items() if name not in source.RESULT_COLUMNS}
         expected = {**came[row["key"]]}
         assert expected.pop("file_name") == row["key"]
@@ -96,7 +98,7 @@ def test_parquet_has_typed_columns(world: World, job: str) -> None:
     assert {kinds.pop(score) for score in SCORES} == {"double"}
     assert kinds.pop("why") == "list<element: struct<column: string, contribution: double>>"
     assert kinds == {
-        "better_caption": "string", "exchanged_with": "string",
+        "better_caption": "string", "exchanged_with": "string", **dict.fromkeys(source.MARK_COLUMNS, "string"),
         "rank": "int64", "query": "string", "key": "string", "caption": "string", "label": "int64", "uid": "string",
         "width": "double", "seen": "bool", "hash": "uint64", "input_rank": "string", "tags": "string",
         "mixed": "string", "huge": "string", "sometimes": "int64", "+formula": "string",
@@ -108,6 +110,38 @@ def test_parquet_has_typed_columns(world: World, job: str) -> None:
         assert {name: value for name, value in row.items() if value is not None} == {
             name: value for name, value in exact.items() if value is not None
         }
+
+
+def test_marks_are_in_each_format_and_make_another_export(world: World, job: str) -> None:
+    rows = world.results(job)
+    before = world.client.get(f"/jobs/{job}/export").headers["etag"]
+    relabelled, kept = (f"/jobs/{job}/marks/{rows[place]['key']}" for place in (1, 4))
+    sampled = {"mark": "drop", "sample": True}
+    assert world.client.put(relabelled, json=sampled).status_code == 200
+    world.client.put(relabelled, json={"mark": "relabel", "caption": "=a cat"})  # later, so it is what counts
+    world.client.put(kept, json={"mark": "keep"})
+    after = world.client.get(f"/jobs/{job}/export")
+    assert after.headers["etag"] != before
+    lines = jsonl(world.export(job, "jsonl"))
+    expected: list[tuple[str | None, str | None]] = [(None, None)] * 12
+    expected[1], expected[4] = ("relabel", "=a cat"), ("keep", None)
+    assert [(row["mark"], row["mark_caption"]) for row in lines] == expected
+    assert datetime.fromisoformat(lines[1]["marked_at"]) <= datetime.now(UTC)
+    assert lines[1]["marked_by"] is None
+    cells = list(csv.DictReader(io.StringIO(after.text, newline="")))
+    assert [(row["mark"], row["mark_caption"]) for row in cells[1:5:3]] == [("relabel", "'=a cat"), ("keep", "")]
+    table = parquet.read_table(pa.BufferReader(world.export(job, "parquet"))).to_pylist()
+    assert [(row["mark"], row["mark_caption"]) for row in table] == expected
+    with tarfile.open(fileobj=io.BytesIO(world.export(job, "open_clip"))) as tar:
+        tsv = tar.extractfile("pairs.tsv").read().decode()
+    lines_of_tsv = list(csv.DictReader(io.StringIO(tsv), delimiter="\t"))
+    assert [(row["mark"] or None, row["mark_caption"] or None) for row in lines_of_tsv] == expected
+    with tarfile.open(fileobj=io.BytesIO(world.export(job, "webdataset"))) as tar:
+        beside = [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]
+    assert [(row["mark"], row["mark_caption"]) for row in beside] == expected
+    for url in (relabelled, f"{relabelled}?sample=true", kept):
+        world.client.delete(url)
+    assert world.client.get(f"/jobs/{job}/export").headers["etag"] == before
 
 
 def test_an_export_says_why_in_each_format(world: World, explained: str) -> None:

@@ -20,7 +20,8 @@ _FIELDS = {
     7: "d27b332f5244ad2b",
     8: "1c353d6687b633c4",
     9: "7f3f8c9ef8b52db2",
-    10: "87809c91aa01bb9b",
+    10: "2edd4fb4245e18f7",
+    11: "033fa44b0dc110d2",
 }
 
 
@@ -40,7 +41,7 @@ def test_a_job_is_of_the_newest_version_that_it_uses() -> None:
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1", "checkpoints": ["model_2", "model_3"]}}) == 5
     assert version_of({"methods": ["tracin"], "model": {"id": "model_1"}}) == 1
     assert version_of({"methods": ["neighbour_influence"]}) == 7
-    assert version_of({"methods": ["magic", "ecif"]}) == 10
+    assert version_of({"methods": ["magic", "ecif"]}) == 11
     assert version_of({"methods": ["ecif", "margin"]}) == version_of({"methods": ["contrast_loss"]}) == 4
 
 
@@ -73,6 +74,11 @@ def test_a_job_whose_clean_pairs_calibrate_within_groups_is_for_workers_that_kno
     assert version_of(JobSpec.model_validate(spec).model_dump(mode="json")) == 1
     grouped = JobSpec.model_validate({**spec, "flag": {"by": "label"}}).model_dump(mode="json")
     assert (grouped["flag"], version_of(grouped)) == ({"false_discovery_rate": 0.05, "by": "label"}, 6)
+
+
+def test_a_job_that_calibrates_by_marks_is_for_workers_that_know_of_them() -> None:
+    spec = {"task": "misalignment", "dataset": "ds_1", "validation": {"marks": "job_1"}}
+    assert version_of(JobSpec.model_validate(spec).model_dump(mode="json")) == 10
 
 
 def test_the_version_belongs_to_the_fields() -> None:

@@ -191,6 +191,52 @@ def test_a_clean_set_of_one_pair_flags_nothing_and_says_what_is_needed(ready: Re
     assert len(said) == 1
 
 
+def one_caption(image: npt.NDArray[Any], text: npt.NDArray[Any]) -> None:
+    text[:] = text[0]
+
+
+def one_other_caption(image: npt.NDArray[Any], text: npt.NDArray[Any]) -> None:
+    text[:-1] = text[0]
+
+
+def one_image(image: npt.NDArray[Any], text: npt.NDArray[Any]) -> None:
+    image[:] = image[0]
+
+
+def one_pair(image: npt.NDArray[Any], text: npt.NDArray[Any]) -> None:
+    image[:], text[:] = image[0], text[0]
+
+
+@pytest.mark.parametrize(
+    ("n", "change", "says"),
+    [
+        (49, None, "suspicion was not learned: 49 pairs are fewer than the 50 from which mismatches are learned"),
+        (60, one_caption, "suspicion was not learned: all captions are equal: there is no mismatch to learn from"),
+        (60, one_pair, "suspicion was not learned: all captions are equal: there is no mismatch to learn from"),
+        (60, one_other_caption, None),  # a single exchange, and every pair is scored by what it taught
+        (60, one_image, None),  # columns that are the same for all but for their captions
+    ],
+    ids=["too few", "one caption", "one pair", "one other caption", "one image"],
+)
+def test_where_little_can_be_learned_all_pairs_are_ranked_and_the_summary_says_why(
+    ready: Ready, answer: Answer, n: int, change: Callable[..., None] | None, says: str | None
+) -> None:
+    image, text = embeddings(n)
+    if change is not None:
+        change(image, text)
+    job, rows = answer(task="misalignment", dataset=ready(image, text), methods=METHODS[:5], fit={"epochs": 3})
+    summary = succeeded(job)
+    assert [row["rank"] for row in rows.values()] == list(range(1, n + 1))
+    assert all(row["suspicion"] is not None for row in rows.values())
+    said = [warning for warning in summary["warnings"] if warning.startswith("suspicion was not learned")]
+    assert said == ([f"{says}; its columns weigh the same"] if says is not None else [])
+    assert (summary["suspicion"]["reason"] is None) == (says is None)
+    assert (summary["suspicion"]["injected_auroc"] is None) == (says is not None)
+    if says is not None:
+        assert summary["stability"]["suspicion"] is None
+        assert summary["counts"]["flagged"] == 0
+
+
 LONG = "".join(chr(0x20000 + 37 * n % 40_000) for n in range(1000))
 """A key of 4,000 bytes that does not compress: PostgreSQL refuses it a place in an index."""
 

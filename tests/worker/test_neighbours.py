@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from benchmarks.digit_worlds import smallest
 from ecif.curvature import choice
+from ecif.neighbours import OF_TOWERS, Neighbourhood
 from tests.service_fixtures import EmbeddingZip, ImageZip, Upload, Work
 
 Run = Callable[..., list[dict[str, Any]]]
@@ -97,12 +98,22 @@ def test_of_no_more_pairs_than_neighbours_it_is_influence(
         assert row["neighbour_influence"] == pytest.approx(row["influence"], abs=0.02 * largest)
 
 
-def test_of_whole_towers_too_and_alone(upload: Upload, image_zip: ImageZip, work: Work, run: Run) -> None:
+def test_of_whole_towers_too_and_alone_along_few_directions(
+    upload: Upload, image_zip: ImageZip, work: Work, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solved: list[int] = []
+
+    def gradients(neighbourhood: Neighbourhood, *arguments: Any) -> Tensor:
+        solved.append(neighbourhood.groups)
+        return of_groups(neighbourhood, *arguments)
+
+    of_groups = Neighbourhood.gradients
+    monkeypatch.setattr(Neighbourhood, "gradients", gradients)
     dataset = upload(image_zip(20))["id"]
     work()
     spec = {
         "dataset": dataset,
-        "model": {"architecture": smallest()},  # of nine directions each pass goes through both towers
+        "model": {"architecture": smallest()},  # of every direction each pass goes through both towers
         "fit": {"epochs": 1},
         "validation": {"fraction": 0.4},
     }
@@ -111,6 +122,7 @@ def test_of_whole_towers_too_and_alone(upload: Upload, image_zip: ImageZip, work
     largest = max(abs(row["influence"]) for row in both)
     for row in both:
         assert row["neighbour_influence"] == pytest.approx(row["influence"], abs=0.05 * largest)
+    assert solved == [OF_TOWERS]  # of eight validation pairs
     alone = run(**spec, objective=objective, task="misalignment", methods=["neighbour_influence"])
     assert all(row["influence"] is row["self_influence"] is None for row in alone)
     found = [row["neighbour_influence"] for row in alone]

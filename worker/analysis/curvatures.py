@@ -1,5 +1,6 @@
 """The curvature that a job asked for, ready to invert: how far a solve goes, its damping, and what it is built from."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,14 +53,23 @@ def refused_curvature(curvature: str) -> Iterator[None]:
 
 def damping_of(problem: Problem) -> DampingChoice:
     """λ of a job, as set or chosen; a pass over the data where it has to be chosen."""
-    return choose_damping(
-        problem.view.spec.influence.damping,
-        problem.objective,
-        problem.params,
-        problem.training_batches,
-        largest_condition=effort(problem.view.spec).largest_condition,
-        seed=problem.view.spec.objective.seed,
-    )
+
+    def choose() -> dict[str, Tensor]:
+        chosen = choose_damping(
+            problem.view.spec.influence.damping,
+            problem.objective,
+            problem.params,
+            problem.training_batches,
+            largest_condition=effort(problem.view.spec).largest_condition,
+            seed=problem.view.spec.objective.seed,
+        )
+        mean = math.nan if chosen.mean_eigenvalue is None else chosen.mean_eigenvalue
+        numbers = torch.tensor([chosen.value, mean], dtype=torch.float64)
+        return {"numbers": numbers, "reason": torch.tensor(list(chosen.reason.encode()), dtype=torch.uint8)}
+
+    made = problem.notebook.once("damping", choose)
+    value, mean = made["numbers"].tolist()
+    return DampingChoice(value, None if math.isnan(mean) else mean, bytes(made["reason"].tolist()).decode())
 
 
 def prepare(problem: Problem, damping: float) -> Curvature:
@@ -76,15 +86,19 @@ def prepare(problem: Problem, damping: float) -> Curvature:
     with refused_curvature(wanted):
         if wanted == "projected":
             return _projected(problem, damping)
+        method = per_pair(problem)
+        # What is written out asks for many products and can go on from none of them; it is small.
+        batches = (lambda: iter(problem.training_batches())) if method == "exact" else problem.training_batches
         return from_products(
             wanted,
             problem.objective,
             problem.params,
-            problem.training_batches,
+            batches,
             damping=damping,
             scope=problem.view.spec.objective.scope,
-            method=per_pair(problem),
+            method=method,
             seed=problem.view.spec.objective.seed,
+            notebook=problem.notebook,
         )
 
 
@@ -189,4 +203,5 @@ def draw_probes(problem: Problem, curvature: Curvature, damping: float) -> Probe
         method=per_pair(problem),
         damping=damping,
         seed=problem.view.spec.objective.seed,
+        notebook=problem.notebook,
     )

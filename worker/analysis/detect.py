@@ -12,6 +12,7 @@ from store.shards import Planned
 from worker.analysis import groups
 from worker.analysis.problem import Problem, open_problem
 from worker.analysis.roster import DATASET
+from worker.analysis.stability import as_summary
 from worker.analysis.tensors import get_tensors, put_tensors
 from worker.attempts.task import Done, Task
 from worker.outputs import DetectOutput, Json, PlanOutput, ScoreOutput
@@ -133,6 +134,6 @@ def _report(learned: Learned) -> Json:
         "weights": learned.weights,
         "injected_auroc": learned.injected_auroc,
         "injected": learned.injected,
-        "stability": learned.stability,
+        "stability": as_summary(learned.stability, "exchanges"),
         "reason": learned.reason,
     }

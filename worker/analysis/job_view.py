@@ -7,8 +7,9 @@ from typing import TypeVar, cast
 from sqlalchemy.orm import Session
 
 from store import datasets, jobs
+from store.clean_pairs import CLEAN, ValidationFraction
 from store.errors import LostLeaseError
-from store.specification import JobSpec, ValidationDataset, ValidationFraction
+from store.specification import JobSpec
 from worker import pipeline
 from worker.analysis.records import PartBlob
 from worker.attempts.task import Task
@@ -88,8 +89,8 @@ class JobView:
 
     @property
     def clean_set(self) -> bool:
-        """Whether there is a validation set that is known to be clean: one of its own, not a part of the data."""
-        return isinstance(self.spec.validation, ValidationDataset)
+        """Whether there is a validation set that is known to be clean: one of its own, or pairs that were judged."""
+        return isinstance(self.spec.validation, CLEAN)
 
     @property
     def held_out(self) -> float:

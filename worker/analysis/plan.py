@@ -4,7 +4,8 @@ import torch
 
 from ecif import plan_batches
 from ecif.batches import validation_order
-from store import datasets, jobs
+from store import datasets, jobs, marks
+from store.clean_pairs import ValidationMarks
 from store.errors import InvalidError
 from store.specification import JobSpec, fill_for_kind
 from worker.analysis import groups
@@ -26,7 +27,7 @@ def run(task: Task) -> Done[PlanOutput]:
     view = JobView.of(task)
     spec = _settled(task, view)
     groups.check(task, view, spec.flag.by)
-    roster = draw(view, spec)
+    roster = draw(view, spec, _judged_right(task, view, spec))
     check_alike(task, spec)
     check_memory(task, view, spec, roster.n_pairs)
     removed = resolve(task, view, spec, roster) if spec.task == "removal" else None
@@ -50,8 +51,19 @@ def _settled(task: Task, view: JobView) -> JobSpec:
         return fill_for_kind(view.spec, dataset, validation)
 
 
-def draw(view: JobView, spec: JobSpec) -> Roster:
-    """The roster of a job: a pure function of its specification and its datasets' sizes.
+def _judged_right(task: Task, view: JobView, spec: JobSpec) -> torch.Tensor | None:
+    """Rows of the pairs that were kept on the random sample that the job calibrates by; None where it names none."""
+    if not isinstance(spec.validation, ValidationMarks):
+        return None
+    with task.database.transaction() as session:
+        earlier = jobs.get(session, spec.validation.marks)
+        rows = marks.clean_rows(session, earlier, view.dataset.number)
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def draw(view: JobView, spec: JobSpec, judged_right: torch.Tensor | None = None) -> Roster:
+    """The roster of a job: a pure function of its specification, its datasets' sizes and the rows of the dataset that
+    were judged to be right, where it calibrates by such.
 
     Raises:
         InvalidError: no pair is left to score, or none to validate on.
@@ -65,6 +77,14 @@ def draw(view: JobView, spec: JobSpec) -> Roster:
         # Only `misalignment` calibrates: the clean set then stands among the scored pairs too. What it ranks by makes
         # no use of the validation loss, so that no half has to be kept from it.
         calibration = validation.sort().values if spec.task == "misalignment" else calibration
+    elif judged_right is not None:
+        held_out = torch.zeros(len(rows), dtype=torch.bool)
+        held_out[judged_right] = True
+        validation = judged_right[validation_order(len(judged_right), objective.seed)]
+        rows, validation_source = rows[~held_out], DATASET
+        if not len(rows):
+            raise InvalidError("nothing_to_score", "every pair was judged to be right", "validation.marks")
+        calibration = validation.sort().values if spec.task == "misalignment" else calibration
     elif view.held_out:
         shuffled = validation_order(view.dataset.pair_count, objective.seed)
         held = max(1, round(view.held_out * len(shuffled)))
@@ -75,11 +95,11 @@ def draw(view: JobView, spec: JobSpec) -> Roster:
                 f"a fraction of {view.held_out:g} leaves none of {len(shuffled)} pairs to score",
                 "validation.fraction",
             )
-    if (view.validation is not None or view.held_out) and not len(validation):
+    if spec.validation is not None and not len(validation):
         raise InvalidError("nothing_to_validate", "the validation set holds no pair", "validation")
     n = len(rows) + len(calibration)
     return Roster(
-        source=torch.cat([torch.full_like(rows, DATASET), torch.full_like(calibration, VALIDATION)]),
+        source=torch.cat([torch.full_like(rows, DATASET), torch.full_like(calibration, validation_source)]),
         row=torch.cat([rows, calibration]),
         scored=len(rows),
         partitions=plan_batches(n, objective.batch_size, objective.partitions, objective.seed),

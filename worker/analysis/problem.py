@@ -1,9 +1,10 @@
 """The training problem of a job, ready to compute on: objective, starting weights, streams of batches, and how passes
 over the training pairs are cut into shards."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,8 +16,10 @@ from ecif import Batch, Objective, cut_batches, flatten, removal_gradient
 from ecif.at_once import DIRECTIONS
 from ecif.batches import pairs_before
 from ecif.losses import SIGMOID, SOFTMAX, Loss
+from ecif.notebook import Notebook
 from ecif.objective import LOGIT_BIAS, LOGIT_SCALE, starting_logit_scale
-from ecif.parameters import Params
+from ecif.parameters import Params, size
+from ecif.sums import LEAF, Pass, Sums, Term, total
 from encoders import Embedder
 from store.job_phases import PAIRS_A_SHARD as _PAIRS_A_SHARD
 from store.job_phases import batches_a_shard
@@ -25,6 +28,7 @@ from store.shards import Planned
 from store.specification import JobSpec
 from worker.analysis.job_view import DatasetView, JobView
 from worker.analysis.models import device_of, job_embedder, job_model, starts_from_nothing
+from worker.analysis.notebook import Question, StepNotebook
 from worker.analysis.records import PartBlob, RecordTable
 from worker.analysis.roster import QUERIES, Roster, get_removed
 from worker.analysis.tensors import get_tensors
@@ -38,6 +42,7 @@ class Problem:
     """One job's objective over its own data.
 
     `initial` are the weights that it starts from, `params` those after `fit` (the same where nothing was fitted).
+    `notebook` is that of a phase whose solves go in rounds.
     """
 
     view: JobView
@@ -48,6 +53,19 @@ class Problem:
     device: torch.device
     tables: tuple[RecordTable | None, ...]
     task: Task
+    notebook: Notebook = field(default_factory=Notebook)
+
+    def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """As `Notebook.once`, on the device of the problem."""
+        made = self.notebook.once(name, make)
+        return {key: tensor.to(self.device) for key, tensor in made.items()}
+
+    def progress(self, done: int) -> None:
+        """Say how far a phase of one step is; what has rounds is told by their number."""
+        if self.task.claim.round:
+            self.task.lease.check()
+        else:
+            self.task.lease.progress(done)
 
     @property
     def as_given(self) -> Params:
@@ -66,15 +84,22 @@ class Problem:
                 self.task.lease.check()
                 yield places, self.batch(places)
 
-    def training_batches(self) -> Iterator[Batch]:
+    def training_batches(self) -> "DataPass":
         """The batches of `placed_batches` alone."""
-        return (batch for _, batch in self.placed_batches())
+        partitions = range(len(self.roster.partitions))
+        return DataPass(self, TRAINING, [places for r in partitions for places in self.roster.batches(r)])
 
-    def validation_batches(self) -> Iterator[Batch]:
+    def validation_batches(self) -> "DataPass":
         """One pass over the pairs that define the validation loss."""
-        for places in cut_batches(torch.arange(self.roster.n_validation), self.roster.batch_size):
-            self.task.lease.check()
-            yield self._read(self.roster.validation_source[places], self.roster.validation_row[places])
+        return DataPass(self, VALIDATING, cut_batches(torch.arange(self.roster.n_validation), self.roster.batch_size))
+
+    def pass_over(self, over: str) -> "DataPass":
+        """The pass of this name."""
+        return self.training_batches() if over == TRAINING else self.validation_batches()
+
+    def validation_batch(self, places: Tensor) -> Batch:
+        """The validation pairs at these places of the roster."""
+        return self._read(self.roster.validation_source[places], self.roster.validation_row[places])
 
     def queries(self, rows: Tensor) -> Batch:
         """The queries of a traceback at these rows of their dataset."""
@@ -123,6 +148,45 @@ class Problem:
         if tensor.dtype == torch.int32:
             tensor = tensor.long()  # token ids; embedding tables want int64
         return tensor.to(self.device)
+
+
+TRAINING, VALIDATING = "training", "validation"
+
+
+@dataclass(frozen=True)
+class DataPass(Pass):
+    """A pass over the batches of a problem, at `places` of its roster."""
+
+    problem: Problem
+    over: str
+    places: list[Tensor]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.between(0, len(self.places))
+
+    def between(self, first: int, last: int) -> Iterator[Batch]:
+        """The batches from `first` to `last`."""
+        read = self.problem.batch if self.over == TRAINING else self.problem.validation_batch
+        for places in islice(self.places, first, last):
+            self.problem.task.lease.check()
+            yield read(places)
+
+    def summed(self, term: Term, objective: Objective, params: Params) -> Sums:
+        """Here, where that is little work or no round can follow; else in a round of shards.
+
+        Raises:
+            WantedError: it is to be made in a round.
+        """
+        problem, leaves = self.problem, -(-len(self.places) // LEAF)
+        work = sum(map(len, self.places)) * size(params)
+        notebook = problem.notebook
+        little = leaves <= 1 or work < problem.task.settings.ecif_rounds_from
+        if little or not isinstance(notebook, StepNotebook) or objective is not problem.objective:
+            return total(term, objective, params, self)
+        weights = None if params is problem.params else flatten(params)
+        width = sum(value.numel() for value in vars(term).values() if isinstance(value, Tensor)) or size(params)
+        answer = notebook.sum(Question(term, self.over, weights, leaves, width))
+        return {name: tensor.to(problem.device) for name, tensor in answer.items()}
 
 
 @contextmanager

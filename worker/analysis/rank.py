@@ -19,7 +19,8 @@ from store.job_phases import COLUMNS_OF, OF_ALL_PAIRS
 from store.shards import Planned
 from store.specification import Grouping as Grouped
 from store.summaries import Flagging, GroupRates, Ranked, Suspicion
-from worker.analysis import groups, summary
+from worker.analysis import groups, stability, summary
+from worker.analysis.embedding_map import put_map
 from worker.analysis.job_view import JobView
 from worker.analysis.models import starts_from_nothing
 from worker.analysis.roster import Roster
@@ -59,11 +60,14 @@ def run(task: Task) -> Done[RankOutput]:
         else:
             ranked[name] = of_rows
     flagged = int(columns["flagged"].sum()) if "flagged" in columns else None
+    if "flagged" in columns:
+        put_map(task.blobs, view, roster, sequence, columns["suspicion"], columns["flagged"])
     scores_in_results = {name: describe(values) for name, values in columns.items() if name != "flagged"}
     report = summary.ranked(view, summary.counts(view, flagged), decision.ranked_by, scores_in_results)
     report["warnings"] += decision.warnings
     report["flagging"] = decision.flagging
     report["removal"] = summary.removal(view)
+    report["stability"] = stability.of_columns(task.blobs, view, roster, columns)
     _tell_what_was_learned(decision, report)
     output = RankOutput(
         ranked=put_tensors(task.blobs, task.blob_name("ranked.safetensors"), ranked),
@@ -279,12 +283,12 @@ def _why(roster: Roster, learned: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _tell_what_was_learned(decision: Decision, report: Ranked) -> None:
-    """Add `suspicion`: what it is made of; `stability`: how far two draws of it agree; and `groups`."""
+    """Add `suspicion`: what it is made of, and to `stability` how far its draws agree; and `groups`."""
     if decision.groups is not None:
         report["groups"] = decision.groups
     if decision.detected is not None:
         learned = dict(decision.detected.report)
-        report["stability"] = {"suspicion": learned.pop("stability")}
+        report["stability"]["suspicion"] = learned.pop("stability")
         report["suspicion"] = cast("Suspicion", learned)
 
 

@@ -12,6 +12,7 @@ from store.shards import Planned
 from worker.analysis.baselines import Baselines
 from worker.analysis.curvatures import directions, get_terms, per_pair, projected_rows, solved_curvature
 from worker.analysis.problem import Problem, batch_ranges, batches_of, open_problem, pairs_of, places_of
+from worker.analysis.stability import drawn_again
 from worker.analysis.tensors import put_tensors
 from worker.attempts.task import Done, Task
 from worker.outputs import BatchRange, CurvatureOutput, ScoreOutput
@@ -33,11 +34,8 @@ def run(task: Task) -> Done[ScoreOutput]:
         embedded: list[tuple[Tensor, Tensor]] = []
         detected = problem.view.spec.task == "misalignment" and not BatchRange.from_json(task.claim.payload).partition
         for _, batch in batches_of(problem):
-            scored = _score(problem, along, batch) | baselines.score(batch)
             text, image = _as_given(problem, batch)
-            if near is not None:
-                along_groups = scored.pop("along_groups")
-                scored["neighbour_influence"] = near.mean_over_nearest(joint(text, image), along_groups)
+            scored = _score(problem, along, near, batch, text, image) | baselines.score(batch)
             scored["clip_score"] = torch.linalg.vecdot(text, image)
             if detected:
                 embedded.append((text.cpu(), image.cpu()))
@@ -54,8 +52,22 @@ def run(task: Task) -> Done[ScoreOutput]:
             texts, images = (torch.cat(side) for side in zip(*embedded, strict=True))
             content = {"places": tensors["places"], "texts": texts, "images": images}
             embeddings = put_tensors(task.blobs, task.blob_name("embeddings.safetensors"), content)
+        again = None
+        if along is not None and (drawn := drawn_again(problem)):
+            again = put_tensors(task.blobs, task.blob_name("again.safetensors"), _again(problem, along, near, drawn))
         total = pairs_of(problem)
-    return Done(ScoreOutput(blob, total, embeddings), total)
+    return Done(ScoreOutput(blob, total, embeddings, again), total)
+
+
+def _again(problem: Problem, along: Directions, near: Neighbourhood | None, drawn: list[Tensor]) -> dict[str, Tensor]:
+    """What the pairs at these places score in these batches, and `places`."""
+    columns: dict[str, list[Tensor]] = {"places": drawn}
+    for places in drawn:
+        problem.task.lease.check()
+        batch = problem.batch(places)
+        for name, values in _score(problem, along, near, batch, *_as_given(problem, batch)).items():
+            columns.setdefault(name, []).append(values.double().cpu())
+    return {name: torch.cat(values) for name, values in columns.items()}
 
 
 def _directions(problem: Problem, content: dict[str, Tensor]) -> Directions | None:
@@ -83,13 +95,20 @@ def _neighbourhood(problem: Problem, content: dict[str, Tensor]) -> Neighbourhoo
     return Neighbourhood(content["joint"].to(problem.device), content["group_of"].to(problem.device))
 
 
-def _score(problem: Problem, along: Directions | None, batch: Batch) -> dict[str, Tensor]:
+def _score(
+    problem: Problem, along: Directions | None, near: Neighbourhood | None, batch: Batch, text: Tensor, image: Tensor
+) -> dict[str, Tensor]:
+    """text, image: of the batch, as given."""
     if along is None:
         with torch.no_grad():
             S = problem.objective.similarity(problem.params, batch)
             columns = {"pair_loss": problem.objective.loss.pair_loss(S)}
     else:
-        columns = along.score(problem.objective, problem.params, batch, problem.view.spec.influence.negative)
+        # Alone: in one product with others its last digits would depend on which batches share its shard.
+        mode = problem.view.spec.influence.negative
+        (columns,) = along.score(problem.objective, problem.params, [batch], mode)
+    if near is not None:
+        columns["neighbour_influence"] = near.mean_over_nearest(joint(text, image), columns.pop("along_groups"))
     return columns
 
 

@@ -7,12 +7,14 @@ were kept inside a subspace (`projected`), all of it is read from there, and the
 """
 
 from dataclasses import dataclass
+from itertools import tee
 
 import torch
 from torch import Tensor
 
-from ecif import Curvature, Projected, candidate_scores, query_gradients, query_losses, score_batch
+from ecif import Curvature, Projected, candidate_scores, query_gradients, query_losses
 from ecif.over_partitions import influence_gram_of
+from ecif.scoring import score_batches
 from ecif.traceback import SpanProducts, probed_gram
 from store import datasets
 from store.shards import Planned
@@ -157,9 +159,10 @@ def _along_directions(losses: _QueryLosses, curvature: Curvature) -> _Spans:
     n, partitions, done = problem.roster.n_pairs, len(problem.roster.partitions), 0
     products = SpanProducts.start(gradients.norm(dim=1), n, partitions)
     along_probes = torch.zeros(probes, n, 2, dtype=torch.float64)
-    for places, batch in problem.placed_batches():
+    ours, theirs = tee(problem.placed_batches())
+    each = score_batches(problem.objective, problem.params, (batch for _, batch in theirs), along.float(), negative)
+    for (places, _), scores in zip(ours, each, strict=True):
         task.lease.progress(done // partitions)
-        scores = score_batch(problem.objective, problem.params, batch, along.float(), negative)
         both = torch.stack([scores.positive, scores.negative], -1).double().cpu()  # (k, B, 2)
         products.add(places, both[:count])
         along_probes[:, places] += both[count:] / partitions

@@ -126,7 +126,7 @@ def _record(place: Workplace, claim: Claim, done: Done[Output]) -> Counter[Lane]
     logger.info("%s %s-%s attempt %s: done", claim.owner, claim.phase, claim.index, claim.attempt)
     if last:
         opened += follow_up.begin_waiting(place.database, claim.owner)
-    if ended and claim.owner.kind is OwnerKind.DATASET:
+    if ended:
         place.blobs.delete_prefix(claim.owner.passing_folder)
     return opened
 

@@ -99,4 +99,7 @@ def in_words(job: Job) -> str:
         flagged = f", {counts['flagged']} flagged" if counts.get("flagged") is not None else ""
         lines.append(f"{counts['scored']} pairs scored{flagged}; ranked by {summary['ranked_by']}")
         lines += [f"warning: {warning}" for warning in summary["warnings"]]
+        if gate := summary.get("gate"):
+            broken = [check["message"] for check in gate["checks"] if check["verdict"] != "pass"]
+            lines.append(f"gate: {gate['verdict']}" + "".join(f"; {message}" for message in broken))
     return "\n".join(lines)

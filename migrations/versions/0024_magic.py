@@ -12,8 +12,8 @@ from alembic import op
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-revision: str = "0023"
-down_revision: str | None = "0022"
+revision: str = "0024"
+down_revision: str | None = "0023"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
