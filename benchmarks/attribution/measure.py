@@ -22,7 +22,7 @@ from benchmarks.attribution.ours import (
 )
 from benchmarks.attribution.refits import retrained
 from benchmarks.attribution.settings import Setting
-from benchmarks.attribution.world import L2, embeddings, world
+from benchmarks.attribution.world import embeddings, world
 from benchmarks.removals import Oracle, twentieths
 from benchmarks.sections import Json
 from benchmarks.worlds import World
@@ -53,7 +53,7 @@ def measure(setting: Setting, peers: Peers | None) -> Json:
     pairs, scale = embeddings(setting.data, setting.seed)
     begin = process_time()
     stationary = setting.fitted == "minimum"
-    made = world(pairs, scale, setting.data.batch, L2 if stationary else _SCHEDULED_L2, setting.seed)
+    made = world(pairs, scale, setting.data.batch, setting.l2 if stationary else _SCHEDULED_L2, setting.seed)
     plan = schedule_of(made, _LONG if stationary else _EPOCHS)
     params, checkpoints = _trained(made, plan, stationary)
     damping = 0.0 if stationary else _DAMPING

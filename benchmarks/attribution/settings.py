@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from benchmarks.attribution.world import Data
+from benchmarks.attribution.world import L2, Data
 from benchmarks.digit_worlds import smallest
 
 Fitted = Literal["minimum", "schedule"]
@@ -21,6 +21,7 @@ class Setting:
     """data: what is embedded. fitted: how heads are trained on it. seed: of data, model and batches.
 
     subsets: random 5 % sets that leave. singles: pairs that leave alone. edits: how many of the sets are edited out.
+    l2: δ per pair where heads are trained to the minimum.
     """
 
     data: Data
@@ -29,6 +30,7 @@ class Setting:
     subsets: int = 50
     singles: int = 40
     edits: int = 20
+    l2: float = L2
 
     @property
     def name(self) -> str:
@@ -55,4 +57,4 @@ def settings_of(kind: str) -> list[Setting]:
 QUICK: Final = [setting for setting in settings_of("digits") if setting.seed == 0]
 
 _SMALL = Data("digits", "shuffled", pairs=48, validation=24, batch=16, architecture=smallest(), pool=60, epochs=20)
-TOYS: Final = [replace(Setting(_SMALL, fitted, 0), subsets=6, singles=4, edits=2) for fitted in FITTED]
+TOYS: Final = [replace(Setting(_SMALL, fitted, 0), subsets=6, singles=4, edits=2, l2=1.0) for fitted in FITTED]
