@@ -49,18 +49,18 @@ def without(world: HeadsWorld, params: Params, subset: Tensor, most_steps: int) 
 
 def test_steps_lead_to_where_a_refit_ends(world: HeadsWorld, params: Params) -> None:
     before = flatten(params)
-    for subset in random_subsets(world.n, 0.1, 2, 0):
-        gone = [world.take(batch.image_group[~leaves]) for batch, leaves in leaving(world, subset)()]
-        refit = fit(world.objective, params, partial(iter, gone), FitSettings(epochs=300, tolerance=1e-8))
-        there = flatten(refit.params)
-        influence = GaussNewton(world.objective, params, world.batches, tolerance=1e-6)
-        old = influence.solve(removed(world, params, subset)[None]).x[0]
-        one, many = (without(world, params, subset, steps) for steps in (1, 20))
-        off = [float((before + step - there).norm()) for step in (old, one.step, many.step)]
-        assert off[0] > off[1] > off[2]
-        assert off[2] < 0.02 * float((there - before).norm())
-        assert one.steps == 1
-        assert many.reduced_gradient <= 1e-3 < one.reduced_gradient
+    subset = random_subsets(world.n, 0.1, 1, 0)[0]
+    gone = [world.take(batch.image_group[~leaves]) for batch, leaves in leaving(world, subset)()]
+    refit = fit(world.objective, params, partial(iter, gone), FitSettings(epochs=300, tolerance=1e-8))
+    there = flatten(refit.params)
+    influence = GaussNewton(world.objective, params, world.batches, tolerance=1e-6)
+    old = influence.solve(removed(world, params, subset)[None]).x[0]
+    one, many = (without(world, params, subset, steps) for steps in (1, 20))
+    off = [float((before + step - there).norm()) for step in (old, one.step, many.step)]
+    assert off[0] > off[1] > off[2]
+    assert off[2] < 0.02 * float((there - before).norm())
+    assert one.steps == 1
+    assert many.reduced_gradient <= 1e-3 < one.reduced_gradient
 
 
 def test_of_a_model_at_no_minimum_the_proximal_objective_is_minimised(world: HeadsWorld) -> None:
