@@ -31,7 +31,7 @@ class NoPeers(Exception):  # noqa: N818  it is no fault of ours
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one method: scores (n,) and processor seconds, or the last that it said before it failed."""
+    """Of one method: scores (n,) and processor seconds, or the last line that it said before it failed."""
 
     scores: Tensor | None
     seconds: float
@@ -78,7 +78,7 @@ class Peers:
         except subprocess.TimeoutExpired:
             return Answer(None, _PATIENCE, f"took longer than {_PATIENCE} seconds")
         if done.returncode or not answer.exists():
-            return Answer(None, 0.0, done.stderr.strip()[-_LAST_LINES:])
+            return Answer(None, 0.0, (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1])
         told = json.loads(answer.read_text())
         return Answer(torch.tensor(told["scores"], dtype=torch.float64), told["seconds"])
 

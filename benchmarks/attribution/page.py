@@ -45,6 +45,7 @@ def whole(pieces: Mapping[str, Measured]) -> str:
         "## Where ours lose, and why",
         _lost(every),
         _PACKAGES,
+        _failed(every),
         "## Measured on",
         *(f"{name}: {conditions(measured)}" for name, measured in pieces.items()),
     ]
@@ -101,7 +102,7 @@ their own (`.peers`).
   projected.
 - **dattri 0.3.0**: influence functions add up the inverses of the Hessians of the loader's batches, where the
   inverse of
-  the sum is meant; the adapter hands over one batch. EK-FAC takes the observed labels, an empirical Fisher matrix.
+  the sum is meant; the adapter hands over one batch. Its EK-FAC, TRAK and TracIn fail on these heads (below).
 - **kronfluence 1.0.1**: labels are drawn from the model, for the pair's row and its column.
 - **LogIX 0.1.1** (`logix-ai`): the second moment of the examples' gradients, a block for each head.
 - **Bergson 2.5.1** is not measured. It installs and does not start beside this torch: it wants torchaudio, whose
@@ -109,6 +110,13 @@ their own (`.peers`).
   release (2.11) is for another CUDA and stops the import. Its collectors and its MAGIC are of Hugging Face language
   models.
 """
+
+
+def _failed(every: Sequence[Seeds]) -> str:
+    """What could not be measured, in the words that it failed with."""
+    said = {method: words for seeds in every for one in seeds for method, words in one["failed"].items()}
+    lines = [f"- {method}: `{words}`" for method, words in said.items()]
+    return "\n".join(["Not in the tables, because they failed here:", "", *lines]) if lines else ""
 
 
 def settings(measured: Iterable[Json]) -> list[Seeds]:
