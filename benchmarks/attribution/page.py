@@ -155,12 +155,12 @@ def _by_name(one: Json) -> dict[str, Json]:
 
 def _about(seeds: Seeds) -> str:
     first = seeds[0]
-    ended = sum(seed["ended"]["proximal"] for seed in seeds)
+    near, again = (sum(seed["ended"][oracle] for seed in seeds) for oracle in ("proximal", "retrained"))
     return f"""{first["pairs"]} pairs, {first["parameters"]:,} weights, s = {first["scale"]:.3g}; trained
 {FITTED[first["fitted"]]}; λ = {first["damping"]:.2g}. {len(seeds)} {"seed" if len(seeds) == 1 else "seeds"},
 {first["subsets"]} sets and
-{first["singles"]} single pairs each. Proximal refits that came to rest: {ended} of {len(seeds) * first["subsets"]}.
-One
+{first["singles"]} single pairs each. Of {len(seeds) * first["subsets"]} sets {again} retrained ones came to their end and {near} proximal ones; a seed of which
+fewer than half did is left out of that column. One
 retraining, of many at once: {mean(seed["refit_seconds"] for seed in seeds):.2g} s."""
 
 
