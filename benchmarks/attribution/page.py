@@ -159,8 +159,8 @@ def _about(seeds: Seeds) -> str:
     return f"""{first["pairs"]} pairs, {first["parameters"]:,} weights, s = {first["scale"]:.3g}; trained
 {FITTED[first["fitted"]]}; λ = {first["damping"]:.2g}. {len(seeds)} {"seed" if len(seeds) == 1 else "seeds"},
 {first["subsets"]} sets and
-{first["singles"]} single pairs each. Of {len(seeds) * first["subsets"]} sets {again} retrained ones came to their end and {near} proximal ones; a seed of which
-fewer than half did is left out of that column. One
+{first["singles"]} single pairs each. Of {len(seeds) * first["subsets"]} sets {again} retrained ones came to
+their end and {near} proximal ones; a seed of which fewer than half did is left out of that column. One
 retraining, of many at once: {mean(seed["refit_seconds"] for seed in seeds):.2g} s."""
 
 
