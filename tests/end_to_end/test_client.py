@@ -68,7 +68,8 @@ def test_from_files_to_a_gate(ecif: Ecif, files: Path) -> None:
     assert ecif("gate", job["id"], "--max-flagged", flagged)[0] == 0
     code, out, _ = ecif("gate", job["id"], "--max-flagged", "0.1%", "--json")
     assert code == 1
-    assert json.loads(out) == {"passed": False, "flagged": flagged, "scored": 60, "share": flagged / 60}
+    verdict = json.loads(out)
+    assert verdict.items() >= {"passed": False, "flagged": flagged, "scored": 60, "share": flagged / 60}.items()
 
 
 def test_a_job_that_failed_is_3(ecif: Ecif, files: Path) -> None:

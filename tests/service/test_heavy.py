@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -36,7 +37,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
         assert held.go.wait(60)
         yield "last"
 
-    monkeypatch.setattr(Source, "of", lambda *_: None)
+    monkeypatch.setattr(Source, "of", lambda *_: SimpleNamespace(job_id="job_1", marks=""))
     monkeypatch.setitem(endpoints._FORMATS, "jsonl", endpoints._FORMATS["jsonl"]._replace(chunks=chunks))
     yield held
     held.go.set()

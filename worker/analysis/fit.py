@@ -27,10 +27,6 @@ is a validation set, whose influences are of a minimum."""
 
 _FEW_EPOCHS = 5
 
-_WELL_FITTED = 1e-2
-"""Of the Newton decrement's bound, per pair: where nothing is an influence, a fit that is so near a minimum ranks as
-the one at it does (decision 25)."""
-
 
 def settings_of(
     spec: JobSpec, n_pairs: int, n_validation: int, precision: Literal["float32", "bfloat16"]
@@ -50,8 +46,6 @@ def settings_of(
         return settings, False
     if n_pairs >= (MANY_WITH_INFLUENCE if n_validation else MANY):
         return replace(settings, epochs=min(settings.epochs, _FEW_EPOCHS), adam_share=1.0), True
-    if not n_validation and spec.objective.l2:
-        settings = replace(settings, tolerance=max(settings.tolerance, _WELL_FITTED * n_pairs))
     return settings, False
 
 
@@ -87,7 +81,7 @@ def _fit(problem: Problem) -> Done[Output]:
         objective=result.objective,
         gradient_norm=result.gradient_norm,
         decrement_bound=result.decrement_bound if problem.objective.l2 else None,
-        stationary=result.stationary and settings.tolerance <= FitSettings.tolerance,
+        stationary=result.stationary,
         bounded=bounded,
         adam_precision=precision,
         temperature=float(1 / problem.objective.scale_of(result.params)),
