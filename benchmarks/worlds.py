@@ -39,7 +39,7 @@ class World:
     def without(self, removed: Tensor) -> World:
         """The same batches without the removed pairs (n,) bool; N and θ_prior stay as they were."""
         left = [(batch, ~removed[batch.image_group]) for batch in self.train]
-        return replace(self, train=[_some(batch, stays) for batch, stays in left if bool(stays.any())])
+        return replace(self, train=[batch.take(stays) for batch, stays in left if bool(stays.any())])
 
     def in_single(self) -> World:
         """In float32, as jobs compute, where this one is in float64."""
@@ -50,10 +50,6 @@ class World:
         )
         objective = replace(self.objective, prior=start)
         return replace(self, objective=objective, start=start, train=train, validation=validation)
-
-
-def _some(batch: Batch, rows: Tensor) -> Batch:
-    return Batch(batch.images[rows], batch.texts[rows], batch.caption_group[rows], batch.image_group[rows])
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,10 @@ class Batch:
         """The number of pairs, B."""
         return self.texts.shape[0]
 
+    def take(self, rows: Tensor) -> Batch:
+        """Some of the pairs, by their rows or a (B,) bool."""
+        return Batch(self.images[rows], self.texts[rows], self.caption_group[rows], self.image_group[rows])
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return Batch(

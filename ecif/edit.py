@@ -174,4 +174,4 @@ def without(batch: Batch, leaves: Tensor) -> Batch | None:
     stays = (~leaves).to(batch.texts.device)
     if not bool(stays.any()):
         return None
-    return Batch(batch.images[stays], batch.texts[stays], batch.caption_group[stays], batch.image_group[stays])
+    return batch.take(stays)

@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 
 from service.context import ServiceDep
 from service.errors import problem_docs
+from service.jobs.succeeded import succeeded
 from service.pagination import LINKED, MAX_LIMIT, Cursor, Limit, link_next
-from store import datasets, diffs, jobs
+from store import datasets, diffs
 from store.errors import ConflictError
-from store.states import JobStatus
 
 
 class ChangeOut(BaseModel):
@@ -82,9 +82,7 @@ def list_changes(
 
 
 def _judged(session: Session, job_id: str) -> diffs.Judged:
-    job = jobs.get(session, job_id)
-    if job.status != JobStatus.SUCCEEDED:
-        raise ConflictError("no_results", f"job {job_id} is {job.status}: verdicts are there once it has succeeded")
+    job = succeeded(session, job_id, "verdicts are")
     judged = diffs.judged(session, job.number, datasets.number(session, job.dataset_id), job.results_apart)
     if judged is None:
         raise ConflictError("no_verdicts", f"job {job_id} is a {job.task}: it flags nothing, so nothing can differ")

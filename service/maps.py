@@ -5,7 +5,7 @@ from pydantic import BaseModel, Field
 
 from service.context import ServiceDep
 from service.errors import problem_docs
-from service.marks import succeeded
+from service.jobs.succeeded import succeeded
 from store import maps
 
 router = APIRouter(tags=["results"])

@@ -2,20 +2,20 @@
 
 from datetime import datetime
 from typing import Annotated, Self
-from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.orm import Session
 
 from service.context import ServiceDep
+from service.datasets.images import image_url
 from service.errors import problem_docs
+from service.jobs.succeeded import succeeded
 from service.pagination import LINKED, MAX_LIMIT, Cursor, Limit, Page, link_next
-from store import datasets, jobs, marks, pairs, results
+from store import datasets, marks, pairs, results
 from store.database import storable_text
 from store.errors import ConflictError, NotFoundError
 from store.marks import Verdict
-from store.states import JobStatus
 from store.tables import Job, Mark
 
 router = APIRouter(tags=["marks"])
@@ -76,19 +76,6 @@ def mark_out(mark: Mark, key: str | None) -> MarkOut:
         by=mark.marked_by,
         at=mark.marked_at,
     )
-
-
-def succeeded(session: Session, job_id: str) -> Job:
-    """A job that has results.
-
-    Raises:
-        NotFoundError: there is no such job.
-        ConflictError: it has not succeeded.
-    """
-    job = jobs.get(session, job_id)
-    if job.status != JobStatus.SUCCEEDED:
-        raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
-    return job
 
 
 def _position(session: Session, job: Job, key: str) -> int:
@@ -194,14 +181,11 @@ def of_single_pairs(job: Job) -> Job:
 
 def sampled_pair(job: Job, pair: marks.Offered) -> SampledPair:
     """The outside form of a pair of the sample."""
-    image_url = None
-    if pair.has_image and pair.key is not None:
-        image_url = f"/datasets/{job.dataset_id}/pairs/{quote(pair.key, safe='')}/image"
     return SampledPair(
         place=pair.place,
         key=pair.key,
         caption=pair.caption,
-        image_url=image_url,
+        image_url=image_url(job.dataset_id, pair.key, has_image=pair.has_image),
         mark=Verdict(pair.verdict) if pair.verdict else None,
         new_caption=pair.new_caption,
     )

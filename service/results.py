@@ -5,18 +5,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from service.context import ServiceDep
+from service.datasets.images import image_url
 from service.errors import nearest, problem_docs
+from service.jobs.succeeded import succeeded
 from service.pagination import LINKED, MAX_LIMIT, Cursor, Cursors, Limit, link_next
-from store import datasets, jobs, results
+from store import datasets, results
 from store.errors import ConflictError, InvalidError
-from store.states import JobStatus
 from store.tables import SCORES, Job
 
 SortKey = Literal[
@@ -133,15 +133,12 @@ class ResultPage(BaseModel):
 
 def result_out(job: Job, scored: results.ScoredPair, rate: float | None) -> ResultOut:
     result = scored.result
-    image_url = None
-    if scored.has_image and scored.key is not None:
-        image_url = f"/datasets/{job.dataset_id}/pairs/{quote(scored.key, safe='')}/image"
     return ResultOut(
         rank=result.rank,
         query=result.query,
         key=scored.key,
         caption=scored.caption,
-        image_url=image_url,
+        image_url=image_url(job.dataset_id, scored.key, has_image=scored.has_image),
         flagged=result.flagged if rate is None else result.q_value is not None and result.q_value <= rate,
         why=None if result.why is None else [Reason(**reason) for reason in result.why],
         better_caption=scored.better_caption,
@@ -276,9 +273,7 @@ def find_page(
     """
     sort, rate = question.sort, question.rate
     after = results.Place(*cursors.read(question.signed(job_id), cursor)) if cursor else None
-    job = jobs.get(session, job_id)
-    if job.status != JobStatus.SUCCEEDED:
-        raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
+    job = succeeded(session, job_id)
     if rate is not None and not results.has_q_values(session, job.number):
         raise ConflictError("no_q_values", _no_q_values(job))
     dataset = datasets.number(session, job.dataset_id)

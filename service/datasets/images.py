@@ -1,6 +1,7 @@
 """`/datasets/{id}/pairs/{key}/image`: bytes as they are stored. No image is decoded here."""
 
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Response
 
@@ -43,6 +44,13 @@ def shown(
 def _fits(pair: Pair | Exported, size: int) -> bool:
     """Whether an image larger than every thumbnail may be fits; a smaller one may still take many bytes."""
     return size > thumbnails.SIZES[-1] and max(pair.width or 0, pair.height or 0) <= size
+
+
+def image_url(dataset_id: str, key: str | None, *, has_image: bool) -> str | None:
+    """Where the image of a pair is; `None` of one without an image or a key."""
+    if not has_image or key is None:
+        return None
+    return f"/datasets/{dataset_id}/pairs/{quote(key, safe='')}/image"
 
 
 @router.get(

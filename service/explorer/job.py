@@ -11,7 +11,8 @@ from service.context import ServiceDep
 from service.explorer.overview import in_words
 from service.explorer.pages import PageRoute, page
 from service.jobs.schemas import job_out
-from service.marks import of_single_pairs, sampled_pair, succeeded
+from service.jobs.succeeded import succeeded
+from service.marks import of_single_pairs, sampled_pair
 from service.pagination import Cursor
 from service.report import figures
 from service.results import LEAST, MOST, Order, Question, QuestionDep, ResultOut, find_page, result_out

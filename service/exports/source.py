@@ -7,12 +7,12 @@ from typing import Any, Literal, Protocol
 
 from sqlalchemy.orm import Session
 
-from store import datasets, exports, jobs, marks
+from service.jobs.succeeded import succeeded
+from store import datasets, exports, marks
 from store.blobs import Blobs
 from store.database import Database
 from store.errors import ConflictError
 from store.exports import Exported, ExtraColumn
-from store.states import JobStatus
 from store.tables import SCORES, Job
 
 Keep = Literal["all", "clean", "flagged"]
@@ -65,11 +65,7 @@ class Source:
             ConflictError: it has not succeeded, or flagged nothing where that is asked for.
         """
         with database.transaction() as session:
-            job = jobs.get(session, job_id)
-            if job.status != JobStatus.SUCCEEDED:
-                raise ConflictError(
-                    "no_results", f"job {job_id} is {job.status}: results are there once it has succeeded"
-                )
+            job = succeeded(session, job_id)
             dataset = datasets.get_including_deleted(session, job.dataset_id)
             return cls(
                 job_id=job_id,

@@ -5,13 +5,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service.jobs.succeeded import succeeded
 from service.report.figures import Card, Chart, Picture, cards, chart, number, picture, seconds, share, shortened
 from service.results import ResultOut
-from store import datasets, exports, jobs, pairs
+from store import datasets, exports, pairs
 from store.blobs import Blobs
 from store.database import Database
-from store.errors import ConflictError, NotFoundError
-from store.states import JobStatus
+from store.errors import NotFoundError
 from store.tables import SCORES, Dataset, Job, Part
 
 Json = dict[str, Any]
@@ -107,9 +107,7 @@ def gather(job_id: str, database: Database, blobs: Blobs) -> Report:
         ConflictError: it has not succeeded.
     """
     with database.transaction() as session:
-        job = jobs.get(session, job_id)
-        if job.status != JobStatus.SUCCEEDED:
-            raise ConflictError("no_results", f"job {job_id} is {job.status}: results are there once it has succeeded")
+        job = succeeded(session, job_id)
         dataset = datasets.get_including_deleted(session, job.dataset_id)
         report = Report(job, dataset, job.summary or {}, _shows_images(dataset))
         rows, queries = _rows(session, job, dataset), _queries(session, job)

@@ -24,7 +24,7 @@ def _matrices() -> list[torch.Tensor]:
     return [torch.full((_MATRIX // 4,), 1.0) for _ in range(10)]
 
 
-@pytest.mark.skipif(memory.glibc() is None, reason="another C library")
+@pytest.mark.skipif(memory.glibc() is None, reason="the C library is not glibc, whose allocator this is about")
 def test_the_pages_of_freed_matrices_are_not_cleared_again() -> None:
     memory.begin()
     try:
